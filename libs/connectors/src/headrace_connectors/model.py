@@ -1,0 +1,329 @@
+"""The words sources and sinks are described in: plain values without I/O."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from headrace_connectors.guard import AddressGuard
+    from headrace_connectors.scratch import Scratch
+
+ConnectionType = Literal["postgresql", "sqlite", "duckdb", "file"]
+FileFormat = Literal["csv", "json", "parquet"]
+SinkMode = Literal["append", "replace", "merge", "replace_partition"]
+SchemaDrift = Literal["fail", "ignore", "evolve"]
+Guarantee = Literal["EXACTLY_ONCE", "AT_LEAST_ONCE"]
+
+ProgressListener = Callable[[int, int], None]
+"""Called on the event loop with the rows and bytes moved so far (totals, not steps)."""
+
+
+def no_progress(rows: int, size: int) -> None:
+    """The listener of those who do not want to know."""
+
+
+class Secret:
+    """A value that shows itself only when asked by name."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself: hand it to a driver, never to a message."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a system: host and database for servers, path for files.
+
+    ``options`` is checked against the list of options its type allows (PostgreSQL: ``sslmode``, ``sslrootcert``,
+    ``application_name``, ``connect_timeout``, ``search_path``, ``ledger_schema``); any other is refused.
+    ``path`` is the database file of SQLite and DuckDB, and the base folder of type ``file``.
+    """
+
+    id: str
+    name: str
+    type: ConnectionType
+    host: str | None = None
+    port: int | None = None
+    database: str | None = None
+    username: str | None = None
+    password: Secret | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the operator gives to the work of one stage.
+
+    ``file_roots`` are the only folders user paths may lead into (none: no files at all).  ``memory_limit_bytes`` is
+    for all the DuckDB instances of the stage together.  Timeouts are seconds; a ``statement_timeout`` of 0 is none.
+    """
+
+    temp_dir: Path
+    guard: AddressGuard
+    file_roots: tuple[Path, ...] = ()
+    memory_limit_bytes: int = 512 * 1024 * 1024
+    max_temp_bytes: int = 64 * 1024 * 1024 * 1024
+    threads: int = 2
+    connect_timeout: float = 10.0
+    statement_timeout: float = 0.0
+    lock_timeout: float = 30.0
+    application_name: str = "headrace"
+    max_files: int = 10_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a relation.
+
+    ``type`` is a DuckDB type name (``BIGINT``, ``DECIMAL(10,2)``, ``VARCHAR``, …), the canonical form.  A type with no
+    exact DuckDB counterpart travels as VARCHAR, its text kept exactly; ``native`` (the type's name in ``system``)
+    says what it is, so that a sink of the same system can put it back.
+    """
+
+    name: str
+    type: str
+    nullable: bool = True
+    native: str = ""
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Incremental:
+    """Read only what is new: rows whose ``cursor`` column lies above ``lower``.
+
+    ``lower`` is the opaque value an earlier ``SourceResult.cursor`` held (None: read everything, or from ``initial``).
+    With a ``lag`` the read starts that far below ``lower`` and includes it, so that late commits are seen; rows then
+    come again, and a merge by key absorbs them.  Seconds for dates and times, a number for numbers.
+    """
+
+    cursor: str
+    lower: bytes | None = None
+    lag: dt.timedelta | int | None = None
+    initial: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Read a table in ``ranges`` key ranges of ``column`` at the same time, all on one snapshot."""
+
+    column: str
+    ranges: int = 2
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """What to read: exactly one of ``table``, ``query``, ``path`` and ``values``."""
+
+    table: str | None = None
+    query: str | None = None
+    path: str | None = None
+    values: Sequence[Mapping[str, object]] | None = None
+    format: FileFormat | None = None
+    columns: Sequence[str] = ()
+    schema: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    incremental: Incremental | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What a read brought: ``cursor`` is the upper bound the snapshot saw, to be committed with the load."""
+
+    rows: int
+    bytes: int
+    cursor: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartitionRange:
+    """The half-open range [start, end) of ``column`` that a replace_partition load replaces."""
+
+    column: str
+    start: dt.datetime | dt.date | int
+    end: dt.datetime | dt.date | int
+
+
+@dataclass(frozen=True)
+class SinkSpec:
+    """Where rows go and how they meet what is there."""
+
+    table: str | None = None
+    path: str | None = None
+    format: FileFormat | None = None
+    discard: bool = False
+    mode: SinkMode = "append"
+    keys: Sequence[str] = ()
+    partition: PartitionRange | None = None
+    schema_drift: SchemaDrift = "fail"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadKey:
+    """The identity of a load: it lands once however often it is tried.  ``partition`` is "" when there is one."""
+
+    root_run_id: str
+    task: str
+    partition: str = ""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What stands ready to be committed."""
+
+    rows: int
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The target's own record that a load landed, written in the transaction of the load."""
+
+    rows: int
+    bytes: int
+    checksum: str
+    cursor: bytes | None
+    fence: int
+    committed_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class ConnectionReport:
+    """The outcome of a connection test; a failure is a report, not an exception."""
+
+    ok: bool
+    latency_ms: float
+    server_version: str = ""
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table, view or file that a connection offers.  ``estimated_rows`` is None where nobody knows."""
+
+    schema: str
+    name: str
+    kind: Literal["table", "view", "file"]
+    columns: tuple[Column, ...]
+    estimated_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class TablePage:
+    """Tables in the order of (schema, name); ``next_after`` goes into the next call, "" at the end."""
+
+    tables: tuple[TableInfo, ...]
+    next_after: str = ""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Something that can be read into a scratch database."""
+
+    async def columns(self) -> list[Column]:
+        """The columns a load will bring, in order.
+
+        :raises ConnectorError: TABLE_NOT_FOUND, COLUMN_NOT_FOUND, and what connecting can meet.
+        """
+        ...
+
+    async def load(
+        self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
+    ) -> SourceResult:
+        """Read everything into a new table ``relation`` of ``scratch``; a table left by an earlier try is replaced.
+
+        Cancelling this call stops the query at the server before it returns.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop what still runs at the server and let go of the connection; safe to call again."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Something that takes a relation once.  Calls come in the order claim, stage, commit; any may be retried."""
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What a retried load amounts to at this target."""
+        ...
+
+    async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
+        """Commit ``fence`` in the target's ledger, which shuts out every older attempt of the same load.
+
+        :returns: the receipt when the load has landed already (there is nothing left to do), else None.
+        :raises FencedOut: when a newer attempt or a tombstone stands there.
+        """
+        ...
+
+    async def stage(
+        self,
+        scratch: Scratch,
+        relation: str,
+        columns: Sequence[Column] = (),
+        progress: ProgressListener = no_progress,
+    ) -> Staged:
+        """Put the rows of ``relation`` beside the target, invisible to its readers; rebuilt from nothing on a retry.
+
+        ``columns`` describes the relation where the caller knows more than the scratch does (``native`` types).
+
+        :raises ConnectorError: of class DATA, naming column, row and the kind of value, when something does not fit.
+        """
+        ...
+
+    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+        """Make the staged rows visible and write the receipt, in one transaction.
+
+        A commit whose answer was lost is settled by reading the receipt anew.
+
+        :raises FencedOut: when ``fence`` is not the one in the ledger any more; the target is untouched.
+        """
+        ...
+
+    async def receipt(self, key: LoadKey) -> Receipt | None:
+        """The receipt of ``key``, if it landed."""
+        ...
+
+    async def tombstone(self, key: LoadKey, fence: int | None = None) -> Receipt | None:
+        """Make sure no attempt with a fence up to ``fence`` (None: any attempt, ever) can land from now on.
+
+        A later attempt with a higher fence may still claim the load: that is how a cancelled run is retried.
+
+        :returns: the receipt when the load had landed before, else None.
+        """
+        ...
+
+    async def abandon(self) -> None:
+        """Stop what runs at the server and drop the staged rows; the ledger stays as it is."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection; safe to call again."""
+        ...
