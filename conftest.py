@@ -1,0 +1,3 @@
+"""Loads the fixtures that all suites of the workspace share."""
+
+pytest_plugins = ["headrace_chassis.testing.plugin"]

@@ -1,0 +1,301 @@
+"""The service's database: transactions that know when they commit, retries that are safe, and errors that are
+precise.
+
+SQLAlchemy's asyncio engine on asyncpg. The engine runs in autocommit and `transaction()` begins and commits
+by itself, for two reasons: the moment at which COMMIT is sent is known exactly, so that only what certainly
+did not happen is tried again; and SQL through SQLAlchemy and SQL straight through the driver (`driver(conn)`,
+for hot paths and COPY) share one transaction.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Literal, TypeVar
+
+import asyncpg
+import sqlalchemy as sa
+import structlog
+from asyncpg.transaction import Transaction
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from headrace_chassis.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
+
+ATTEMPTS = 6
+"""How often `run` begins at the most."""
+
+FIRST_BACKOFF_SECONDS = 0.02
+LONGEST_BACKOFF_SECONDS = 1.0
+
+# SQLSTATEs (PostgreSQL, appendix A) after which the transaction certainly did not happen and may be tried
+# again.
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+
+# SQLSTATEs that say that the server is away, full or going down: 08 connection, 57P01-05 shutdown and start,
+# 53 resources, 25006 a standby that was or became read-only, 25P03/25P04 and 57P05 the server's own time
+# limits.
+_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "25P04"})
+_AWAY_CLASSES = ("08", "53")
+
+_STATEMENT_TIMEOUT = "57014"
+
+
+class Database:
+    """One PostgreSQL database of one process.
+
+    `statement_timeout` and `idle_timeout` are seconds: the server ends a statement that runs longer, and a
+    transaction that was left open (by a process that was stopped, say), so that its locks never hold others
+    up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        pool_wait: float = 5.0,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 60.0,
+        idle_timeout: float = 30.0,
+        application_name: str = "headrace",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._sleep = sleep
+        self._pool_size = pool_size
+        self.engine: AsyncEngine = create_async_engine(
+            driver_url(url),
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_wait,
+            pool_use_lifo=True,
+            isolation_level="AUTOCOMMIT",
+            connect_args={
+                "timeout": connect_timeout,
+                "server_settings": {
+                    "application_name": application_name,
+                    "statement_timeout": str(int(statement_timeout * 1000)),
+                    "idle_in_transaction_session_timeout": str(int(idle_timeout * 1000)),
+                    "timezone": "UTC",
+                },
+            },
+        )
+
+    async def close(self) -> None:
+        """Closes all connections. Closing again does nothing."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection outside of a transaction: each statement sees what is committed when it begins.
+
+        Saves the round trips of BEGIN and COMMIT. Raises Unavailable when the database is away.
+        """
+        with translated():
+            conn = await self._live_connection()
+            try:
+                yield conn
+            finally:
+                await _give_back(conn)
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, isolation: Isolation = "read_committed", readonly: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection inside a transaction, which commits at the end of the block unless it raises.
+
+        Raises Unavailable when the database is away (nothing happened) and OutcomeUnknown when it went away
+        while it committed. Serialization failures and deadlocks pass through: `run` tries again after those.
+        """
+        with translated():
+            conn = await self._live_connection()
+            try:
+                transaction = driver(conn).transaction(isolation=isolation, readonly=readonly)
+                await transaction.start()
+                try:
+                    yield conn
+                except BaseException:
+                    await _roll_back(conn, transaction)
+                    raise
+                await _commit(transaction, readonly)
+            finally:
+                await _give_back(conn)
+
+    async def run(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        isolation: Isolation = "read_committed",
+        readonly: bool = False,
+    ) -> T:
+        """Runs `work` in a transaction, again where it certainly did not happen and another try makes sense.
+
+        That is after a serialization failure, a deadlock or a connection that broke before COMMIT was sent;
+        `work` must have no effects but those in the database. Waits longer and longer between tries, with
+        full jitter.
+        """
+        for attempt in range(1, ATTEMPTS):
+            try:
+                async with self.transaction(isolation=isolation, readonly=readonly) as conn:
+                    return await work(conn)
+            except OutcomeUnknown:
+                raise
+            except Unavailable as error:
+                _log.info("database call is tried again", attempt=attempt, error=error.message)
+            except (sa.exc.DBAPIError, asyncpg.PostgresError) as error:
+                if sqlstate(error) not in _CONFLICTS:
+                    raise
+                _log.info("transaction is tried again", attempt=attempt, sqlstate=sqlstate(error))
+            await self._sleep(_backoff(attempt))
+        async with self.transaction(isolation=isolation, readonly=readonly) as conn:
+            return await work(conn)
+
+    async def ping(self) -> None:
+        """Asks the database for nothing; raises Unavailable when it is away."""
+        async with self.read() as conn:
+            await driver(conn).execute("SELECT 1")
+
+    async def _live_connection(self) -> AsyncConnection:
+        """Takes a connection from the pool, skipping those that the driver has already seen closed.
+
+        After a restart of PostgreSQL every pooled connection is closed, and asyncpg knows: no ping is needed.
+        """
+        for _ in range(self._pool_size + 1):
+            conn = self.engine.connect()
+            try:
+                await conn.start()
+            except sa.exc.TimeoutError:
+                raise Unavailable("a database connection (all are in use)") from None
+            if not driver(conn).is_closed():
+                return conn
+            await conn.invalidate()
+            await conn.close()
+        raise Unavailable("the database")
+
+
+def driver(conn: AsyncConnection) -> asyncpg.Connection:
+    """Returns the asyncpg connection below, for hot paths, arrays of records and COPY; it is in the same
+    transaction."""
+    fairy = conn.sync_connection.connection  # type: ignore[union-attr]
+    return fairy.driver_connection
+
+
+async def now(conn: AsyncConnection) -> datetime:
+    """Returns the database's clock, in UTC: the only clock that leases and due times go by."""
+    value: datetime = await driver(conn).fetchval("SELECT clock_timestamp()")
+    return value
+
+
+def driver_url(url: str) -> sa.URL:
+    """Returns the URL for SQLAlchemy's asyncpg dialect; takes the libpq parameter `sslmode`, which asyncpg
+    calls `ssl`."""
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    mode = parsed.query.get("sslmode")
+    if mode is not None:
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return parsed
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Returns the SQLSTATE of an error of the driver, or of SQLAlchemy around one."""
+    return next(
+        (state for seen in _chain(error) if isinstance(state := getattr(seen, "sqlstate", None), str)), None
+    )
+
+
+def constraint_name(error: BaseException) -> str | None:
+    """Returns the name of the constraint that an error says was violated."""
+    names = (getattr(seen, "constraint_name", None) for seen in _chain(error))
+    return next((name for name in names if isinstance(name, str)), None)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tells whether an error means that the database is away, full or going down."""
+    state = sqlstate(error)
+    if state is not None:
+        return state in _AWAY or state.startswith(_AWAY_CLASSES)
+    return any(isinstance(seen, OSError | TimeoutError) or _is_closed(seen) for seen in _chain(error))
+
+
+def _is_closed(error: BaseException) -> bool:
+    # asyncpg tells "connection is closed" and misuse of its API by one class; only the text tells them apart.
+    return isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error of a database call and those that it wraps: SQLAlchemy's, its adapter's, asyncpg's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        below = getattr(seen, "orig", None)
+        seen = below if isinstance(below, BaseException) else seen.__cause__
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns errors that mean "the database is away" into Unavailable, and the server's time limit into its
+    own error.
+
+    Looks only at errors of database calls, so that an OSError of something else passes through.
+    """
+    try:
+        yield
+    except (sa.exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        if is_away(error):
+            _log.info("database is away", error=type(error).__name__, sqlstate=sqlstate(error))
+            raise Unavailable("the database") from error
+        if sqlstate(error) == _STATEMENT_TIMEOUT:
+            raise DeadlineExceeded("a database statement") from error
+        raise
+
+
+async def _commit(transaction: Transaction, readonly: bool) -> None:
+    try:
+        await transaction.commit()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        # Any answer of the server to COMMIT other than success means that it rolled back; no answer means
+        # anything.
+        if is_away(error) and not readonly:
+            raise OutcomeUnknown("the database") from error
+        raise
+
+
+async def _roll_back(conn: AsyncConnection, transaction: Transaction) -> None:
+    """Rolls back; where even that fails, the connection is closed by `_give_back`, which rolls back as
+    well."""
+    if driver(conn).is_closed():
+        return
+    try:
+        await transaction.rollback()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        _log.info("rollback failed; the connection is closed instead", error=type(error).__name__)
+
+
+async def _give_back(conn: AsyncConnection) -> None:
+    """Returns a connection to the pool, or closes it where it is broken or still within a transaction.
+
+    Shielded: a call that is cancelled must not leak a connection, nor hand its open transaction to the next
+    call.
+    """
+    await asyncio.shield(_return(conn))
+
+
+async def _return(conn: AsyncConnection) -> None:
+    raw = driver(conn)
+    if raw.is_closed() or raw.is_in_transaction():
+        await conn.invalidate()
+    await conn.close()
+
+
+def _backoff(attempt: int) -> float:
+    ceiling = min(FIRST_BACKOFF_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
+    return random.uniform(0, ceiling)  # noqa: S311 - jitter is no secret

@@ -1,0 +1,399 @@
+"""Who is calling: principals, the verification of their tokens, and the tokens of our own services and
+workers.
+
+Every service verifies the caller's token itself and believes nothing else. Verification follows RFC 8725 (JWT
+best current practices): the algorithms are the server's fixed list, a key is found by nothing but a lookup of
+`kid` in a key set that the operator configured, and `exp` is demanded. A verified token is remembered until
+it expires, so that asking again costs a dictionary lookup.
+"""
+
+import enum
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jwt
+from headrace.common.v1 import options_pb2
+
+from headrace_chassis import keys
+from headrace_chassis.errors import Unauthenticated
+from headrace_chassis.ids import NIL
+from headrace_chassis.key_sets import KeySet
+from headrace_chassis.settings import AuthSettings
+
+INTERNAL_ISSUER = "headrace-internal"
+"""The `iss` of tokens that services and workers sign for themselves."""
+
+INTERNAL_AUDIENCE = "headrace"
+"""The `aud` of those tokens."""
+
+MAXIMUM_TOKEN = 16 * 1024
+"""The longest token that is looked at, in characters."""
+
+MAXIMUM_INTERNAL_SECONDS = 3600
+"""The longest life of an internal token that is believed."""
+
+LEEWAY_SECONDS = 5.0
+"""How far clocks may differ when `exp`, `nbf` and `iat` are compared."""
+
+
+class Role(enum.IntEnum):
+    """What a caller may do. The numbers are those of headrace.common.v1.Role."""
+
+    VIEWER = options_pb2.ROLE_VIEWER
+    EDITOR = options_pb2.ROLE_EDITOR
+    ADMIN = options_pb2.ROLE_ADMIN
+    SERVICE = options_pb2.ROLE_SERVICE
+    WORKER = options_pb2.ROLE_WORKER
+
+
+_USER_ROLES: Mapping[str, Role] = {"viewer": Role.VIEWER, "editor": Role.EDITOR, "admin": Role.ADMIN}
+
+Kind = Literal["user", "service", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller. `workspaces` is None where all of the tenant's may be used.
+
+    `subject` is the `sub` of a user, or "service:<name>" and "worker:<name>". `on_behalf_of` tells for whom a
+    service acts. `token` is the token itself, to be handed on; it is never shown.
+    """
+
+    subject: str
+    tenant: uuid.UUID
+    workspaces: frozenset[uuid.UUID] | None
+    role: Role
+    kind: Kind
+    on_behalf_of: str | None = None
+    token: str = field(default="", repr=False, compare=False)
+    expires_at: float = field(default=0.0, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The name of a service or worker, or the subject of a user."""
+        return self.subject.partition(":")[2] if self.kind != "user" else self.subject
+
+    @property
+    def acts_as(self) -> str:
+        """Whom a record of this call names: the one on whose behalf a service acts, else the caller."""
+        return self.on_behalf_of or self.subject
+
+    def may_use(self, workspace: uuid.UUID) -> bool:
+        """Tells whether the caller may use a workspace of its own tenant."""
+        return self.workspaces is None or workspace in self.workspaces
+
+    def has(self, role: int) -> bool:
+        """Tells whether the caller may call what needs a role.
+
+        Users' roles contain one another. A service acts for a tenant with the rights of an admin and is the
+        only one that may call what needs SERVICE; a worker may call what needs WORKER and nothing else.
+        """
+        if self.kind == "worker" or role == Role.WORKER:
+            return self.kind == "worker" and role == Role.WORKER
+        if self.kind == "service" or role == Role.SERVICE:
+            return self.kind == "service"
+        return self.role >= role
+
+
+_principal: ContextVar[Principal] = ContextVar("headrace_principal")
+
+
+def current_principal() -> Principal:
+    """Returns who made the call that is being handled; raises Unauthenticated outside of a call."""
+    principal = _principal.get(None)
+    if principal is None:
+        raise Unauthenticated("there is no authenticated caller here")
+    return principal
+
+
+def set_principal(principal: Principal) -> None:
+    """Says who made the call that this task handles."""
+    _principal.set(principal)
+
+
+class TokenVerifier:
+    """Turns a bearer token into a Principal, or raises Unauthenticated.
+
+    `capacity` bounds how many verified tokens are remembered. The clock is Unix time in seconds.
+    """
+
+    def __init__(
+        self, settings: AuthSettings, *, capacity: int = 10_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._capacity = capacity
+        self._verified: OrderedDict[str, Principal] = OrderedDict()
+        self._users = KeySet(settings.jwt_jwks) if settings.jwt_jwks is not None else None
+        self._internal = KeySet(str(settings.internal_jwks))
+        self._secret = _shared_secret(settings.jwt_hs256_secret_file)
+
+    async def start(self) -> None:
+        """Reads the key sets, so that a malformed one fails the start. A URL that is away is asked again
+        later."""
+        await self._internal.load()
+        if self._users is not None:
+            await self._users.load()
+
+    def remembered(self, token: str) -> Principal | None:
+        """Returns the principal of a token that was verified before and has not expired."""
+        principal = self._verified.get(token)
+        if principal is None:
+            return None
+        if principal.expires_at + LEEWAY_SECONDS <= self._clock():
+            del self._verified[token]
+            return None
+        return principal
+
+    async def verify(self, token: str) -> Principal:
+        """Returns whose token it is.
+
+        Raises Unauthenticated where it is malformed, not signed by a known key with an allowed algorithm,
+        expired or not yet valid, for another issuer or audience, or without the claims of its kind; raises
+        Unavailable where the users' key set cannot be fetched.
+        """
+        principal = self.remembered(token)
+        if principal is not None:
+            return principal
+        if len(token) > MAXIMUM_TOKEN:
+            raise Unauthenticated(f"the token is longer than {MAXIMUM_TOKEN} characters")
+        header, issuer = _peek(token)
+        if issuer == INTERNAL_ISSUER:
+            principal = await self._verify_internal(token, header)
+        else:
+            principal = await self._verify_user(token, header)
+        self._remember(token, principal)
+        return principal
+
+    def _remember(self, token: str, principal: Principal) -> None:
+        self._verified[token] = principal
+        while len(self._verified) > self._capacity:
+            self._verified.popitem(last=False)
+
+    async def _verify_internal(self, token: str, header: Mapping[str, Any]) -> Principal:
+        if header.get("alg") != "EdDSA":
+            raise Unauthenticated("the token's algorithm is not allowed")
+        kid = _kid(header)
+        candidates = [found.key for found in await self._internal.find(kid, "EdDSA")]
+        claims = self._decode(token, candidates, "EdDSA", INTERNAL_ISSUER, INTERNAL_AUDIENCE)
+        subject = claims["sub"]
+        if subject != kid:
+            raise Unauthenticated("the token's subject is not the owner of its key")
+        if claims["exp"] > self._clock() + MAXIMUM_INTERNAL_SECONDS + LEEWAY_SECONDS:
+            raise Unauthenticated("the token lives longer than an internal token may")
+        kind, _, name = subject.partition(":")
+        if kind not in ("service", "worker") or not name:
+            raise Unauthenticated("the token's subject is neither a service nor a worker")
+        on_behalf_of = claims.get("act")
+        return Principal(
+            subject=subject,
+            tenant=_uuid(claims.get("tenant", str(NIL)), "tenant"),
+            workspaces=None if kind == "service" else frozenset(),
+            role=Role.SERVICE if kind == "service" else Role.WORKER,
+            kind="service" if kind == "service" else "worker",
+            on_behalf_of=on_behalf_of if isinstance(on_behalf_of, str) and kind == "service" else None,
+            token=token,
+            expires_at=float(claims["exp"]),
+        )
+
+    async def _verify_user(self, token: str, header: Mapping[str, Any]) -> Principal:
+        algorithm = header.get("alg")
+        candidates: list[Any]
+        if algorithm == "HS256" and self._secret is not None:
+            candidates = [self._secret]
+        elif algorithm in self._settings.jwt_algorithms and self._users is not None:
+            candidates = [found.key for found in await self._users.find(_kid(header), algorithm)]
+        else:
+            raise Unauthenticated("the token's algorithm is not allowed")
+        claims = self._decode(
+            token, candidates, algorithm, self._settings.jwt_issuer, self._settings.jwt_audience
+        )
+        return Principal(
+            subject=claims["sub"],
+            tenant=_uuid(claims.get("tenant"), "tenant"),
+            workspaces=_workspaces(claims.get("workspaces")),
+            role=_user_role(claims.get("roles")),
+            kind="user",
+            token=token,
+            expires_at=float(claims["exp"]),
+        )
+
+    def _decode(
+        self, token: str, candidates: list[Any], algorithm: str, issuer: str, audience: str
+    ) -> dict[str, Any]:
+        """Verifies signature and registered claims; several keys may bear one `kid` while they are
+        rotated."""
+        refused: Exception | None = None
+        for key in candidates:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    issuer=issuer,
+                    audience=audience,
+                    # Time is compared below, by the clock that this object was given.
+                    options={
+                        "require": ["exp", "sub", "iss", "aud"],
+                        "verify_exp": False,
+                        "verify_nbf": False,
+                        "verify_iat": False,
+                    },
+                )
+            except (jwt.PyJWTError, ValueError, TypeError) as error:
+                refused = error
+                continue
+            self._check_times(claims)
+            if not claims["sub"]:
+                raise Unauthenticated("the token's sub is empty")
+            return claims
+        raise Unauthenticated(_told(refused)) from None
+
+    def _check_times(self, claims: Mapping[str, Any]) -> None:
+        now = self._clock()
+        for name in ("exp", "nbf", "iat"):
+            value = claims.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise Unauthenticated(f"the token's {name} is no number")
+        if claims["exp"] + LEEWAY_SECONDS <= now:
+            raise Unauthenticated("the token has expired")
+        if claims.get("nbf", now) > now + LEEWAY_SECONDS:
+            raise Unauthenticated("the token is not valid yet")
+
+
+class InternalTokens:
+    """Signs the tokens of one service or worker, with its own key and for its own subject."""
+
+    lifetime_seconds: float = 300.0
+
+    def __init__(self, subject: str, key_file: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._subject = subject
+        self._key = keys.read(key_file)
+        self._clock = clock
+        self._minted: OrderedDict[tuple[uuid.UUID, str | None], tuple[str, float]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._subject!r})"
+
+    def _token(self, tenant: uuid.UUID, on_behalf_of: str | None) -> str:
+        """Returns a token that lives for at least half of its life yet."""
+        now = self._clock()
+        cached = self._minted.get((tenant, on_behalf_of))
+        if cached is not None and cached[1] > now + self.lifetime_seconds / 2:
+            return cached[0]
+        expires = now + self.lifetime_seconds
+        claims: dict[str, Any] = {
+            "iss": INTERNAL_ISSUER,
+            "aud": INTERNAL_AUDIENCE,
+            "sub": self._subject,
+            "tenant": str(tenant),
+            "iat": int(now),
+            "exp": int(expires),
+        }
+        if on_behalf_of is not None:
+            claims["act"] = on_behalf_of
+        token = jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._subject})
+        self._minted[tenant, on_behalf_of] = (token, expires)
+        while len(self._minted) > _MINTED_CAPACITY:
+            self._minted.popitem(last=False)
+        return token
+
+
+_MINTED_CAPACITY = 1000
+
+
+class ServiceTokens(InternalTokens):
+    """The tokens of a service: minutes long, for one tenant, saying on whose behalf it calls."""
+
+    def __init__(self, service_name: str, key_file: Path, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(f"service:{service_name}", key_file, clock=clock)
+
+    def token(self, tenant: uuid.UUID = NIL, on_behalf_of: str | None = None) -> str:
+        """Returns a token for calls within a tenant; without one, for calls that belong to no tenant (event
+        logs)."""
+        return self._token(tenant, on_behalf_of)
+
+
+class WorkerTokens(InternalTokens):
+    """The credential of a worker: it belongs to no tenant."""
+
+    def __init__(self, worker_name: str, key_file: Path, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(f"worker:{worker_name}", key_file, clock=clock)
+
+    def token(self) -> str:
+        """Returns a token that lives for at least half of its life yet."""
+        return self._token(NIL, None)
+
+
+def _shared_secret(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    secret = path.read_bytes().strip()
+    if len(secret) < _MINIMUM_SECRET_BYTES:  # RFC 7518 3.2: at least as long as the hash
+        raise ValueError(f"JWT_HS256_SECRET_FILE: {path} holds fewer than {_MINIMUM_SECRET_BYTES} bytes")
+    return secret
+
+
+_MINIMUM_SECRET_BYTES = 32
+
+
+def _peek(token: str) -> tuple[Mapping[str, Any], object]:
+    """Reads header and issuer without believing them: they only choose which key set is asked."""
+    try:
+        parts = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise Unauthenticated("the token is malformed") from None
+    header: Mapping[str, Any] = parts["header"]
+    return header, parts["payload"].get("iss")
+
+
+def _kid(header: Mapping[str, Any]) -> str:
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise Unauthenticated("the token names no key (kid)")
+    return kid
+
+
+def _told(error: Exception | None) -> str:
+    match error:
+        case jwt.InvalidAudienceError():
+            return "the token is for another audience"
+        case jwt.InvalidIssuerError():
+            return "the token is from another issuer"
+        case jwt.MissingRequiredClaimError():
+            return f"the token lacks the claim {error.claim}"
+        case _:
+            return "the token's signature does not verify"
+
+
+def _uuid(value: object, claim: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(value) if isinstance(value, str) else _refuse(claim)
+    except ValueError:
+        return _refuse(claim)
+
+
+def _refuse(claim: str) -> uuid.UUID:
+    raise Unauthenticated(f"the token's claim {claim} is no UUID")
+
+
+def _workspaces(value: object) -> frozenset[uuid.UUID] | None:
+    if value in ("*", ["*"]):
+        return None
+    if not isinstance(value, list):
+        raise Unauthenticated("the token's claim workspaces is neither a list of UUIDs nor '*'")
+    return frozenset(_uuid(item, "workspaces") for item in value)
+
+
+def _user_role(value: object) -> Role:
+    names = value if isinstance(value, list) else [value]
+    roles = [_USER_ROLES[name] for name in names if isinstance(name, str) and name in _USER_ROLES]
+    if not roles:
+        raise Unauthenticated("the token bears none of the roles viewer, editor and admin")
+    return max(roles)

@@ -1,0 +1,60 @@
+"""The pytest plugin with the fixtures; see headrace_chassis.testing."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from headrace_chassis.testing.authority import Authority
+    from headrace_chassis.testing.broker import NatsServer
+    from headrace_chassis.testing.postgres import PostgresServer
+
+# The parts are imported where they are used, so that a test that needs none of them pays for none.
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> "Iterator[PostgresServer]":
+    """A PostgreSQL for the whole session; a test that restarts it must leave it running."""
+    from headrace_chassis.testing import postgres
+
+    # Not pytest's folder: a socket's path is limited to 107 bytes, and the server may run as another user.
+    folder = Path(tempfile.mkdtemp(prefix="hr-pg-", dir="/tmp"))
+    server = asyncio.run(postgres.started(folder / "data"))
+    yield server
+    server.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest_asyncio.fixture
+async def database_url(postgres_server: "PostgresServer") -> AsyncIterator[str]:
+    """The URL of an empty database of this test's own."""
+    url = await postgres_server.new_database()
+    yield url
+    await postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[NatsServer]":
+    """A NATS with JetStream for the whole session; a test that kills it must leave it running."""
+    from headrace_chassis.testing.broker import NatsServer
+
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> "Authority":
+    """Who signs the tokens of this test."""
+    from headrace_chassis.testing.authority import Authority
+
+    folder = tmp_path / "authority"
+    folder.mkdir()
+    return Authority(folder)

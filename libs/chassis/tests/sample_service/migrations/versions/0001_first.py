@@ -1,0 +1,12 @@
+"""The chassis' tables, and a table of effects."""
+
+from alembic import op
+from headrace_chassis.outbox import create_outbox
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    create_outbox(op)
+    op.execute("CREATE TABLE effect (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL)")
