@@ -1,0 +1,1 @@
+"""The demo: real flights, from files through joins and checks into PostgreSQL."""
