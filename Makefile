@@ -98,7 +98,8 @@ help: ## Show this list
 
 # The environment: uv of a fixed version, in a virtual environment of its own, installs exactly what uv.lock says.
 .venv/.synced: uv.lock pyproject.toml $(MEMBERS) | .bootstrap/uv-$(UV_VERSION)
-	$(UV) sync --frozen --all-packages --python $(PYTHON) $(if $(VERBOSE),,--quiet)
+	@echo "Installing what uv.lock lists into .venv ..."
+	@$(UV) sync --frozen --all-packages --python $(PYTHON) $(if $(VERBOSE),,--quiet)
 	@touch $@
 
 .bootstrap/uv-$(UV_VERSION):
@@ -107,5 +108,6 @@ help: ## Show this list
 	@rm -rf .bootstrap
 	@$(PYTHON) -m venv .bootstrap || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "Installing uv $(UV_VERSION) into .bootstrap ..."
+	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@

@@ -45,17 +45,9 @@ def end(home: Home) -> bool:
     return True
 
 
-def wait_for_supervisor(home: Home) -> None:
-    """Waits until a supervisor that was told to stop has ended."""
-    try:
-        pid = int(home.pid_file("supervisord").read_text())
-        process = psutil.Process(pid)
-        if _belongs(process, home):
-            process.wait(timeout=_SHUTDOWN_SECONDS)
-    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        return  # it was quicker
-    except psutil.TimeoutExpired:
-        return  # what is left is ended by force
+def wait(home: Home) -> None:
+    """Waits for processes that were told to stop; what stays is a case for `end`."""
+    psutil.wait_procs(find(home), timeout=_SHUTDOWN_SECONDS)
 
 
 def _belongs(process: psutil.Process, home: Home) -> bool:

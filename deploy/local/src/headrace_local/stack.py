@@ -91,7 +91,7 @@ def down(home: Home) -> bool:
         supervisor = Supervisor(home)
         ran = supervisor.shut_down()
         if ran:
-            leftovers.wait_for_supervisor(home)
+            leftovers.wait(home)
         ran = leftovers.end(home) or ran
         for pid_file in home.run.glob("*.pid"):
             pid_file.unlink()
