@@ -103,7 +103,16 @@ class ObservedSettings(Settings):
     )
 
 
-class ServiceSettings(AuthSettings, ObservedSettings):
+class ServerSettings(AuthSettings, ObservedSettings):
+    """What a gRPC server needs."""
+
+    grpc_listen: str = Field(
+        "127.0.0.1:9001", description="host:port on which the service is served; port 0 picks one."
+    )
+    grpc_reflection: bool = Field(False, description="Whether gRPC reflection is served.")
+
+
+class ServiceSettings(ServerSettings):
     """What every gRPC service needs."""
 
     database_url: str = Field(
@@ -117,10 +126,6 @@ class ServiceSettings(AuthSettings, ObservedSettings):
         repr=False,
         description="nats://user:password@host:port; absent: events travel by polling alone.",
     )
-    grpc_listen: str = Field(
-        "127.0.0.1:9001", description="host:port on which the service is served; port 0 picks one."
-    )
-    grpc_reflection: bool = Field(False, description="Whether gRPC reflection is served.")
     internal_key_file: FilePath = Field(
         description="The service's Ed25519 private key (PEM, PKCS #8); its public key is in INTERNAL_JWKS."
     )

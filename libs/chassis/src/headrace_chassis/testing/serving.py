@@ -1,0 +1,48 @@
+"""Servers in process: a real gRPC server with all interceptors on a free port, and a channel to it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from headrace_chassis.channels import Metadata, call_metadata, open_channel
+from headrace_chassis.identity import TokenVerifier
+from headrace_chassis.server import GrpcServer, Service
+from headrace_chassis.settings import ServerSettings
+from headrace_chassis.testing.authority import Authority
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs, and a channel to it."""
+
+    server: GrpcServer
+    channel: grpc.aio.Channel
+    authority: Authority
+
+    @property
+    def target(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.server.port}"
+
+    def as_user(self, role: str = "editor", **more: object) -> Metadata:
+        """Returns the metadata of a user's call."""
+        return call_metadata(self.authority.user(role, **more))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def serve(
+    authority: Authority, services: Sequence[Service], *, default_deadline: float = 30.0
+) -> AsyncIterator[Served]:
+    """Serves services on a free port until the end of the block."""
+    settings = ServerSettings(**authority.auth_values(), grpc_listen="127.0.0.1:0", drain_seconds=1.0)
+    server = GrpcServer(settings, TokenVerifier(settings), services, default_deadline=default_deadline)
+    await server.start()
+    channel = open_channel(f"127.0.0.1:{server.port}")
+    try:
+        yield Served(server, channel, authority)
+    finally:
+        await channel.close()
+        await server.drain()
+        await server.stop()

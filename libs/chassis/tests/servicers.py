@@ -1,0 +1,68 @@
+"""Servicers of real contracts that tests put behind a server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from headrace.execution.v1 import workers_pb2, workers_pb2_grpc
+from headrace.metadata.v1 import workspaces_pb2, workspaces_pb2_grpc
+from headrace_chassis.server import Service
+
+Behaviour = Callable[[Any], Awaitable[Any]]
+
+
+class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
+    """Answers what a test tells it to; keeps the last request."""
+
+    def __init__(self, behaviour: Behaviour | None = None) -> None:
+        self.behaviour = behaviour
+        self.requests: list[Any] = []
+
+    async def _answer(self, request: Any, otherwise: Any) -> Any:
+        self.requests.append(request)
+        return await self.behaviour(request) if self.behaviour is not None else otherwise
+
+    async def ListWorkspaces(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, workspaces_pb2.ListWorkspacesResponse())
+
+    async def CreateWorkspace(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, workspaces_pb2.Workspace(name=request.name))
+
+    async def GetWorkspace(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, workspaces_pb2.Workspace(id=request.workspace_id))
+
+    async def UpdateWorkspace(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, workspaces_pb2.Workspace())
+
+
+class Workers(workers_pb2_grpc.WorkerServiceServicer):
+    """Echoes each heartbeat of the stream."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for _ in request_iterator:
+                yield workers_pb2.ConnectResponse(heartbeat_ack=workers_pb2.HeartbeatAck())
+        finally:
+            self.ended.set()
+
+    async def ResolveSecrets(self, request: Any, context: Any) -> Any:
+        return workers_pb2.ResolveSecretsResponse()
+
+
+def workspaces(implementation: Workspaces) -> Service:
+    return (
+        workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
+        workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
+        implementation,
+    )
+
+
+def workers(implementation: Workers) -> Service:
+    return (
+        workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+        workers_pb2_grpc.add_WorkerServiceServicer_to_server,
+        implementation,
+    )
