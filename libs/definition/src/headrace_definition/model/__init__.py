@@ -3,6 +3,7 @@
 from headrace_definition.model.base import TASK_KEY_PATTERN, Element
 from headrace_definition.model.checks import (
     AcceptedValues,
+    CheckBase,
     Freshness,
     NotNull,
     QualityCheck,
@@ -38,6 +39,7 @@ from headrace_definition.model.transformations import (
     Select,
     SqlTransform,
     Transformation,
+    TransformationBase,
     Union,
 )
 
@@ -46,6 +48,7 @@ __all__ = [
     "AcceptedValues",
     "Aggregate",
     "Cast",
+    "CheckBase",
     "Deduplicate",
     "Definition",
     "Element",
@@ -79,6 +82,7 @@ __all__ = [
     "SqlCheck",
     "SqlTransform",
     "Transformation",
+    "TransformationBase",
     "Union",
     "Unique",
     "UpstreamPipeline",

@@ -1,0 +1,6 @@
+"""When things happen: the grammar of cron expressions, and names of time zones."""
+
+from headrace_timetable.cron import CronError, CronExpression, parse
+from headrace_timetable.timezones import check_timezone
+
+__all__ = ["CronError", "CronExpression", "check_timezone", "parse"]
