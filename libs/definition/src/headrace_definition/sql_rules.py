@@ -70,7 +70,8 @@ def check_sql_of(
         parsed = field.parse(field.text)
         for issue in parsed.issues:
             _add(issue.code, issue.message, issue.offset, field.node, source, findings)
-        for table in parsed.tables if not parsed.issues else ():
+        usable = all(issue.code == "SQL_FORBIDDEN" for issue in parsed.issues)
+        for table in parsed.tables if usable else ():
             if table.name.lower() not in allowed:
                 hint = nearest(table.name, (*task.inputs, *readable))
                 message = f"the table {table.name!r} is not a declared input"

@@ -28,8 +28,8 @@ SCOPES: Mapping[str, frozenset[str] | None] = {
 _PLACEHOLDER = re.compile(r"\$\{\s*([A-Za-z_]+)\.([A-Za-z_][A-Za-z0-9_.-]*)\s*\}")
 _OPENING = re.compile(r"\$?\$\{")
 _FORM = (
-    "expected ${params.name}, ${run.id}, ${run.logical_date}, ${interval.start}, ${interval.end}, ${env.NAME} "
-    "or ${secrets.name}"
+    "expected ${params.name}, ${run.id}, ${run.logical_date}, ${interval.start}, ${interval.end}, "
+    "${env.NAME} or ${secrets.name}"
 )
 # A literal next to one of these cannot join with what stands there into another token.
 _SEPARATORS = frozenset(" \t\r\n(),=<>+;")
