@@ -1,0 +1,193 @@
+"""Turns the tasks of a definition into what connectors and the scratch understand, for one run.
+
+This is where placeholders get their values: ${params.x}, ${run.id}, ${interval.start}, ${env.X}.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from headrace_connectors.api import (
+    Connection,
+    Incremental,
+    LoadKey,
+    PartitionRange,
+    SinkSpec,
+    SourceSpec,
+    Split,
+)
+from headrace_definition.model import Parameter, Partition, Sink, Source
+from headrace_definition.parameters import resolve_parameters
+from headrace_definition.plan import SinkTask, SourceTask
+from headrace_definition.problems import DefinitionError
+from headrace_definition.substitution import BoundValue, SubstitutionError, bind
+
+from headrace_worker.engine.failure import CONFIGURATION, Failure, TaskFailed
+from headrace_worker.engine.run_context import RunContext
+
+_DIALECTS = {"postgresql": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+
+
+class Binding:
+    """The values of one run, put into the texts of its tasks."""
+
+    def __init__(
+        self, context: RunContext, declared: Mapping[str, Parameter], environment: Mapping[str, str]
+    ) -> None:
+        """Raises TaskFailed where the run's parameters are not what the definition declares."""
+        self._context = context
+        try:
+            parameters = resolve_parameters(declared, context.parameters)
+        except DefinitionError as error:
+            raise TaskFailed("", Failure("INVALID_PARAMETERS", CONFIGURATION, str(error))) from error
+        values: dict[str, BoundValue] = {f"params.{name}": value for name, value in parameters.items()}
+        values |= {f"env.{name}": value for name, value in environment.items()}
+        known: dict[str, BoundValue] = {
+            "run.id": context.run_id,
+            "run.logical_date": context.logical_date,
+            "interval.start": context.interval_start,
+            "interval.end": context.interval_end,
+        }
+        # A time that the run does not have is missing, not NULL: a text that needs it cannot be made.
+        values |= {name: value for name, value in known.items() if value is not None}
+        self._values = values
+
+    def text(self, task: str, text: str) -> str:
+        """A plain text with its values. Raises TaskFailed."""
+        try:
+            return bind(text, self._values, sql=False)
+        except SubstitutionError as error:
+            raise _unbound(task, error) from error
+
+    def sql(self, task: str, sql: str, dialect: str = "duckdb") -> str:
+        """A SQL text with its values as literals. Raises TaskFailed."""
+        try:
+            return bind(sql, self._values, sql=True, dialect=dialect)
+        except SubstitutionError as error:
+            raise _unbound(task, error) from error
+
+    def source(self, task: SourceTask, connection: Connection | None, lower: bytes | None) -> SourceSpec:
+        """What a source task reads. Raises TaskFailed."""
+        config, key = task.config, task.key
+        _refuse_unbuilt(key, config)
+        if config.table is None and config.query is None and config.path is None and config.values is None:
+            raise _incomplete(
+                key, "the source names neither table nor query, path or values: nothing to read"
+            )
+        query = config.query
+        if query is not None:
+            query = self.sql(key, query, _DIALECTS.get(connection.type if connection else "", "duckdb"))
+        return SourceSpec(
+            table=self._optional(key, config.table),
+            query=query,
+            path=self._optional(key, config.path),
+            values=[self._row(key, row) for row in config.values] if config.values is not None else None,
+            format=config.format,
+            columns=config.columns or (),
+            schema=config.declared_schema or {},
+            options=config.options.model_dump(exclude_unset=True) if config.options else {},
+            incremental=self._incremental(key, config, lower),
+            split=_split(config),
+        )
+
+    def sink(self, task: SinkTask) -> SinkSpec:
+        """Where a sink task writes. Raises TaskFailed."""
+        config, key = task.config, task.key
+        _refuse_unbuilt(key, config)
+        if config.table is None and config.path is None:
+            raise _incomplete(key, "the sink names neither table nor path: nowhere to write")
+        return SinkSpec(
+            table=self._optional(key, config.table),
+            path=self._optional(key, config.path),
+            format=config.format,
+            mode=config.mode,
+            keys=config.keys or (),
+            partition=self._partition(key, config.partition) if config.mode == "replace_partition" else None,
+            schema_drift=config.schema_drift,
+            options=config.options.model_dump(exclude_unset=True) if config.options else {},
+        )
+
+    def load_key(self, task: SinkTask, spec: SinkSpec) -> LoadKey:
+        """The identity of a load: the same for each attempt, and for each retry of the run."""
+        partition = f"{spec.partition.start}..{spec.partition.end}" if spec.partition else ""
+        return LoadKey(self._context.root_run_id, task.key, partition)
+
+    def _optional(self, task: str, text: str | None) -> str | None:
+        return None if text is None else self.text(task, text)
+
+    def _row(self, task: str, row: Mapping[str, object]) -> dict[str, object]:
+        return {name: self._nested(task, value) for name, value in row.items()}
+
+    def _nested(self, task: str, value: object) -> object:
+        if isinstance(value, str):
+            return self.text(task, value)
+        if isinstance(value, Mapping):
+            return {name: self._nested(task, each) for name, each in value.items()}
+        if isinstance(value, Sequence):
+            return [self._nested(task, each) for each in value]
+        return value
+
+    def _incremental(self, task: str, config: Source, lower: bytes | None) -> Incremental | None:
+        incremental = config.incremental
+        if incremental is None:
+            return None
+        initial = None if incremental.initial is None else self.text(task, str(incremental.initial))
+        return Incremental(cursor=incremental.cursor, lower=lower, lag=incremental.lag, initial=initial)
+
+    def _partition(self, task: str, partition: Partition | None) -> PartitionRange:
+        if partition is None:
+            raise _incomplete(task, "mode replace_partition needs `partition`")
+        start = self._bound(task, "from", partition.from_, self._context.interval_start)
+        end = self._bound(task, "to", partition.to, self._context.interval_end)
+        return PartitionRange(partition.column, start, end)
+
+    def _bound(
+        self, task: str, name: str, given: object, interval: dt.datetime | None
+    ) -> dt.datetime | dt.date | int:
+        if given is None:
+            if interval is None:
+                why = f"the run has no interval, and `partition.{name}` does not say which range to replace"
+                raise TaskFailed(task, Failure("PARTITION_RANGE_MISSING", CONFIGURATION, why))
+            return interval
+        text = self.text(task, str(given)).strip()
+        try:
+            return _range_bound(text)
+        except ValueError:
+            why = f"`partition.{name}`: {text!r} is neither a whole number nor a date or time"
+            raise TaskFailed(task, Failure("PARTITION_RANGE_INVALID", CONFIGURATION, why)) from None
+
+
+def _range_bound(text: str) -> dt.datetime | dt.date | int:
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return dt.date.fromisoformat(text) if len(text) == len("2025-01-31") else dt.datetime.fromisoformat(text)
+
+
+def _split(config: Source) -> Split | None:
+    if config.split is None or config.split.ranges == 1:
+        return None
+    return Split(column=cast("str", config.split.column), ranges=config.split.ranges)
+
+
+def _refuse_unbuilt(task: str, config: Source | Sink) -> None:
+    if config.connector is not None:
+        why = (
+            f"connector {config.connector!r} is not available; "
+            "use a connection of type postgresql, sqlite, duckdb or file"
+        )
+        raise TaskFailed(task, Failure("CONNECTOR_NOT_AVAILABLE", CONFIGURATION, why))
+    if isinstance(config, Source) and config.streaming:
+        why = "a source that never ends cannot be read by this engine"
+        raise TaskFailed(task, Failure("STREAMING_NOT_AVAILABLE", CONFIGURATION, why))
+
+
+def _incomplete(task: str, why: str) -> TaskFailed:
+    return TaskFailed(task, Failure("DEFINITION_INCOMPLETE", CONFIGURATION, f"{task}: {why}"))
+
+
+def _unbound(task: str, error: SubstitutionError) -> TaskFailed:
+    return TaskFailed(task, Failure("SUBSTITUTION_FAILED", CONFIGURATION, f"{task}: {error}"))

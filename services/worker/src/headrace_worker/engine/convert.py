@@ -1,0 +1,97 @@
+"""Between the messages of the worker protocol and the engine's own words."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+import orjson
+from google.protobuf import timestamp_pb2
+from headrace.execution.v1 import runs_pb2, workers_pb2
+
+from headrace_worker.engine.loads import LandedLoad
+from headrace_worker.engine.progress import TaskRecord
+from headrace_worker.engine.redaction import Redactor
+from headrace_worker.engine.run_context import RunContext
+from headrace_worker.engine.stage import Warned
+from headrace_worker.engine.task_error import error_message
+
+
+def context_of(assignment: workers_pb2.Assignment) -> RunContext:
+    """What an assignment says of its run.
+
+    Raises:
+        ValueError: when its parameters are not a JSON object.
+    """
+    parameters = orjson.loads(assignment.parameters) if assignment.parameters else {}
+    if not isinstance(parameters, dict):
+        raise ValueError("the parameters are not a JSON object")
+    return RunContext(
+        assignment_id=assignment.ref.assignment_id,
+        fence=assignment.ref.fence,
+        run_id=assignment.run_id,
+        root_run_id=assignment.root_run_id or assignment.run_id,
+        attempt=assignment.attempt,
+        parameters=parameters,
+        logical_date=_instant(assignment, "logical_date"),
+        interval_start=_instant(assignment, "interval_start"),
+        interval_end=_instant(assignment, "interval_end"),
+        cursors={(cursor.sink, cursor.source): cursor.value for cursor in assignment.cursors},
+        full_refresh=assignment.full_refresh,
+        timeout_seconds=assignment.timeout_ms / 1000 if assignment.timeout_ms else None,
+    )
+
+
+def progress_message(record: TaskRecord, redactor: Redactor) -> workers_pb2.TaskProgress:
+    """A task as it stands."""
+    message = workers_pb2.TaskProgress(
+        task=record.key,
+        state=runs_pb2.TaskState.Value(f"TASK_STATE_{record.state}"),
+        rows_in=record.rows_in,
+        rows_out=record.rows_out,
+        bytes=record.bytes,
+    )
+    if record.started_at is not None:
+        message.started_at.FromDatetime(record.started_at)
+    if record.finished_at is not None:
+        message.finished_at.FromDatetime(record.finished_at)
+    if record.failure is not None:
+        message.error.CopyFrom(error_message(record.failure.redacted(redactor)))
+    return message
+
+
+def receipt_messages(landed: Iterable[LandedLoad]) -> list[workers_pb2.Receipt]:
+    """What has landed."""
+    messages = []
+    for load in landed:
+        receipt = load.receipt
+        message = workers_pb2.Receipt(
+            sink=load.task,
+            partition=load.partition,
+            fence=receipt.fence,
+            rows=receipt.rows,
+            bytes=receipt.bytes,
+            checksum=receipt.checksum,
+        )
+        message.landed_at.FromDatetime(receipt.committed_at)
+        for source, value in load.cursors.items():
+            message.cursors.add(sink=load.task, source=source, value=value)
+        messages.append(message)
+    return messages
+
+
+def warning_message(warned: Warned, redactor: Redactor) -> runs_pb2.RunWarning:
+    """Something questionable."""
+    return runs_pb2.RunWarning(
+        task=warned.task,
+        code=warned.code,
+        message=redactor.text(warned.message),
+        details=redactor.mapping(warned.details),
+    )
+
+
+def _instant(assignment: workers_pb2.Assignment, name: str) -> dt.datetime | None:
+    if not assignment.HasField(name):  # type: ignore[arg-type] # the stub lists the names one by one
+        return None
+    value: timestamp_pb2.Timestamp = getattr(assignment, name)
+    return value.ToDatetime(tzinfo=dt.UTC)

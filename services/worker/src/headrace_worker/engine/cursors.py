@@ -1,0 +1,83 @@
+"""Cursors of incremental sources: how a receipt carries them, and which sinks can share one reading."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+
+from headrace_worker.engine.program import Program
+
+
+def pack_cursors(cursors: Mapping[str, bytes]) -> bytes | None:
+    """The cursors of all sources that a load read, as one value for its receipt; None where there are
+    none.
+    """
+    if not cursors:
+        return None
+    texts = {source: base64.b64encode(value).decode() for source, value in cursors.items()}
+    return json.dumps(texts, sort_keys=True).encode()
+
+
+def unpack_cursors(packed: bytes | None) -> dict[str, bytes]:
+    """What `pack_cursors` was given."""
+    if packed is None:
+        return {}
+    return {source: base64.b64decode(text) for source, text in json.loads(packed).items()}
+
+
+def lower_bounds(
+    program: Program, sink: str, known: Mapping[tuple[str, str], bytes], *, full_refresh: bool
+) -> Mapping[str, bytes]:
+    """Where each incremental source goes on for one sink; a source without an entry is read from its
+    beginning.
+    """
+    if full_refresh:
+        return {}
+    return {
+        source.key: known[sink, source.key]
+        for source in program.sources
+        if source.config.incremental is not None and (sink, source.key) in known
+    }
+
+
+def share_readings(bounds: Mapping[str, Mapping[str, bytes]]) -> list[tuple[Mapping[str, bytes], list[str]]]:
+    """Groups sinks (keys of `bounds`) that go on from the same place: each group takes one reading of the
+    sources.
+
+    Sinks of one stage part ways when a run lands one load and fails before the next. Reading once from the
+    lower of the two would append rows again to the sink that is ahead; reading from the higher would lose
+    rows of the other.
+    """
+    groups: list[tuple[Mapping[str, bytes], list[str]]] = []
+    for sink, bound in bounds.items():
+        for known, sinks in groups:
+            if known == bound:
+                sinks.append(sink)
+                break
+        else:
+            groups.append((bound, [sink]))
+    return groups
+
+
+def bounds_for_others(
+    program: Program, known: Mapping[tuple[str, str], bytes], sinks_here: Iterable[str], *, full_refresh: bool
+) -> Mapping[str, bytes]:
+    """Where sources go on whose rows leave the stage as artifacts, for sinks of other stages.
+
+    Raises:
+        ValueError: when those sinks do not all go on from the same place; the message names the source.
+    """
+    if full_refresh:
+        return {}
+    here = frozenset(sinks_here)
+    bounds: dict[str, bytes] = {}
+    for source in program.sources:
+        if source.config.incremental is None:
+            continue
+        values = {value for (sink, of), value in known.items() if of == source.key and sink not in here}
+        if len(values) > 1:
+            raise ValueError(source.key)
+        if values:
+            bounds[source.key] = values.pop()
+    return bounds

@@ -1,0 +1,101 @@
+"""The loads of a stage: each sink with its key in the ledger of its target."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace_connectors.api import (
+    Column,
+    Environment,
+    LoadKey,
+    ProgressListener,
+    Receipt,
+    Scratch,
+    Sink,
+    SinkSpec,
+    open_sink,
+)
+from headrace_definition.plan import SinkTask
+
+from headrace_worker.engine.binding import Binding
+from headrace_worker.engine.connections import Connections
+from headrace_worker.engine.cursors import unpack_cursors
+
+
+@dataclass(frozen=True)
+class LandedLoad:
+    """A load and the target's proof that it landed."""
+
+    task: str
+    partition: str
+    receipt: Receipt
+
+    @property
+    def cursors(self) -> dict[str, bytes]:
+        """Where the sources go on after it, by source task."""
+        return unpack_cursors(self.receipt.cursor)
+
+
+@dataclass
+class Load:
+    """One sink of a stage, opened, and how far it is."""
+
+    task: SinkTask
+    spec: SinkSpec
+    key: LoadKey
+    sink: Sink
+    receipt: Receipt | None = None
+    committing: bool = False
+    """A commit was begun: without a receipt, nobody knows whether it landed."""
+
+    @property
+    def landed(self) -> LandedLoad | None:
+        """The proof that it landed."""
+        return LandedLoad(self.task.key, self.key.partition, self.receipt) if self.receipt else None
+
+    async def stage(
+        self, scratch: Scratch, relation: str, columns: Sequence[Column], progress: ProgressListener
+    ) -> int:
+        """Put the rows beside the target. Returns how many."""
+        return (await self.sink.stage(scratch, relation, columns, progress)).rows
+
+    async def commit(self, fence: int, cursor: bytes | None) -> Receipt:
+        """Make the staged rows visible and keep the receipt."""
+        self.committing = True
+        self.receipt = await self.sink.commit(self.key, fence, cursor)
+        return self.receipt
+
+    async def close(self) -> None:
+        """Drop what was staged and has not landed, and let go of the connection."""
+        try:
+            if self.receipt is None:
+                await self.sink.abandon()
+        finally:
+            await self.sink.close()
+
+
+async def open_load(
+    task: SinkTask, binding: Binding, connections: Connections, environment: Environment
+) -> Load:
+    """Open a sink. Raises TaskFailed and ConnectorError."""
+    spec = binding.sink(task)
+    connection = connections.get(task.key, task.config.connection) if task.config.connection else None
+    return Load(task, spec, binding.load_key(task, spec), await open_sink(spec, connection, environment))
+
+
+async def close_all(loads: Sequence[Load]) -> list[Exception]:
+    """Close loads, each whatever becomes of the others. Returns what went wrong, for the log."""
+    problems: list[Exception] = []
+    for load in loads:
+        try:
+            await load.close()
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await load.sink.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - the stage's end is known by now; cleaning up must not change it
+            problems.append(error)
+    return problems

@@ -1,0 +1,26 @@
+"""What a stage needs to know of the run that it belongs to."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One attempt of one stage, or a chore, as the server handed it out."""
+
+    assignment_id: str
+    fence: int
+    run_id: str = ""
+    root_run_id: str = ""
+    attempt: int = 1
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    logical_date: dt.datetime | None = None
+    interval_start: dt.datetime | None = None
+    interval_end: dt.datetime | None = None
+    cursors: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    """Where incremental sources go on: (sink, source) to the connector's own value."""
+    full_refresh: bool = False
+    timeout_seconds: float | None = None

@@ -1,0 +1,359 @@
+"""Runs one stage: claims its loads, reads its sources, computes, judges, stages and commits.
+
+A load lands once, whatever happens in between: each attempt first commits its fence in the target's ledger,
+and the transaction that makes the rows visible demands that fence and writes the receipt. A stage that is run
+again finds the receipts of what has landed and does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from headrace_connectors.api import (
+    Column,
+    ConnectorError,
+    Environment,
+    FencedOut,
+    Scratch,
+    Source,
+    copy_through,
+    open_source,
+)
+from headrace_connectors.identifiers import quote
+from headrace_definition.plan import SourceTask, TransformTask
+from headrace_definition.sql import check_sql, transformation_sql
+
+from headrace_worker.engine.artifact_store import ArtifactStore
+from headrace_worker.engine.binding import Binding
+from headrace_worker.engine.connections import Connections
+from headrace_worker.engine.cursors import bounds_for_others, lower_bounds, pack_cursors, share_readings
+from headrace_worker.engine.failure import (
+    CONFIGURATION,
+    INTERNAL,
+    Failure,
+    LeaseLost,
+    TaskFailed,
+    failure_of,
+)
+from headrace_worker.engine.loads import LandedLoad, Load, close_all, open_load
+from headrace_worker.engine.native_types import carry_native_types
+from headrace_worker.engine.program import Program
+from headrace_worker.engine.progress import TaskBoard
+from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
+from headrace_worker.engine.run_context import RunContext
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something questionable that did not fail the stage."""
+
+    task: str
+    code: str
+    message: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Reading:
+    """What one reading of the sources has brought so far."""
+
+    bounds: Mapping[str, bytes]
+    columns: dict[str, Sequence[Column]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    cursors: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The new upper bounds, by the task that brought them and the source that they belong to."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """How many tasks have yet to read a relation before it can be dropped."""
+
+
+class StageRunner:
+    """One attempt at one stage. `run` is called once; `close` always."""
+
+    def __init__(
+        self,
+        program: Program,
+        context: RunContext,
+        binding: Binding,
+        connections: Connections,
+        environment: Environment,
+        artifacts: ArtifactStore,
+        board: TaskBoard,
+        may_commit: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._program = program
+        self._context = context
+        self._binding = binding
+        self._connections = connections
+        self._environment = environment
+        self._artifacts = artifacts
+        self._board = board
+        self._may_commit = may_commit
+        self.loads: list[Load] = []
+        self.warnings: list[Warned] = []
+
+    @property
+    def landed(self) -> list[LandedLoad]:
+        """The loads that have landed, in this attempt or an earlier one."""
+        return [load.landed for load in self.loads if load.landed is not None]
+
+    async def run(self) -> None:
+        """Work the stage off.
+
+        Raises:
+            TaskFailed: naming the task and saying why.
+            FencedOut: when another attempt, or a cancel, owns a load.
+            LeaseLost: when the lease was not valid any more before a commit.
+        """
+        await self._claim()
+        waiting = {load.task.key: load for load in self.loads if load.receipt is None}
+        for bounds, sinks in self._readings(waiting):
+            await self._read_and_load(bounds, [waiting[key] for key in sinks])
+        for key, record in self._board.records.items():
+            if record.finished_at is None:
+                self._board.complete(key)
+
+    async def close(self) -> None:
+        """Stop what still runs at the targets, and let go of them."""
+        for problem in await close_all(self.loads):
+            _log.warning("closing a sink: %s", problem)
+
+    async def _claim(self) -> None:
+        for task in self._program.sinks:
+            with self._blaming(task.key):
+                load = await open_load(task, self._binding, self._connections, self._environment)
+                self.loads.append(load)
+                load.receipt = await load.sink.claim(load.key, self._context.fence)
+                if load.receipt is not None:
+                    receipt = load.receipt
+                    self._board.complete(
+                        task.key, rows_in=receipt.rows, rows_out=receipt.rows, size=receipt.bytes
+                    )
+
+    def _readings(self, waiting: Mapping[str, Load]) -> list[tuple[Mapping[str, bytes], list[str]]]:
+        """From where the sources are read, and for which sinks: usually one reading for all of them."""
+        program, known = self._program, self._context.cursors
+        full = self._context.full_refresh
+        groups = share_readings({k: lower_bounds(program, k, known, full_refresh=full) for k in waiting})
+        if program.payload.stage.artifacts_out:
+            return self._readings_with_artifacts(groups)
+        if not groups and not self.loads:
+            return [({}, [])]
+        return groups
+
+    def _readings_with_artifacts(
+        self, groups: list[tuple[Mapping[str, bytes], list[str]]]
+    ) -> list[tuple[Mapping[str, bytes], list[str]]]:
+        here = [task.key for task in self._program.sinks]
+        full = self._context.full_refresh
+        try:
+            others = bounds_for_others(self._program, self._context.cursors, here, full_refresh=full)
+        except ValueError as error:
+            why = (
+                f"{error}: its rows are handed to several stages whose loads have come to different places; "
+                "run the pipeline once with fullRefresh"
+            )
+            raise TaskFailed(str(error), Failure("CURSORS_DIVERGED", CONFIGURATION, why)) from None
+        # The artifact's reading comes last: what it leaves must not be replaced by another reading's rows.
+        rest = [group for group in groups if group[0] != others]
+        return [*rest, (others, next((sinks for bounds, sinks in groups if bounds == others), []))]
+
+    async def _read_and_load(self, bounds: Mapping[str, bytes], loads: Sequence[Load]) -> None:
+        reading = _Reading(bounds)
+        direct = [load for load in loads if await self._copy_directly(load, reading)]
+        rest = [load for load in loads if load not in direct]
+        done = {load.task.inputs[0] for load in direct}
+        sources = [task for task in self._program.sources if task.key not in done]
+        if not rest and not sources and not self._program.payload.stage.artifacts_in:
+            await self._commit_all(loads, reading)
+            return
+        async with await Scratch.open(self._environment) as scratch:
+            await self._fill(scratch, reading, sources)
+            await self._judge_all(scratch, reading)
+            await self._leave_artifacts(scratch, reading)
+            for load in rest:
+                await self._stage(scratch, reading, load)
+            self._discard_all(reading)
+            await self._commit_all(loads, reading)
+
+    async def _copy_directly(self, load: Load, reading: _Reading) -> bool:
+        """Hand a source's rows to a sink without decoding them, where nothing else looks at them."""
+        key = load.task.inputs[0]
+        task = next((task for task in self._program.sources if task.key == key), None)
+        kept = key in self._program.payload.stage.artifacts_out
+        if task is None or task.config.connection is None or kept or self._program.readers(key) != 1:
+            return False
+        async with self._source(task, reading) as source:
+            self._board.start(key)
+            read, write = self._board.reading(key), self._board.writing(load.task.key)
+
+            def progress(rows: int, size: int) -> None:
+                read(rows, size)
+                write(rows, size)
+
+            with self._blaming(load.task.key):
+                result = await copy_through(source, load.sink, progress)
+        if result is None:
+            return False
+        self._board.start(load.task.key)
+        self._note_source(task, reading, result.rows, result.bytes, result.cursor, result.warnings)
+        self._board.moved(load.task.key, rows_in=result.rows, size=result.bytes)
+        return True
+
+    async def _fill(self, scratch: Scratch, reading: _Reading, sources: Sequence[SourceTask]) -> None:
+        """Load the sources and artifacts into the scratch, and compute the transformations."""
+        stage = self._program.payload.stage
+        for key in (*stage.artifacts_in, *self._program.keys):
+            kept = key in stage.artifacts_out
+            reading.unread[key] = self._program.readers(key) + kept
+        for key in stage.artifacts_in:
+            result, cursors = await self._artifacts.read(self._context.run_id, key, scratch, key)
+            reading.rows[key], reading.cursors[key] = result.rows, cursors
+        for task in sources:
+            await self._load(scratch, reading, task)
+        for transform in self._program.transforms:
+            await self._transform(scratch, reading, transform)
+
+    async def _load(self, scratch: Scratch, reading: _Reading, task: SourceTask) -> None:
+        key = task.key
+        async with self._source(task, reading) as source:
+            self._board.start(key)
+            with self._blaming(key):
+                result = await source.load(scratch, key, self._board.reading(key))
+                reading.columns[key] = await source.columns()
+        self._note_source(task, reading, result.rows, result.bytes, result.cursor, result.warnings)
+        await self._release(scratch, reading, key, readers=0)
+
+    def _note_source(
+        self,
+        task: SourceTask,
+        reading: _Reading,
+        rows: int,
+        size: int,
+        cursor: bytes | None,
+        warnings: Sequence[str],
+    ) -> None:
+        reading.rows[task.key] = rows
+        reading.cursors[task.key] = {task.key: cursor} if cursor is not None else {}
+        self.warnings += [Warned(task.key, "SOURCE_WARNING", text) for text in warnings]
+        self._board.complete(task.key, rows_out=rows, size=size)
+
+    async def _transform(self, scratch: Scratch, reading: _Reading, task: TransformTask) -> None:
+        key = task.key
+        rows_in = sum(reading.rows[each] for each in task.inputs)
+        self._board.start(key)
+        self._board.moved(key, rows_in=rows_in)
+        with self._blaming(key):
+            sql = self._binding.sql(key, transformation_sql(task.config))
+            await scratch.execute(f"CREATE TABLE {quote(key)} AS {sql}")
+            reading.rows[key] = await scratch.count(key)
+            columns = await scratch.columns(key)
+        inputs = {each: reading.columns.get(each, ()) for each in task.inputs}
+        reading.columns[key] = carry_native_types(task, inputs, columns)
+        self._board.complete(key, rows_out=reading.rows[key])
+        for each in task.inputs:
+            await self._release(scratch, reading, each)
+        await self._release(scratch, reading, key, readers=0)
+
+    async def _judge_all(self, scratch: Scratch, reading: _Reading) -> None:
+        """Run all checks before any target is touched, so that all that is wrong is told at once."""
+        failed: TaskFailed | None = None
+        for task in self._program.checks:
+            key = task.key
+            self._board.start(key)
+            with self._blaming(key):
+                sql = self._binding.sql(key, check_sql(task.config))
+                row = (await scratch.fetch(sql))[0]
+            finding = Finding(int(str(row[0])), int(str(row[1])), row[2])
+            failure = judge(task, finding)
+            self._board.moved(key, rows_in=finding.total)
+            for each in task.inputs:
+                await self._release(scratch, reading, each)
+            if failure is None or task.severity == "warning":
+                self._board.complete(key)
+                if failure is not None:
+                    self.warnings.append(Warned(key, CHECK_FAILED, failure.message, failure.details))
+                continue
+            self._board.fail(key, failure)
+            failed = failed or TaskFailed(key, failure)
+        if failed is not None:
+            raise failed
+
+    async def _leave_artifacts(self, scratch: Scratch, reading: _Reading) -> None:
+        for key in self._program.payload.stage.artifacts_out:
+            with self._blaming(key):
+                cursors = self._cursors_of(key, reading)
+                await self._artifacts.write(self._context.run_id, key, scratch, key, cursors)
+            await self._release(scratch, reading, key)
+
+    async def _stage(self, scratch: Scratch, reading: _Reading, load: Load) -> None:
+        key, relation = load.task.key, load.task.inputs[0]
+        self._board.start(key)
+        with self._blaming(key):
+            columns = reading.columns.get(relation, ())
+            rows = await load.stage(scratch, relation, columns, self._board.writing(key))
+        self._board.moved(key, rows_in=rows)
+        await self._release(scratch, reading, relation)
+
+    def _discard_all(self, reading: _Reading) -> None:
+        for task in self._program.discards:
+            rows = sum(reading.rows[each] for each in task.inputs)
+            self._board.start(task.key)
+            self._board.complete(task.key, rows_in=rows, rows_out=rows)
+
+    async def _commit_all(self, loads: Sequence[Load], reading: _Reading) -> None:
+        for load in loads:
+            # The fence in the ledger is the real guard; asking first spares the target a vain transaction.
+            if not await self._may_commit():
+                raise LeaseLost
+            cursor = pack_cursors(self._cursors_of(load.task.key, reading))
+            with self._blaming(load.task.key):
+                receipt = await load.commit(self._context.fence, cursor)
+            self._board.complete(load.task.key, rows_out=receipt.rows, size=receipt.bytes)
+
+    def _cursors_of(self, key: str, reading: _Reading) -> dict[str, bytes]:
+        """The new upper bounds of all the sources that a task's rows come from."""
+        cursors: dict[str, bytes] = {}
+        for source in self._program.sources_of(key):
+            cursors |= reading.cursors.get(source, {})
+        return cursors
+
+    async def _release(self, scratch: Scratch, reading: _Reading, key: str, *, readers: int = 1) -> None:
+        """Note that a task has read a relation; the disk space of one that nobody will read is freed."""
+        reading.unread[key] -= readers
+        if reading.unread[key] <= 0:
+            await scratch.drop(key)
+
+    @asynccontextmanager
+    async def _source(self, task: SourceTask, reading: _Reading) -> AsyncIterator[Source]:
+        with self._blaming(task.key):
+            config = task.config
+            connection = self._connections.get(task.key, config.connection) if config.connection else None
+            spec = self._binding.source(task, connection, reading.bounds.get(task.key))
+            if connection is None and spec.path is None and spec.values is None:
+                why = f"{task.key}: the source names no connection to read from"
+                raise TaskFailed(task.key, Failure("CONNECTION_MISSING", CONFIGURATION, why))
+            source = await open_source(spec, connection, self._environment)
+        try:
+            yield source
+        finally:
+            await source.close()
+
+    @contextmanager
+    def _blaming(self, task: str) -> Iterator[None]:
+        """Say of any failure within which task it was."""
+        try:
+            yield
+        except (TaskFailed, FencedOut, LeaseLost):
+            raise
+        except ConnectorError as error:
+            raise TaskFailed(task, failure_of(error)) from error
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.error_class == INTERNAL:
+                _log.exception("task %s", task)
+            raise TaskFailed(task, failure) from error
