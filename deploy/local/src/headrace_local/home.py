@@ -134,9 +134,14 @@ class Home:
 
 
 def find_home(given: Path | None = None) -> Home:
-    """The stack's home: the argument, else HEADRACE_HOME, else `.headrace` in the current folder."""
-    path = given or Path(os.environ.get(HOME_VARIABLE) or ".headrace")
-    return Home(path.expanduser().resolve())
+    """The stack's home: the argument, else HEADRACE_HOME, else `.headrace` in the current folder.
+
+    Raises LocalStackError for a path that no setting could hold.
+    """
+    path = (given or Path(os.environ.get(HOME_VARIABLE) or ".headrace")).expanduser().resolve()
+    if "," in str(path) or not str(path).isprintable():  # settings list folders with commas between them
+        raise LocalStackError(f"{HOME_VARIABLE} may hold neither a comma nor a control character: {path}")
+    return Home(path)
 
 
 def write_private(path: Path, content: bytes) -> None:

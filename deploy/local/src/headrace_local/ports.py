@@ -4,7 +4,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import psutil
@@ -88,7 +88,7 @@ def choose_ports(home: Home, ours: Iterable[str]) -> Ports:
         elif port is not None and port not in chosen.values() and (name in ours or is_free(port)):
             chosen[name] = port
         else:
-            chosen[name] = _pick({*kept.values(), *chosen.values()})
+            chosen[name] = find_free_port({*kept.values(), *chosen.values()})
     if chosen != kept:
         write_private(home.ports_file, json.dumps(chosen, indent=2).encode() + b"\n")
     return Ports(chosen)
@@ -128,7 +128,8 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _pick(avoid: set[int]) -> int:
+def find_free_port(avoid: Set[int] = frozenset()) -> int:
+    """A port that nobody listens on; raises LocalStackError where there is none."""
     for port in random.sample(range(_LOWEST, _HIGHEST), k=2000):
         if port not in avoid and is_free(port):
             return port

@@ -13,7 +13,14 @@ from headrace_local.home import Home
 from headrace_local.ports import Ports
 from headrace_local.tokens import AUDIENCE, ISSUER
 
-PASSED_ON = ("LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "WORKER_SLOTS", "WORKER_MEMORY")
+PASSED_ON = (
+    "LOG_LEVEL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "WORKER_MEMORY",
+    "WORKER_SLOTS",
+    "WORKER_THREADS",
+    "WORKER_WARM_PROCESSES",
+)
 """Settings of the caller's environment that `headrace up` hands on; no other reaches the processes."""
 
 START_ORDER = (("postgres", "nats"), ("metadata", "execution"), ("worker", "gateway"))
@@ -88,10 +95,10 @@ class _Stack:
             "EXECUTION_TARGET": self.ports.address("execution"),
             "WORKER_NAME": "local",
             "WORKER_KEY_FILE": str(self.credentials.internal_key("worker:local")),
-            "WORKER_FILE_ROOTS": os.pathsep.join(str(root) for root in self.home.file_roots()),
+            "WORKER_FILE_ROOTS": ",".join(str(root) for root in self.home.file_roots()),
             "WORKER_TEMP_DIR": str(self.home.data / "scratch"),
             "WORKER_ARTIFACTS_DIR": str(self.home.data / "artifacts"),
-            "WORKER_ALLOW_ADDRESSES": "loopback",
+            "WORKER_ALLOW_LOOPBACK": "true",
             "WORKER_DENY_ENDPOINTS": self.ports.address("nats"),
         }
         return self._ours("worker", settings)
@@ -100,7 +107,7 @@ class _Stack:
         settings = {
             **self._observed("gateway"),
             **self._verification(),
-            "HTTP_LISTEN": self.ports.address("gateway"),
+            "GATEWAY_LISTEN": self.ports.address("gateway"),
             "METADATA_TARGET": self.ports.address("metadata"),
             "EXECUTION_TARGET": self.ports.address("execution"),
         }

@@ -1,0 +1,93 @@
+"""A secret that went everywhere it may go shows nowhere else."""
+
+import base64
+import json
+import uuid
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+from headrace_local.testing import StackUnderTest, create_pipeline, demand, wait_for_end
+
+
+def forms(secret: str) -> dict[str, bytes]:
+    """How a secret may look when it leaks."""
+    return {
+        "raw": secret.encode(),
+        "base64": base64.b64encode(secret.encode()).rstrip(b"="),
+        "url": quote(secret, safe="").encode(),
+        "json": json.dumps(secret)[1:-1].encode(),
+    }
+
+
+def logs(stack: StackUnderTest) -> list[Path]:
+    """All log files of the stack."""
+    return [path for path in stack.home.logs.iterdir() if path.is_file()]
+
+
+def test_no_secret_is_in_a_log_or_in_an_answer(
+    stack: StackUnderTest, admin: httpx.Client, canary: str
+) -> None:
+    stored = f"st:ored/{canary}+%"
+    login = stack.warehouse_login()
+    answers = []
+    for given in ({"secret": stored}, {"secretRef": "env://HEADRACE_SECRET_CANARY"}):
+        body = {
+            "name": f"canary-{uuid.uuid4()}",
+            "type": "POSTGRESQL",
+            "host": login["host"],
+            "port": login["port"],
+            "database": login["database"],
+            "username": login["user"],
+            **given,
+        }
+        created = admin.post("connections", json=body)
+        connection = demand(created, 201)["id"]
+        answers += [created.text, admin.get(f"connections/{connection}").text]
+        answers.append(admin.post(f"connections/{connection}/test", json={}).text)
+        definition = (
+            f"version: 1\nsources:\n  - {{id: read, connection: {body['name']}, table: t}}\n"
+            "sinks:\n  - {id: out, discard: true}\n"
+        )
+        pipeline = create_pipeline(admin, definition, maxRetries=0)
+        run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+        status = wait_for_end(admin, run)
+        assert status["overallStatus"] == "FAILED"
+        assert "assword" in str(status["errors"]), "the canary was really used to log in"
+        answers.append(json.dumps(status))
+    answers.append(admin.get("connections", params={"limit": 200}).text)
+    running = stack.running
+    secrets = [stored, canary, *running.credentials.postgres_passwords.values()]
+    secrets += [running.credentials.nats_password, *(running.token(r) for r in ("admin", "editor", "viewer"))]
+    for secret in secrets:
+        for form, text in forms(secret).items():
+            assert not any(text in answer.encode() for answer in answers), form
+            assert not [path.name for path in logs(stack) if text in path.read_bytes()], form
+
+
+def test_a_stored_secret_is_encrypted_at_rest(stack: StackUnderTest, admin: httpx.Client) -> None:
+    marker = f"at-rest-{uuid.uuid4().hex}"
+    body = {
+        "name": marker,
+        "type": "POSTGRESQL",
+        "host": "db",
+        "database": "d",
+        "username": "u",
+        "secret": f"s{marker}",
+    }
+    demand(admin.post("connections", json=body), 201)
+    names, secrets = 0, 0
+    for path in (stack.home.data).rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            names += marker.encode() in content
+            secrets += f"s{marker}".encode() in content
+    assert names > 0, "the search does find what is stored"
+    assert secrets == 0
+
+
+def test_files_of_the_stack_are_private(stack: StackUnderTest) -> None:
+    for path in [*stack.home.secrets.rglob("*"), *stack.home.tokens.rglob("*"), *logs(stack)]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    for path in stack.home.run.glob("*.json"):
+        assert path.stat().st_mode & 0o077 == 0, path
