@@ -1,0 +1,1 @@
+"""What HTTP asks for beyond the messages: bodies, conditions, limits, compression and problem documents."""

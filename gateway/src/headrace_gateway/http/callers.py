@@ -1,0 +1,43 @@
+"""Who is calling: bearer tokens, verified before anything else is done."""
+
+from __future__ import annotations
+
+import uuid
+
+from headrace_chassis.errors import TenantForbidden, Unauthenticated
+from headrace_chassis.identity import Principal, TokenVerifier
+
+from .exchange import Request
+
+
+class CallerChecks:
+    """Finds out who makes a request. The services verify the token again and trust nothing but it."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self._verifier = verifier
+
+    async def principal(self, request: Request) -> Principal:
+        """Returns the caller.
+
+        Raises Unauthenticated without a valid token, and TenantForbidden where X-Tenant-ID names another
+        tenant.
+        """
+        given = request.headers.get(b"authorization")
+        if given is None:
+            raise Unauthenticated("a bearer token is needed: Authorization: Bearer …")
+        scheme, _, token = given.decode("latin-1").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("a bearer token is needed: Authorization: Bearer …")
+        principal = self._verifier.remembered(token) or await self._verifier.verify(token)
+        tenant = request.header(b"x-tenant-id")
+        if tenant is not None and not _is(tenant, principal.tenant):
+            raise TenantForbidden
+        return principal
+
+
+def _is(text: str, tenant: uuid.UUID) -> bool:
+    try:
+        return uuid.UUID(text.strip()) == tenant
+    except ValueError:
+        return False

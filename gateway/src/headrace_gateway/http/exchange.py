@@ -1,0 +1,55 @@
+"""A request as the gateway reads it and an answer as it writes it: the thin layer over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON: Final = (b"content-type", b"application/json")
+SECURITY: Final[tuple[Header, ...]] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+"""Headers of every answer that is data: a browser neither guesses its type, frames it, nor keeps it."""
+
+
+class Request:
+    """One HTTP request. Headers are by lower-case name; of a header that stands several times the last one
+    counts."""
+
+    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "traceparent")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = ""
+        self.traceparent = ""
+
+    def header(self, name: bytes) -> str | None:
+        """Returns a header as text, or None where it is not there."""
+        value = self.headers.get(name)
+        return value.decode("latin-1") if value is not None else None
+
+
+@dataclass(slots=True)
+class Answer:
+    """One HTTP answer. Content length, request id and the headers of all answers are added when it is
+    sent."""
+
+    status: int
+    body: bytes = b""
+    headers: list[Header] = field(default_factory=list)

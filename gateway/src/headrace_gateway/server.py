@@ -1,0 +1,131 @@
+"""The HTTP server: uvicorn, with limits on the head of a request that it does not have of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""The largest head of a request: request line and headers. A token is at most 16 KiB."""
+
+_IDLE_SECONDS: Final = 75
+_BACKLOG: Final = 2048
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+def guarded_protocol(header_seconds: float) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's HTTP protocol with a limit on the size of a request's head and on the time it may
+    take.
+
+    Without them, a client that sends a head without end fills the memory, and one that sends it slowly keeps
+    its connection for ever.
+    """
+
+    class GuardedProtocol(HttpToolsProtocol):
+        _head_timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._got_head()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._head_timer is not None:
+                self._head_bytes += len(data)
+            super().data_received(data)
+            if (
+                self._head_timer is not None
+                and self._head_bytes > MAX_HEAD_BYTES
+                and not self.transport.is_closing()
+            ):
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            if self._head_timer is None:
+                self._expect_head()
+
+        def on_headers_complete(self) -> None:
+            self._got_head()
+            super().on_headers_complete()
+
+        def _expect_head(self) -> None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(header_seconds, self._give_up)
+
+        def _got_head(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _give_up(self) -> None:
+            self._head_timer = None
+            if not self.transport.is_closing():
+                self.transport.close()
+
+    return GuardedProtocol
+
+
+class HttpServer:
+    """Serves an ASGI application on "host:port"; port 0 picks a free one."""
+
+    def __init__(self, app: Any, listen: str, header_seconds: float, drain_seconds: float) -> None:
+        host, _, port = listen.rpartition(":")
+        self._address = (host.strip("[]"), int(port))
+        self._socket: socket.socket | None = None
+        self._serving: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,
+            http=guarded_protocol(header_seconds),
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=max(int(drain_seconds), 1),
+            backlog=_BACKLOG,
+        )
+        self._server = _QuietServer(config)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; 0 before it was started."""
+        return int(self._socket.getsockname()[1]) if self._socket is not None else 0
+
+    async def start(self) -> None:
+        """Listens and serves. Raises OSError where the address is taken."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def drain(self) -> None:
+        """Accepts no more connections, lets running requests finish within the drain time, and stops."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+            self._serving = None
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves signals to the process, which drains more than this server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,107 @@
+"""Builds the gateway, leaves first. The only place that constructs its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+import headrace
+import structlog
+from headrace_chassis.channels import open_channel
+from headrace_chassis.identity import TokenVerifier
+from headrace_chassis.lifecycle import Stop
+from headrace_chassis.observability import logs, tracing
+from headrace_chassis.observability.metrics import OperationsServer
+
+from .app import Gateway
+from .config import GatewaySettings
+from .contract import Contract, load_contract
+from .health import Readiness
+from .http.bodies import BodyLimits, BodyReader
+from .http.callers import CallerChecks
+from .http.cors import CrossOrigins
+from .http.ratelimit import RateLimiter
+from .http.rpc import Codecs, RpcEndpoint
+from .observation import RequestObserver
+from .openapi.document import openapi_document
+from .openapi.text import as_json, as_yaml
+from .pages import pages_app
+from .routes import of_owners, routes_of
+from .server import HttpServer
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A gateway that is built and not yet served."""
+
+    app: Gateway
+    readiness: Readiness
+    verifier: TokenVerifier
+    channels: tuple[grpc.aio.Channel, ...]
+
+
+def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contract | None = None) -> Parts:
+    """Returns the gateway to the services at these addresses, by the name of their process.
+
+    Raises ContractError, TemplateError, RouteConflictError and UnsupportedTypeError where the contracts
+    cannot be served as they stand. The contract is that of the installation unless another one is given.
+    """
+    contract = contract or load_contract(headrace.descriptor_set())
+    routes = of_owners(routes_of(contract), targets)
+    channels = {
+        name: [open_channel(target, own_connection=True) for _ in range(settings.channels_per_target)]
+        for name, target in targets.items()
+    }
+    readiness = Readiness({name: opened[0] for name, opened in channels.items()})
+    codecs = Codecs()
+    bodies = BodyReader(
+        BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds, settings.max_concurrent_bodies)
+    )
+    deadline = settings.default_deadline_seconds
+    endpoints = [RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline) for route in routes]
+    document = openapi_document(routes, contract.comments)
+    verifier = TokenVerifier(settings)
+    app = Gateway(
+        endpoints,
+        pages_app(as_yaml(document), as_json(document), readiness),
+        CallerChecks(verifier),
+        RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst, time.monotonic),
+        CrossOrigins(settings.cors_origins),
+        RequestObserver(settings.access_log),
+        settings.gzip_minimum_bytes,
+    )
+    return Parts(
+        app, readiness, verifier, tuple(channel for opened in channels.values() for channel in opened)
+    )
+
+
+async def serve(settings: GatewaySettings, stop: Stop) -> None:
+    """Serves until it is told to stop; then drains: requests first, then the channels that they use."""
+    logs.configure("gateway", level=settings.log_level, form=settings.log_format)
+    if settings.otel_exporter_otlp_endpoint is not None:
+        tracing.configure("gateway", settings.otel_exporter_otlp_endpoint)
+    parts = build(settings, settings.targets())
+    async with AsyncExitStack() as stack:
+        stack.callback(tracing.shut_down)
+        for channel in parts.channels:
+            stack.push_async_callback(channel.close)
+        if settings.metrics_listen is not None:
+            operations = OperationsServer(settings.metrics_listen, parts.readiness.checks())
+            await operations.start()
+            stack.push_async_callback(operations.stop)
+        await parts.verifier.start()
+        server = HttpServer(
+            parts.app, settings.http_listen, settings.header_timeout_seconds, settings.drain_seconds
+        )
+        await server.start()
+        stack.push_async_callback(server.drain)
+        _log.info("serving", port=server.port, services=sorted(settings.targets()))
+        await stop.wait()
+        parts.readiness.drain()
+        if settings.metrics_listen is not None:
+            operations.drain()
