@@ -16,11 +16,9 @@ from headrace_definition.spellings.rewriting import (
     without,
 )
 
-_ENDS = {
-    "source": ("source", "connector"),
-    "destination": ("destination", "connector"),
-    "target": ("destination", "connector"),
-}
+ENDS = {"source": "source", "destination": "destination", "target": "destination"}
+"""The keys of the two ends, and the words that begin the names of their secrets."""
+
 _OWN = frozenset(
     {"id", "connector", "stream", "config", "incremental", "description", "mode", "keys", "input"}
 )
@@ -34,7 +32,7 @@ def rewrite(root: Mapping, findings: Findings, lifted: dict[str, str]) -> Mappin
     """The tree with wrappers taken off and connectors as sources and sinks; secrets go into `lifted`."""
     root = _unwrap(root, "definition", findings)
     config = root.get("config")
-    if isinstance(config, Mapping) and any(end in config for end in _ENDS):
+    if isinstance(config, Mapping) and any(end in config for end in ENDS):
         root = _unwrap(root, "config", findings)
         root = _connectors(root, findings, lifted, always=True)
     else:
@@ -58,7 +56,7 @@ def _unwrap(root: Mapping, key: str, findings: Findings) -> Mapping:
 
 
 def _connectors(root: Mapping, findings: Findings, lifted: dict[str, str], *, always: bool) -> Mapping:
-    for end, (label, _) in _ENDS.items():
+    for end, label in ENDS.items():
         element = root.get(end)
         if isinstance(element, Mapping) and (always or _describes_connector(element)):
             root = with_entry(root, end, _connector(element, label, findings, lifted))

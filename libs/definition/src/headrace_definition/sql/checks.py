@@ -21,6 +21,10 @@ from headrace_definition.substitution import literal
 
 SAMPLE_ROWS = 5
 
+# Names that no task key or ordinary column has, so that they cannot hide one.
+_VIOLATING = quote("headrace violating")
+_ROW = quote("headrace row")
+
 
 def check_sql(check: QualityCheck) -> str:
     """The SELECT, in DuckDB's SQL, of one row (violations, total, sample) over the relation named like its
@@ -50,11 +54,11 @@ def check_sql(check: QualityCheck) -> str:
 
 def _counted(violating: str, measure: str, relation: str) -> str:
     return (
-        f"WITH violating AS NOT MATERIALIZED ({on_own_lines(violating)}) "
-        f"SELECT CAST((SELECT {measure} FROM violating) AS BIGINT) AS violations, "
+        f"WITH {_VIOLATING} AS NOT MATERIALIZED ({on_own_lines(violating)}) "
+        f"SELECT CAST((SELECT {measure} FROM {_VIOLATING}) AS BIGINT) AS violations, "
         f"CAST((SELECT count(*) FROM {relation}) AS BIGINT) AS total, "
-        f"(SELECT CAST(to_json(list(s)) AS VARCHAR) FROM (SELECT * FROM violating LIMIT {SAMPLE_ROWS}) AS s) "
-        "AS sample"
+        f"(SELECT CAST(to_json(list({_ROW})) AS VARCHAR) "
+        f"FROM (SELECT * FROM {_VIOLATING} LIMIT {SAMPLE_ROWS}) AS {_ROW}) AS sample"
     )
 
 
