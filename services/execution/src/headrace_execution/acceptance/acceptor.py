@@ -1,0 +1,173 @@
+"""Accepts runs: all that wait at once, in one transaction, and where a slot is free already handed out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from headrace.execution.v1 import runs_pb2
+from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, IdempotencyKeyReused
+from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
+
+from headrace_execution import convert
+from headrace_execution.batching import Batcher
+from headrace_execution.clock import Moments
+from headrace_execution.domain.assignments import assign
+from headrace_execution.domain.changes import event
+from headrace_execution.domain.holding import ConcurrencyLimit, must_wait
+from headrace_execution.domain.lifecycle import Order, accept
+from headrace_execution.domain.run import Run, Stage
+from headrace_execution.domain.states import StageState
+from headrace_execution.errors import AtConcurrencyLimit, PipelineClosed
+from headrace_execution.signals import Signals
+from headrace_execution.store.port import Store, Tx
+from headrace_execution.workers.handouts import Handout, send, stage_handouts
+from headrace_execution.workers.pool import Session, WorkerPool
+
+LARGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An order, and the idempotency key that it came with."""
+
+    order: Order
+    key: IdempotencyKey | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction did."""
+
+    outcomes: list[runs_pb2.RunResponse | Exception] = field(default_factory=list)
+    handouts: list[Handout] = field(default_factory=list)
+    any_ready: bool = False
+
+
+class Acceptor:
+    """Writes accepted runs, their events and the answers under their idempotency keys in one transaction a
+    batch.
+
+    Where this replica has free slots and nothing waits, stages are leased as they are inserted: a run then
+    needs one transaction to start. If this process dies before it could send them, the worker's next hello
+    or heartbeat shows that it does not have them, and they are offered again.
+    """
+
+    def __init__(self, store: Store, pool: WorkerPool, signals: Signals, moments: Moments) -> None:
+        self._store = store
+        self._pool = pool
+        self._signals = signals
+        self._moments = moments
+        self._batcher: Batcher[Asked, runs_pb2.RunResponse] = Batcher(self._accept, largest=LARGEST)
+
+    async def accept(self, asked: Asked) -> runs_pb2.RunResponse:
+        """The answer, once the run is durable.
+
+        Raises:
+            PipelineClosed, AtConcurrencyLimit, IdempotencyKeyReused, IdempotencyInFlight, Unavailable.
+        """
+        return await self._batcher.submit(asked)
+
+    async def drain(self) -> None:
+        """Waits until all that was asked is answered."""
+        await self._batcher.drain()
+
+    async def _accept(self, batch: Sequence[Asked]) -> list[runs_pb2.RunResponse | Exception]:
+        slots = self._pool.reserve(len(batch))
+        done = _Batch()
+        try:
+            done = await self._store.run(lambda tx: self._write(tx, batch, slots))
+        finally:
+            send(self._pool, done.handouts, slots)
+        if done.any_ready:
+            self._signals.ready()
+        return done.outcomes
+
+    async def _write(self, tx: Tx, batch: Sequence[Asked], slots: Sequence[Session]) -> _Batch:
+        closed = await tx.pipelines.enter({asked.order.pipeline for asked in batch})
+        keys = [asked.key for asked in batch if asked.key is not None]
+        lookups = dict(zip(keys, await tx.answers.lookup(keys), strict=True)) if keys else {}
+        limited = {asked.order.pipeline for asked in batch if _limit(asked.order) is not None}
+        live = await tx.pipelines.live_counts(limited)
+        outcomes: list[Run | runs_pb2.RunResponse | Exception] = [
+            _decide(tx, asked, closed, lookups, live) for asked in batch
+        ]
+        runs = {run.id: run for run in outcomes if isinstance(run, Run)}
+        given = await self._lease(tx, runs, slots)
+        await tx.runs.insert(list(runs.values()))
+        await tx.tell([told for run in runs.values() if (told := event(None, run)) is not None])
+        answers = [
+            convert.accepted(runs[outcome.id]) if isinstance(outcome, Run) else outcome
+            for outcome in outcomes
+        ]
+        await tx.answers.store(
+            [
+                (asked.key, answer.SerializeToString())
+                for asked, outcome, answer in zip(batch, outcomes, answers, strict=True)
+                if asked.key is not None and isinstance(outcome, Run) and not isinstance(answer, Exception)
+            ]
+        )
+        any_ready = any(stage.state is StageState.READY for run in runs.values() for stage in run.stages)
+        return _Batch(answers, await stage_handouts(tx, given), any_ready)
+
+    async def _lease(
+        self, tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session]
+    ) -> list[tuple[Run, Stage, Session]]:
+        """Hands ready stages to free slots, the most urgent first, unless older ones wait for them."""
+        ready = [
+            (run.id, stage.id)
+            for run in sorted(runs.values(), key=lambda run: -run.priority)
+            for stage in run.stages
+            if stage.state is StageState.READY
+        ][: len(slots)]
+        if not ready or await tx.runs.has_ready():
+            return []
+        moment = self._moments.at(tx.now)
+        fences = await tx.runs.fences(len(ready))
+        leased = list(zip(ready, slots, fences, strict=False))
+        for (run_id, stage_id), session, fence in leased:
+            runs[run_id] = assign(runs[run_id], stage_id, session.worker.id, fence, moment)
+        return [
+            (runs[run_id], stage, session)
+            for (run_id, stage_id), session, _ in leased
+            if (stage := runs[run_id].stage(stage_id)) is not None
+        ]
+
+
+def _decide(
+    tx: Tx,
+    asked: Asked,
+    closed: frozenset[UUID],
+    lookups: Mapping[IdempotencyKey, Lookup],
+    live: dict[UUID, int],
+) -> Run | runs_pb2.RunResponse | Exception:
+    """The new run, the answer that was given before, or why there is neither."""
+    order = asked.order
+    if asked.key is not None:
+        earlier = _earlier(lookups[asked.key])
+        if earlier is not None:
+            return earlier
+    if order.pipeline in closed:
+        return PipelineClosed(order.pipeline)
+    try:
+        held = must_wait(order.recipe.policy, live.get(order.pipeline, 0))
+    except ConcurrencyLimit as error:
+        return AtConcurrencyLimit(error.limit)
+    if not held and order.pipeline in live:
+        live[order.pipeline] += 1
+    return accept(order, tx.now, held=held)
+
+
+def _earlier(lookup: Lookup) -> runs_pb2.RunResponse | HeadraceError | None:
+    match lookup.standing:
+        case Standing.STORED:
+            return runs_pb2.RunResponse.FromString(lookup.answer)
+        case Standing.REUSED:
+            return IdempotencyKeyReused()
+        case Standing.IN_FLIGHT:
+            return IdempotencyInFlight()
+        case Standing.NEW:
+            return None
+
+
+def _limit(order: Order) -> int | None:
+    return order.recipe.policy.max_concurrent_runs

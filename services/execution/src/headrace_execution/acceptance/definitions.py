@@ -1,0 +1,100 @@
+"""Reads definitions from metadata, many at once, and never an older one than when the request arrived."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+import grpc
+from headrace.metadata.v1 import definitions_pb2
+from headrace_chassis.channels import service_metadata
+from headrace_chassis.errors import HeadraceError, NotFound, from_rpc_error
+from headrace_chassis.identity import ServiceTokens
+
+from headrace_execution.batching import Batcher
+
+LARGEST = 500
+TIMEOUT_SECONDS = 10.0
+
+
+class DefinitionStub(Protocol):
+    """The part of metadata that is asked."""
+
+    @property
+    def BatchGetDefinitions(  # noqa: N802 - the RPC's name
+        self,
+    ) -> grpc.aio.UnaryUnaryMultiCallable[
+        definitions_pb2.BatchGetDefinitionsRequest, definitions_pb2.BatchGetDefinitionsResponse
+    ]: ...
+
+
+class KnownTexts(Protocol):
+    """Which texts need not be sent again."""
+
+    def known_version(self, pipeline: UUID) -> int | None:
+        """The version of a pipeline whose text is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A pipeline whose latest definition somebody wants."""
+
+    tenant: UUID
+    pipeline: UUID
+    on_behalf_of: str
+    with_text: bool = False
+    """Whether the text must be sent whatever is known."""
+
+
+class DefinitionReader:
+    """Gathers the wishes that arrive while a call is under way into the next call: one a tenant."""
+
+    def __init__(self, stub: DefinitionStub, tokens: ServiceTokens, known: KnownTexts) -> None:
+        self._stub = stub
+        self._tokens = tokens
+        self._known = known
+        self._batcher: Batcher[Wanted, definitions_pb2.Definition] = Batcher(self._read, largest=LARGEST)
+
+    async def read(self, wanted: Wanted) -> definitions_pb2.Definition:
+        """The latest definition; its text is empty where it is known.
+
+        Raises:
+            NotFound: when the tenant has no such pipeline.
+            Unavailable: when metadata is away.
+        """
+        return await self._batcher.submit(wanted)
+
+    async def _read(self, wishes: Sequence[Wanted]) -> list[definitions_pb2.Definition | Exception]:
+        by_tenant: dict[UUID, list[Wanted]] = defaultdict(list)
+        for wish in wishes:
+            by_tenant[wish.tenant].append(wish)
+        found: dict[tuple[UUID, UUID], definitions_pb2.Definition] = {}
+        failed: dict[UUID, HeadraceError] = {}
+        for tenant, theirs in by_tenant.items():
+            try:
+                for definition in await self._ask(tenant, theirs):
+                    found[tenant, UUID(definition.pipeline_id)] = definition
+            except grpc.RpcError as error:
+                failed[tenant] = from_rpc_error(error)
+        return [
+            failed.get(wish.tenant)
+            or found.get((wish.tenant, wish.pipeline))
+            or NotFound("pipeline", wish.pipeline)
+            for wish in wishes
+        ]
+
+    async def _ask(self, tenant: UUID, wishes: Sequence[Wanted]) -> list[definitions_pb2.Definition]:
+        pipelines = dict.fromkeys(wish.pipeline for wish in wishes)
+        in_full = {wish.pipeline for wish in wishes if wish.with_text}
+        known = [
+            f"{pipeline}@{version}"
+            for pipeline in pipelines
+            if pipeline not in in_full and (version := self._known.known_version(pipeline)) is not None
+        ]
+        request = definitions_pb2.BatchGetDefinitionsRequest(
+            pipeline_ids=[str(pipeline) for pipeline in pipelines], known=known
+        )
+        metadata = service_metadata(self._tokens, tenant, wishes[0].on_behalf_of)
+        answer = await self._stub.BatchGetDefinitions(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
+        return list(answer.definitions)

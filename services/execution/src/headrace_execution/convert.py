@@ -1,0 +1,262 @@
+"""Between the domain's values and the contract's messages. No rule lives here."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.common.v1 import reasons_pb2
+from headrace.execution.v1 import runs_pb2, workers_pb2
+
+from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
+from headrace_execution.domain.run import (
+    CursorValue,
+    ErrorClass,
+    Failure,
+    Outcome,
+    Receipt,
+    Run,
+    StageResult,
+    Task,
+    TaskReport,
+    Warned,
+)
+from headrace_execution.domain.states import RunState, TaskState
+from headrace_execution.store.port import RunSummary
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """An instant as protobuf has it; None stays None, which leaves the field unset."""
+    if moment is None:
+        return None
+    value = Timestamp()
+    value.FromDatetime(moment)
+    return value
+
+
+_RUN_STATES = {state: runs_pb2.RunState.Value(f"RUN_STATE_{state}") for state in RunState}
+_TASK_STATES = {state: runs_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
+_TASK_STATES_READ = {number: state for state, number in _TASK_STATES.items()}
+_CLASSES = {kind: runs_pb2.ErrorClass.Value(f"ERROR_CLASS_{kind}") for kind in ErrorClass}
+_CLASSES_READ = {number: kind for kind, number in _CLASSES.items()}
+_PRIORITIES = {priority: runs_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority}
+_PRIORITIES_READ = {number: priority for priority, number in _PRIORITIES.items()}
+_OUTCOMES_READ = {workers_pb2.Outcome.Value(f"OUTCOME_{outcome}"): outcome for outcome in Outcome}
+
+
+def run_state(state: RunState) -> "runs_pb2.RunState.ValueType":
+    """A run's state in the contract's words."""
+    return _RUN_STATES[state]
+
+
+def run_state_of(state: "runs_pb2.RunState.ValueType") -> RunState | None:
+    """The state that a list is narrowed to; None where it is not."""
+    return next((ours for ours, theirs in _RUN_STATES.items() if theirs == state), None)
+
+
+def engine(name: str) -> "runs_pb2.Engine.ValueType":
+    """An engine in the contract's words."""
+    return runs_pb2.Engine.Value(f"ENGINE_{name}")
+
+
+def engine_of(value: "runs_pb2.Engine.ValueType") -> str | None:
+    """The engine that a request asks for; None where it leaves that to the definition."""
+    if value == runs_pb2.ENGINE_UNSPECIFIED:
+        return None
+    return runs_pb2.Engine.Name(value).removeprefix("ENGINE_")
+
+
+def priority_of(value: "runs_pb2.Priority.ValueType") -> Priority | None:
+    """The priority that a request asks for; None where it leaves that to the definition."""
+    return _PRIORITIES_READ.get(value)
+
+
+# What workers say.
+
+
+def stage_result(message: workers_pb2.AssignmentResult) -> StageResult:
+    """What a worker says came of an assignment. An outcome that this release does not know is a failure."""
+    return StageResult(
+        outcome=_OUTCOMES_READ.get(message.outcome, Outcome.FAILED),
+        tasks=task_reports(message.tasks),
+        receipts=tuple(_receipt(item) for item in message.receipts),
+        error=_failure(message.error) if message.HasField("error") else None,
+        failed_task=message.failed_task,
+        warnings=tuple(
+            Warned(item.task, item.code, item.message, dict(item.details)) for item in message.warnings
+        ),
+    )
+
+
+def task_reports(messages: Iterable[workers_pb2.TaskProgress]) -> tuple[TaskReport, ...]:
+    """Tasks as a worker sees them."""
+    return tuple(
+        TaskReport(
+            key=item.task,
+            state=_TASK_STATES_READ.get(item.state, TaskState.RUNNING),
+            started_at=_instant(item.started_at) if item.HasField("started_at") else None,
+            finished_at=_instant(item.finished_at) if item.HasField("finished_at") else None,
+            rows_in=item.rows_in,
+            rows_out=item.rows_out,
+            bytes=item.bytes,
+            error=_failure(item.error) if item.HasField("error") else None,
+        )
+        for item in messages
+    )
+
+
+def _receipt(message: workers_pb2.Receipt) -> Receipt:
+    return Receipt(
+        sink=message.sink,
+        partition=message.partition,
+        fence=message.fence,
+        rows=message.rows,
+        bytes=message.bytes,
+        checksum=message.checksum,
+        landed_at=_instant(message.landed_at) if message.HasField("landed_at") else None,
+        cursors=tuple(CursorValue(item.sink, item.source, item.value) for item in message.cursors),
+    )
+
+
+def _failure(message: runs_pb2.TaskError) -> Failure:
+    kind = _CLASSES_READ.get(getattr(message, "class"), ErrorClass.INTERNAL)
+    return Failure(message.code or "UNKNOWN", kind, message.message, dict(message.details))
+
+
+def _instant(value: Timestamp) -> datetime:
+    return value.ToDatetime(tzinfo=UTC)
+
+
+# What users see.
+
+
+def notes(items: Iterable[PlanNote]) -> list[reasons_pb2.Problem]:
+    """What is questionable about a definition."""
+    return [
+        reasons_pb2.Problem(
+            code=item.code, path=item.path, message=item.message, line=item.line, column=item.column
+        )
+        for item in items
+    ]
+
+
+def accepted(run: Run) -> runs_pb2.RunResponse:
+    """The answer to an acceptance."""
+    return runs_pb2.RunResponse(
+        run_id=str(run.id),
+        pipeline_id=str(run.pipeline),
+        status=_RUN_STATES[run.state],
+        task_count=len(run.recipe.tasks),
+        engine=engine(run.recipe.engine),
+        pipeline_version=run.pipeline_version,
+        warnings=notes(run.recipe.notes),
+    )
+
+
+def summary(item: RunSummary) -> runs_pb2.RunSummary:
+    """A run in a list."""
+    return runs_pb2.RunSummary(
+        run_id=str(item.id),
+        pipeline_id=str(item.pipeline),
+        workspace_id=str(item.workspace),
+        status=_RUN_STATES[item.state],
+        engine=engine(item.engine),
+        pipeline_version=item.pipeline_version,
+        created_at=timestamp(item.created_at),
+        started_at=timestamp(item.started_at),
+        finished_at=timestamp(item.finished_at),
+        task_count=item.task_count,
+        warning_count=item.warning_count,
+        triggered_by=item.triggered_by,
+        error=item.summary,
+        cancel_requested=item.cancel_requested,
+    )
+
+
+def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
+    """A run as it stands."""
+    by_position = {task.position: task for stage in run.stages for task in stage.tasks}
+    tasks = [(spec, by_position[position]) for position, spec in enumerate(run.recipe.tasks)]
+    metrics = _metrics(run, tasks, now)
+    errors = {spec.key: task.error.message for spec, task in tasks if task.error is not None}
+    if run.error is not None:
+        errors[str(run.id)] = run.error.message
+    return runs_pb2.RunStatusResponse(
+        run_id=str(run.id),
+        pipeline_id=str(run.pipeline),
+        overall_status=_RUN_STATES[run.state],
+        task_statuses={spec.key: _TASK_STATES[task.state] for spec, task in tasks},
+        errors=errors,
+        tasks=[_task(spec, task) for spec, task in tasks],
+        engine=engine(run.recipe.engine),
+        engine_reason=run.recipe.engine_reason,
+        pipeline_version=run.pipeline_version,
+        created_at=timestamp(run.created_at),
+        started_at=timestamp(run.started_at),
+        finished_at=timestamp(run.finished_at),
+        progress=runs_pb2.Progress(
+            tasks_done=sum(task.is_final for _, task in tasks),
+            tasks_total=len(tasks),
+            rows_read=metrics.rows_read,
+            rows_written=metrics.rows_written,
+        ),
+        metrics=metrics,
+        warnings=[
+            runs_pb2.RunWarning(
+                task=item.task, code=item.code, message=item.message, details=dict(item.details)
+            )
+            for stage in run.stages
+            for item in stage.warnings
+        ],
+        attempt=max(stage.attempt for stage in run.stages),
+        retry_of=str(run.retry_of) if run.retry_of else None,
+        cancel_requested=run.cancel_requested_at is not None and not run.is_final,
+        triggered_by=run.triggered_by,
+        trigger_label=run.trigger_label,
+        parameters=run.parameters,
+        priority=_PRIORITIES[run.priority],
+        workspace_id=str(run.workspace),
+        logical_date=timestamp(run.logical_date),
+        revision=run.revision,
+    )
+
+
+def _task(spec: TaskSpec, task: Task) -> runs_pb2.TaskStatus:
+    return runs_pb2.TaskStatus(
+        id=spec.key,
+        kind=spec.kind,
+        type=spec.type,
+        status=_TASK_STATES[task.state],
+        attempt=task.attempt,
+        started_at=timestamp(task.started_at),
+        finished_at=timestamp(task.finished_at),
+        rows_in=task.rows_in,
+        rows_out=task.rows_out,
+        bytes=task.bytes,
+        error=_error(task.error),
+        retry_at=timestamp(task.retry_at),
+        guarantee=spec.guarantee,
+    )
+
+
+def _error(failure: Failure | None) -> runs_pb2.TaskError | None:
+    if failure is None:
+        return None
+    message = runs_pb2.TaskError(code=failure.code, message=failure.message, details=dict(failure.details))
+    # "class" is a word of Python's.
+    setattr(message, "class", _CLASSES[failure.kind])
+    return message
+
+
+def _metrics(run: Run, tasks: list[tuple[TaskSpec, Task]], now: datetime) -> runs_pb2.RunMetrics:
+    landed = [receipt for stage in run.stages for receipt in stage.receipts]
+    proven = {receipt.sink for receipt in landed}
+    sources = [task for spec, task in tasks if spec.kind == "source"]
+    sinks = [task for spec, task in tasks if spec.kind == "sink" and spec.key not in proven]
+    duration = ((run.finished_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
+    return runs_pb2.RunMetrics(
+        rows_read=sum(task.rows_out for task in sources),
+        rows_written=sum(receipt.rows for receipt in landed) + sum(task.rows_out for task in sinks),
+        bytes_read=sum(task.bytes for task in sources),
+        bytes_written=sum(receipt.bytes for receipt in landed) + sum(task.bytes for task in sinks),
+        duration_ms=max(int(duration * 1000), 0),
+    )

@@ -1,0 +1,80 @@
+"""The errors that only execution raises."""
+# ruff: noqa: N818 - they name facts, as the errors of the chassis do
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from headrace.common.v1 import reasons_pb2
+from headrace_chassis.errors import HeadraceError
+
+
+class EngineNotAvailable(HeadraceError):
+    """The engine that the plan needs is not part of this installation."""
+
+    reason = reasons_pb2.REASON_ENGINE_NOT_AVAILABLE
+
+    def __init__(self, engine: str, why: str) -> None:
+        super().__init__(
+            f"engine {engine} is not part of this installation ({why}); JDBC is",
+            metadata={"engine": engine},
+        )
+
+
+class AtConcurrencyLimit(HeadraceError):
+    """As many runs of the pipeline are live as it allows, and it does not queue."""
+
+    reason = reasons_pb2.REASON_CONCURRENCY_LIMIT
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"as many runs of the pipeline are live as it allows ({limit}), and it does not queue",
+            metadata={"limit": str(limit)},
+        )
+
+
+class PipelineClosed(HeadraceError):
+    """The pipeline is being deleted."""
+
+    reason = reasons_pb2.REASON_PIPELINE_DELETING
+
+    def __init__(self, pipeline: UUID) -> None:
+        super().__init__(f"pipeline {pipeline} is being deleted", metadata={"pipelineId": str(pipeline)})
+
+
+class PipelineHasLiveRuns(HeadraceError):
+    """The pipeline has live runs."""
+
+    reason = reasons_pb2.REASON_PIPELINE_HAS_LIVE_RUNS
+
+    def __init__(self, runs: Sequence[UUID], *, more: bool) -> None:
+        named = ", ".join(str(run) for run in runs)
+        super().__init__(
+            f"the pipeline has live runs: {named}{' and more' if more else ''}", metadata={"runIds": named}
+        )
+
+
+class AlreadyFinished(HeadraceError):
+    """The run has reached another final state."""
+
+    reason = reasons_pb2.REASON_RUN_FINISHED
+
+    def __init__(self, run: UUID, state: str) -> None:
+        super().__init__(f"run {run} has ended already: it is {state}", metadata={"status": state})
+
+
+class LeaseLost(HeadraceError):
+    """A lease or fence is no longer valid."""
+
+    reason = reasons_pb2.REASON_LEASE_LOST
+
+    def __init__(self) -> None:
+        super().__init__("the assignment is not leased to this worker under this fence")
+
+
+class NoWorker(HeadraceError):
+    """No worker took the work in time."""
+
+    reason = reasons_pb2.REASON_NO_WORKER
+
+    def __init__(self) -> None:
+        super().__init__("no worker took the work in time; is one connected?", retry_after=2.0)

@@ -1,0 +1,1 @@
+"""The RPCs: they convert, call, and convert back."""

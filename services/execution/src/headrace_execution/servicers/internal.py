@@ -1,0 +1,96 @@
+"""ExecutionInternalService: what other services ask."""
+
+import json
+from uuid import UUID
+
+import grpc
+from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
+from headrace_chassis.call_context import remaining_seconds
+from headrace_chassis.errors import DeadlineExceeded
+from headrace_chassis.identity import current_principal
+from headrace_chassis.ids import uuid7
+
+from headrace_execution.cancels import RunCanceller
+from headrace_execution.errors import PipelineHasLiveRuns
+from headrace_execution.probing import Prober
+from headrace_execution.store.port import Probe, ProbeKind, Store, Tx
+
+PROBE_SECONDS = 30.0
+CLOSE_SECONDS = 50.0
+NAMED_RUNS = 20
+CANCEL_BATCH = 200
+
+_KINDS = {
+    internal_pb2.PROBE_KIND_TEST: ProbeKind.TEST,
+    internal_pb2.PROBE_KIND_TABLES: ProbeKind.TABLES,
+}
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class InternalServicer(internal_pb2_grpc.ExecutionInternalServiceServicer):
+    """Probes connections and closes pipelines."""
+
+    def __init__(self, *, store: Store, prober: Prober, canceller: RunCanceller) -> None:
+        self._store = store
+        self._prober = prober
+        self._canceller = canceller
+
+    async def Probe(self, request: internal_pb2.ProbeRequest, context: Context) -> internal_pb2.ProbeResponse:
+        """See the contract."""
+        principal = current_principal()
+        payload: dict[str, object] = {"connection": request.connection_id}
+        if request.limit:
+            payload["limit"] = request.limit
+        if request.after:
+            payload["after"] = request.after
+        probe = Probe(
+            id=uuid7(),
+            tenant=principal.tenant,
+            workspace=UUID(request.workspace_id),
+            kind=_KINDS[request.kind],
+            connection=UUID(request.connection_id),
+            payload=json.dumps(payload).encode(),
+            on_behalf_of=principal.acts_as,
+        )
+        answer = await self._prober.ask(probe, _at_most(PROBE_SECONDS))
+        return internal_pb2.ProbeResponse(answer=answer)
+
+    async def ClosePipeline(
+        self, request: internal_pb2.ClosePipelineRequest, context: Context
+    ) -> internal_pb2.ClosePipelineResponse:
+        """See the contract."""
+        tenant, pipeline = current_principal().tenant, UUID(request.pipeline_id)
+        seconds = _at_most(CLOSE_SECONDS)
+
+        async def close(tx: Tx) -> list[UUID]:
+            return await tx.pipelines.close(
+                pipeline, tenant, despite_live=request.force, limit=NAMED_RUNS + 1
+            )
+
+        live = await self._store.run(close)
+        if live and not request.force:
+            raise PipelineHasLiveRuns(live[:NAMED_RUNS], more=len(live) > NAMED_RUNS)
+        while live:
+            live = await self._stop(tenant, pipeline, seconds)
+        return internal_pb2.ClosePipelineResponse()
+
+    async def _stop(self, tenant: UUID, pipeline: UUID, seconds: float) -> list[UUID]:
+        """Cancels live runs of a closed pipeline and waits for one of them; returns those that are live
+        yet.
+        """
+
+        async def read(tx: Tx) -> list[UUID]:
+            return await tx.runs.ids_of(pipeline, CANCEL_BATCH)
+
+        live = await self._store.run(read)
+        if live:
+            await self._canceller.cancel_all(live, "its pipeline is being deleted")
+            ended = await self._canceller.wait_for_end(tenant, live[0], min(seconds, _at_most(seconds)))
+            if ended is not None and not ended.is_final:
+                raise DeadlineExceeded("cancelling the pipeline's runs")
+        return live
+
+
+def _at_most(seconds: float) -> float:
+    left = remaining_seconds()
+    return seconds if left is None else min(seconds, max(left - 0.5, 0.1))

@@ -1,0 +1,250 @@
+"""RunService."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import grpc
+from headrace.common.v1 import paging_pb2
+from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
+from headrace.metadata.v1 import definitions_pb2
+from headrace_chassis.call_context import remaining_seconds
+from headrace_chassis.errors import (
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    InvalidCursor,
+    InvalidRequest,
+    NotFound,
+    Problem,
+    WorkspaceForbidden,
+)
+from headrace_chassis.idempotency import IdempotencyKey, Standing, current_key
+from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.ids import uuid7
+from headrace_chassis.observability.tracing import current_traceparent
+from headrace_chassis.paging import Cursors, page_limit
+
+from headrace_execution import convert
+from headrace_execution.acceptance.acceptor import Acceptor, Asked
+from headrace_execution.acceptance.compiling import Compiler, Prepared
+from headrace_execution.acceptance.definitions import DefinitionReader, Wanted
+from headrace_execution.acceptance.parameters import check_parameters
+from headrace_execution.cancels import RunCanceller
+from headrace_execution.domain.lifecycle import Order, RunFinished
+from headrace_execution.domain.run import Run
+from headrace_execution.domain.states import RunState
+from headrace_execution.errors import AlreadyFinished
+from headrace_execution.store.port import RunFilter, Store, Tx
+
+CANCEL_WAIT_SECONDS = 10.0
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class RunServicer(runs_pb2_grpc.RunServiceServicer):
+    """Accepts, shows and cancels runs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reader: DefinitionReader,
+        compiler: Compiler,
+        acceptor: Acceptor,
+        canceller: RunCanceller,
+        cursors: Cursors,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._compiler = compiler
+        self._acceptor = acceptor
+        self._canceller = canceller
+        self._cursors = cursors
+
+    async def RunPipeline(
+        self, request: runs_pb2.RunPipelineRequest, context: Context
+    ) -> runs_pb2.RunResponse:
+        """See the contract."""
+        principal = current_principal()
+        label = request.triggered_by if request.HasField("triggered_by") else None
+        _refuse_control_characters("triggeredBy", label)
+        pipeline = UUID(request.id)
+        wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
+        definition = await self._reader.read(wanted)
+        if not principal.may_use(UUID(definition.workspace_id)):
+            raise NotFound("pipeline", pipeline)
+        prepared = await self._prepare(request, definition, wanted)
+        recipe = self._compiler.recipe(prepared, definition, convert.engine_of(request.engine))
+        order = Order(
+            run_id=uuid7(),
+            stage_ids=tuple(uuid7() for _ in recipe.stages),
+            tenant=principal.tenant,
+            workspace=UUID(definition.workspace_id),
+            pipeline=pipeline,
+            pipeline_version=prepared.version,
+            recipe=recipe,
+            parameters=check_parameters(prepared.compiled.plan.parameters, request.parameters),
+            triggered_by=principal.acts_as,
+            trigger_label=label,
+            priority=convert.priority_of(request.priority) or prepared.priority,
+            full_refresh=request.full_refresh,
+            traceparent=current_traceparent(),
+        )
+        return await self._acceptor.accept(Asked(order, current_key()))
+
+    async def _prepare(
+        self,
+        request: runs_pb2.RunPipelineRequest,
+        definition: definitions_pb2.Definition,
+        wanted: Wanted,
+    ) -> Prepared:
+        if request.HasField("yaml_definition"):
+            return await self._compiler.compile_text(request.yaml_definition, definition)
+        prepared = self._compiler.latest(definition)
+        if prepared is not None:
+            return prepared
+        if not definition.text:
+            # It was known when it was asked for, and others have taken its place meanwhile.
+            asked = Wanted(wanted.tenant, wanted.pipeline, wanted.on_behalf_of, with_text=True)
+            definition = await self._reader.read(asked)
+        return await self._compiler.compile_version(definition)
+
+    async def GetRunStatus(
+        self, request: runs_pb2.GetRunStatusRequest, context: Context
+    ) -> runs_pb2.RunStatusResponse:
+        """See the contract."""
+        run = await self._visible(current_principal(), UUID(request.run_id))
+        return convert.status(run, datetime.now(UTC))
+
+    async def CancelRun(
+        self, request: runs_pb2.CancelRunRequest, context: Context
+    ) -> runs_pb2.CancelRunResponse:
+        """See the contract."""
+        principal = current_principal()
+        reason = request.reason if request.HasField("reason") else None
+        _refuse_control_characters("reason", reason)
+        key = current_key()
+        earlier = await self._answered(key) if key is not None else None
+        if earlier is not None:
+            return earlier
+        run_id = (await self._visible(principal, UUID(request.run_id))).id
+        try:
+            run = await self._canceller.request(run_id, reason)
+        except RunFinished as error:
+            raise AlreadyFinished(error.run_id, error.state) from None
+        if run is not None and not run.is_final:
+            run = await self._canceller.wait_for_end(principal.tenant, run_id, _cancel_wait())
+        if run is None:
+            raise NotFound("run", run_id)
+        answer = _cancelled(run)
+        if key is not None:
+            await self._keep(key, answer)
+        return answer
+
+    async def ListRuns(
+        self, request: runs_pb2.ListRunsRequest, context: Context
+    ) -> runs_pb2.ListRunsResponse:
+        """See the contract."""
+        principal = current_principal()
+        workspaces = principal.workspaces
+        if request.workspace_id:
+            workspace = UUID(request.workspace_id)
+            if not principal.may_use(workspace):
+                raise WorkspaceForbidden(workspace)
+            workspaces = frozenset({workspace})
+        pipeline = UUID(request.pipeline_id) if request.pipeline_id else None
+        narrow = RunFilter(principal.tenant, workspaces, pipeline, convert.run_state_of(request.status))
+        return await self._page("runs", narrow, request)
+
+    async def ListPipelineRuns(
+        self, request: runs_pb2.ListPipelineRunsRequest, context: Context
+    ) -> runs_pb2.ListRunsResponse:
+        """See the contract."""
+        principal = current_principal()
+        definition = await self._reader.read(Wanted(principal.tenant, UUID(request.id), principal.acts_as))
+        if not principal.may_use(UUID(definition.workspace_id)):
+            raise NotFound("pipeline", request.id)
+        state = convert.run_state_of(request.status)
+        narrow = RunFilter(principal.tenant, principal.workspaces, UUID(request.id), state)
+        return await self._page(f"runs of {request.id}", narrow, request)
+
+    async def _page(
+        self,
+        name: str,
+        narrow: RunFilter,
+        request: runs_pb2.ListRunsRequest | runs_pb2.ListPipelineRunsRequest,
+    ) -> runs_pb2.ListRunsResponse:
+        limit = page_limit(request.limit)
+        after = self._after(name, request.cursor)
+        offset = 0 if after is not None else request.offset
+        rows = await self._store.list_runs(narrow, limit=limit + 1, offset=offset, after=after)
+        page = rows[:limit]
+        meta = paging_pb2.ListMeta(limit=limit)
+        if len(rows) > limit:
+            meta.next_cursor = self._cursors.encode(name, page[-1].created_at, page[-1].id)
+        if request.include_total:
+            meta.total = await self._store.count_runs(narrow)
+        return runs_pb2.ListRunsResponse(data=[convert.summary(item) for item in page], meta=meta)
+
+    def _after(self, name: str, cursor: str) -> tuple[datetime, UUID] | None:
+        if not cursor:
+            return None
+        values = self._cursors.decode(name, cursor)
+        match values:
+            case (datetime() as created_at, UUID() as run_id):
+                return created_at, run_id
+            case _:
+                raise InvalidCursor
+
+    async def _visible(self, principal: Principal, run_id: UUID) -> Run:
+        run = await self._store.get(principal.tenant, run_id)
+        if run is None or not principal.may_use(run.workspace):
+            raise NotFound("run", run_id)
+        return run
+
+    async def _answered(self, key: IdempotencyKey) -> runs_pb2.CancelRunResponse | None:
+        async def look(tx: Tx) -> runs_pb2.CancelRunResponse | None:
+            (lookup,) = await tx.answers.lookup([key])
+            match lookup.standing:
+                case Standing.STORED:
+                    return runs_pb2.CancelRunResponse.FromString(lookup.answer)
+                case Standing.REUSED:
+                    raise IdempotencyKeyReused
+                case Standing.IN_FLIGHT:
+                    raise IdempotencyInFlight
+                case Standing.NEW:
+                    return None
+
+        return await self._store.run(look)
+
+    async def _keep(self, key: IdempotencyKey, answer: runs_pb2.CancelRunResponse) -> None:
+        async def store(tx: Tx) -> None:
+            (lookup,) = await tx.answers.lookup([key])
+            if lookup.standing is Standing.NEW:
+                await tx.answers.store([(key, answer.SerializeToString())])
+
+        await self._store.run(store)
+
+
+def _cancelled(run: Run) -> runs_pb2.CancelRunResponse:
+    messages = {
+        RunState.CANCELLED: "the run is cancelled",
+        RunState.COMPLETED: "the run had completed before it could be stopped",
+        RunState.FAILED: "the run had failed before it could be stopped",
+    }
+    return runs_pb2.CancelRunResponse(
+        run_id=str(run.id),
+        status=convert.run_state(run.state),
+        message=messages.get(run.state, "the run is being cancelled; something has not stopped yet"),
+        cancel_requested=not run.is_final,
+    )
+
+
+def _cancel_wait() -> float:
+    left = remaining_seconds()
+    # A little is left for the answer itself.
+    return CANCEL_WAIT_SECONDS if left is None else min(CANCEL_WAIT_SECONDS, max(left - 0.5, 0.0))
+
+
+def _refuse_control_characters(path: str, text: str | None) -> None:
+    if text is not None and any(ord(character) < 32 and character not in "\t\n\r" for character in text):
+        problem = Problem("INVALID_VALUE", path, "control characters are not accepted")
+        raise InvalidRequest([problem])

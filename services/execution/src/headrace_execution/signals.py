@@ -1,0 +1,127 @@
+"""Who is told, after a commit, that there is something to do. Signals only save time: each loop also looks
+by itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+from uuid import UUID
+
+from headrace_execution.domain.states import StageState
+from headrace_execution.recording import Change
+
+SUBJECT = "headrace.wake.execution"
+"""The NATS subject on which replicas wake one another; nothing on it is durable, and nothing needs it."""
+
+READY = b"ready"
+STOPS = b"stops"
+ENDED = b"ended"
+
+
+class WakeBus(Protocol):
+    """What carries a wake-up to the other replicas, if anything does."""
+
+    def publish_wake(self, subject: str, data: bytes) -> None:
+        """Sends it, or drops it when the broker is away."""
+
+
+class Waiters:
+    """Those in this process who wait until something changes: for the end of a run, for an answer."""
+
+    def __init__(self) -> None:
+        self._events: dict[UUID, set[asyncio.Event]] = {}
+
+    def wait_for(self, identity: UUID) -> asyncio.Event:
+        """An event that is set when something happened to it. Hand it back with `leave`."""
+        event = asyncio.Event()
+        self._events.setdefault(identity, set()).add(event)
+        return event
+
+    def leave(self, identity: UUID, event: asyncio.Event) -> None:
+        """Waits no longer."""
+        waiting = self._events.get(identity)
+        if waiting is not None:
+            waiting.discard(event)
+            if not waiting:
+                del self._events[identity]
+
+    def poke(self, identities: Iterable[UUID]) -> None:
+        """Something happened to these."""
+        for identity in identities:
+            for event in self._events.get(identity, ()):
+                event.set()
+
+    def poke_all(self) -> None:
+        """Something may have happened to any."""
+        self.poke(list(self._events))
+
+
+class Signals:
+    """Tells the loops of this replica, and of the others, what a commit has left to do."""
+
+    def __init__(self, bus: WakeBus | None = None) -> None:
+        self._bus = bus
+        self.waiters = Waiters()
+        self._ready: list[Callable[[], None]] = []
+        self._stops: list[Callable[[], None]] = []
+
+    def on_ready(self, wake: Callable[[], None]) -> None:
+        """Calls this when stages or probes may be waiting for a slot."""
+        self._ready.append(wake)
+
+    def on_stops(self, wake: Callable[[], None]) -> None:
+        """Calls this when leased stages are to be stopped."""
+        self._stops.append(wake)
+
+    def ready(self) -> None:
+        """Something waits for a slot."""
+        self._tell(self._ready, READY)
+
+    def committed(self, changes: Iterable[Change]) -> None:
+        """These changes of runs are durable."""
+        ready = stops = ended = False
+        for before, after in changes:
+            if after.is_final and not before.is_final:
+                self.waiters.poke([after.id])
+                ended = ended or after.cancel_requested_at is not None
+            for old, new in zip(before.stages, after.stages, strict=True):
+                if old is new:
+                    continue
+                ready = ready or new.state is StageState.READY
+                stops = stops or (new.stop is not None and old.stop is None)
+        if ready:
+            self.ready()
+        if stops:
+            self._tell(self._stops, STOPS)
+        if ended:
+            self._publish(ENDED)
+
+    def answered(self, probes: Iterable[UUID]) -> None:
+        """These questions have answers."""
+        self.waiters.poke(probes)
+        self._publish(ENDED)
+
+    def heard(self, data: bytes) -> None:
+        """Another replica (or this one) said so on the bus."""
+        match data:
+            case b"ready":
+                _call(self._ready)
+            case b"stops":
+                _call(self._stops)
+            case b"ended":
+                self.waiters.poke_all()
+            case _:
+                return  # a newer replica's word: polling serves
+
+    def _tell(self, local: list[Callable[[], None]], word: bytes) -> None:
+        _call(local)
+        self._publish(word)
+
+    def _publish(self, word: bytes) -> None:
+        if self._bus is not None:
+            self._bus.publish_wake(SUBJECT, word)
+
+
+def _call(wakes: list[Callable[[], None]]) -> None:
+    for wake in wakes:
+        wake()

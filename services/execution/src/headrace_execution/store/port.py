@@ -1,0 +1,311 @@
+"""What the service asks of its store. The SQL behind it is one implementation; a conformance suite holds
+any to it.
+
+All operations take batches. Everything within `Store.run` is one transaction; what it locks stays locked
+to its end, in this order, so that no two transactions wait for one another: gates, then runs (by id), then
+limits, then claims.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from headrace_chassis.idempotency import IdempotencyKey, Lookup
+
+from headrace_execution.domain.changes import CursorMove, RunChanged
+from headrace_execution.domain.run import CursorValue, Run, StopReason
+from headrace_execution.domain.states import RunState
+
+T = TypeVar("T")
+
+
+class ConcurrentChange(Exception):  # noqa: N818 - it names a fact
+    """A guarded write found another state than was read: somebody wrote without the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A ready stage whose run is locked for the one who claimed it, with the fence to hand it out under."""
+
+    run: UUID
+    stage: UUID
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A stage or probe in a worker's hands."""
+
+    worker: UUID
+    assignment: UUID
+    run: UUID | None
+    """None for a probe."""
+    fence: int
+    leased_at: datetime
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A worker as it said hello."""
+
+    id: UUID
+    name: str
+    slots: int
+    version: str
+    engines: tuple[str, ...]
+
+
+class ProbeKind(StrEnum):
+    """What a probe does."""
+
+    TEST = "TEST"
+    TABLES = "TABLES"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question about a connection, for a worker."""
+
+    id: UUID
+    tenant: UUID
+    workspace: UUID
+    kind: ProbeKind
+    connection: UUID
+    payload: bytes
+    on_behalf_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list; None does not narrow."""
+
+    tenant: UUID
+    workspaces: frozenset[UUID] | None = None
+    pipeline: UUID | None = None
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run in a list."""
+
+    id: UUID
+    workspace: UUID
+    pipeline: UUID
+    pipeline_version: int | None
+    state: RunState
+    engine: str
+    task_count: int
+    warning_count: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    triggered_by: str
+    summary: str | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHolder:
+    """Whose secrets an assignment may have."""
+
+    tenant: UUID
+    workspace: UUID
+    connections: tuple[str, ...]
+    on_behalf_of: str
+
+
+class Runs(Protocol):
+    """Runs with their stages and tasks."""
+
+    async def insert(self, runs: Sequence[Run]) -> None:
+        """Adds new runs, and their recipes where they are not there yet."""
+
+    async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """The runs that exist, locked for this transaction."""
+
+    async def lock_idle(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """Those that nobody else has locked."""
+
+    async def lock_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """The runs that these stages belong to, locked, by run id."""
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """Up to so many ready stages, settlements first, then by priority and age; their runs are locked.
+        Stages of runs that others have locked are passed over."""
+
+    async def has_ready(self) -> bool:
+        """Whether any stage waits for a slot."""
+
+    async def save(self, changes: Sequence[tuple[Run, Run]]) -> None:
+        """Writes what differs between each run as it was locked and as it is now. Raises ConcurrentChange."""
+
+    async def fences(self, count: int) -> list[int]:
+        """So many new fences, growing, above all before."""
+
+    async def due(self, limit: int) -> list[UUID]:
+        """Runs of which something is due, the longest overdue first."""
+
+    async def leases(self, workers: Collection[UUID]) -> list[Lease]:
+        """The stages in the hands of these workers."""
+
+    async def expired(self, limit: int) -> list[Lease]:
+        """Stages in the hands of workers whose lease has run out, or that are not known at all."""
+
+    async def stops(self, workers: Collection[UUID]) -> list[Lease]:
+        """The stages in the hands of these workers that are to be stopped."""
+
+    async def ids_of(self, pipeline: UUID, limit: int) -> list[UUID]:
+        """Live runs of a pipeline, oldest first."""
+
+
+class Pipelines(Protocol):
+    """What is kept of a pipeline as a whole."""
+
+    async def enter(self, pipelines: Collection[UUID]) -> frozenset[UUID]:
+        """Takes the gates of pipelines so that none can close before this transaction ends; returns the
+        closed ones.
+        """
+
+    async def close(self, pipeline: UUID, tenant: UUID, *, despite_live: bool, limit: int) -> list[UUID]:
+        """Waits for acceptances under way, then closes a pipeline for good, unless runs of it are live and
+        it is not to be closed despite them. Returns live runs, up to the limit."""
+
+    async def live_counts(self, pipelines: Collection[UUID]) -> dict[UUID, int]:
+        """Takes the limits of pipelines for this transaction and counts the live runs of each that are not
+        held.
+        """
+
+    async def held(self, pipeline: UUID, limit: int) -> list[UUID]:
+        """Held runs of a pipeline in the order in which they go; call it with the limit taken."""
+
+    async def pipelines_with_held(self, limit: int) -> list[UUID]:
+        """Pipelines of which a run is held."""
+
+    async def cursors(self, loads: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], list[CursorValue]]:
+        """The cursors of loads, given as pipeline and sink."""
+
+    async def move_cursors(self, moves: Sequence[CursorMove]) -> None:
+        """Moves cursors forward: one that a higher fence has moved already stays."""
+
+    async def ask_purge(self, pipelines: Mapping[UUID, UUID]) -> None:
+        """Closes deleted pipelines (with their tenants) and notes that all that is kept of them is to go."""
+
+    async def to_purge(self, limit: int) -> list[tuple[UUID, UUID]]:
+        """Pipelines to purge, with their tenants."""
+
+    async def purge(self, pipeline: UUID, limit: int) -> bool:
+        """Removes up to so many runs of a pipeline, and everything else when none is left; whether that is
+        so.
+        """
+
+    async def purged(self, pipeline: UUID) -> None:
+        """Notes that the purge was acknowledged."""
+
+    async def forget_purged(self, age: timedelta, limit: int) -> int:
+        """Removes the notes of pipelines that were purged so long ago; returns how many."""
+
+
+class Workers(Protocol):
+    """Workers and their leases."""
+
+    async def hello(self, worker: WorkerRecord, lease: timedelta) -> None:
+        """Registers a worker, or registers it again."""
+
+    async def renew(self, workers: Collection[UUID], lease: timedelta) -> frozenset[UUID]:
+        """Renews leases; returns the workers that are registered."""
+
+    async def forget(self, age: timedelta, limit: int) -> int:
+        """Removes workers whose lease ran out so long ago and that hold nothing; returns how many."""
+
+    async def secrets_of(self, worker: UUID, name: str, assignment: UUID, fence: int) -> SecretHolder | None:
+        """What a worker of that name may know, if its lease is valid and it holds the assignment under
+        this fence.
+        """
+
+
+class Probes(Protocol):
+    """Questions about connections."""
+
+    async def insert(self, probe: Probe, life: timedelta) -> None:
+        """Adds a question that nobody waits for any more after `life`."""
+
+    async def claim(self, workers: Sequence[UUID]) -> list[tuple[Probe, Lease]]:
+        """Hands out up to one question for each worker in the list, oldest first."""
+
+    async def leases(self, workers: Collection[UUID]) -> list[Lease]:
+        """The questions in the hands of these workers."""
+
+    async def expired(self, limit: int) -> list[Lease]:
+        """Questions in the hands of workers whose lease has run out, or that are not known at all."""
+
+    async def offer_again(self, leases: Sequence[Lease]) -> None:
+        """Takes questions back from workers that do not have them."""
+
+    async def answer(self, worker: UUID, probe: UUID, fence: int, answer: bytes) -> bool:
+        """Stores an answer, if the worker holds the question; whether it did."""
+
+    async def answers(self, probes: Collection[UUID]) -> dict[UUID, bytes]:
+        """The answers that are there."""
+
+    async def remove(self, probe: UUID) -> bool:
+        """Removes a question that nobody waits for any more; returns whether a worker had taken it."""
+
+    async def forget(self, limit: int) -> int:
+        """Removes questions that have expired; returns how many."""
+
+
+class Answers(Protocol):
+    """Answers under idempotency keys."""
+
+    async def lookup(self, keys: Sequence[IdempotencyKey]) -> list[Lookup]:
+        """Locks keys for this transaction and tells how each stands."""
+
+    async def store(self, answers: Sequence[tuple[IdempotencyKey, bytes]]) -> None:
+        """Stores the answers of new keys."""
+
+
+class Tx(Protocol):
+    """One transaction."""
+
+    @property
+    def now(self) -> datetime:
+        """The store's clock at its beginning."""
+
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def pipelines(self) -> Pipelines: ...
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def probes(self) -> Probes: ...
+    @property
+    def answers(self) -> Answers: ...
+
+    async def tell(self, events: Sequence[RunChanged]) -> None:
+        """Adds events to the log."""
+
+
+class Store(Protocol):
+    """Transactions, and reads outside of them."""
+
+    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """Runs `work` in a transaction, again after a conflict; its only effects must be those in the
+        store.
+        """
+
+    async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
+        """A run of a tenant as it stands."""
+
+    async def list_runs(
+        self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None
+    ) -> list[RunSummary]:
+        """A page of runs, newest first."""
+
+    async def count_runs(self, narrow: RunFilter) -> int:
+        """How many runs there are."""

@@ -1,0 +1,182 @@
+"""Values that are kept as JSON text: read and written whole, never searched."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from headrace_execution.domain.recipe import PlanNote, Policy, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Receipt, Warned
+
+_FORMAT = 1
+
+
+def dump_failure(failure: Failure | None) -> str | None:
+    """A failure as text."""
+    if failure is None:
+        return None
+    return _dump(
+        {
+            "code": failure.code,
+            "class": failure.kind,
+            "message": failure.message,
+            "details": dict(failure.details),
+        }
+    )
+
+
+def load_failure(text: str | None) -> Failure | None:
+    """A failure again."""
+    if text is None:
+        return None
+    value = json.loads(text)
+    return Failure(value["code"], ErrorClass(value["class"]), value["message"], value["details"])
+
+
+def dump_warnings(warnings: Sequence[Warned]) -> str | None:
+    """Warnings as text; none are NULL."""
+    if not warnings:
+        return None
+    return _dump(
+        [
+            {"task": item.task, "code": item.code, "message": item.message, "details": dict(item.details)}
+            for item in warnings
+        ]
+    )
+
+
+def load_warnings(text: str | None) -> tuple[Warned, ...]:
+    """Warnings again."""
+    if text is None:
+        return ()
+    return tuple(
+        Warned(item["task"], item["code"], item["message"], item["details"]) for item in json.loads(text)
+    )
+
+
+def dump_receipts(receipts: Sequence[Receipt]) -> str | None:
+    """Receipts as text; none are NULL."""
+    if not receipts:
+        return None
+    return _dump(
+        [
+            {
+                "sink": item.sink,
+                "partition": item.partition,
+                "fence": item.fence,
+                "rows": item.rows,
+                "bytes": item.bytes,
+                "checksum": item.checksum,
+                "landedAt": item.landed_at.isoformat() if item.landed_at else None,
+                "cursors": [[cursor.sink, cursor.source, cursor.value.hex()] for cursor in item.cursors],
+            }
+            for item in receipts
+        ]
+    )
+
+
+def load_receipts(text: str | None) -> tuple[Receipt, ...]:
+    """Receipts again."""
+    if text is None:
+        return ()
+    return tuple(
+        Receipt(
+            sink=item["sink"],
+            partition=item["partition"],
+            fence=item["fence"],
+            rows=item["rows"],
+            bytes=item["bytes"],
+            checksum=item["checksum"],
+            landed_at=datetime.fromisoformat(item["landedAt"]) if item["landedAt"] else None,
+            cursors=tuple(
+                CursorValue(sink, source, bytes.fromhex(value)) for sink, source, value in item["cursors"]
+            ),
+        )
+        for item in json.loads(text)
+    )
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe without its digest as text: equal recipes are equal texts, and the digest is taken of it."""
+    policy = recipe.policy
+    return _dump(
+        {
+            "format": _FORMAT,
+            "engine": recipe.engine,
+            "engineReason": recipe.engine_reason,
+            "tasks": [[task.key, task.kind, task.type, task.guarantee] for task in recipe.tasks],
+            "stages": [
+                {
+                    "key": stage.key,
+                    "tasks": stage.tasks,
+                    "dependsOn": stage.depends_on,
+                    "loads": stage.loads,
+                    "connections": stage.connections,
+                    "payload": stage.payload.decode(),
+                    "incremental": stage.incremental,
+                }
+                for stage in recipe.stages
+            ],
+            "policy": {
+                "maxRetries": policy.max_retries,
+                "retryDelay": policy.retry_delay.total_seconds(),
+                "attemptTimeout": policy.attempt_timeout.total_seconds(),
+                "maxLost": policy.max_lost,
+                "maxConcurrentRuns": policy.max_concurrent_runs,
+                "queueWhenFull": policy.queue_when_full,
+                "queueTimeout": _seconds(policy.queue_timeout),
+                "totalTimeout": _seconds(policy.total_timeout),
+            },
+            "notes": [[note.code, note.path, note.message, note.line, note.column] for note in recipe.notes],
+        }
+    )
+
+
+def load_recipe(digest: bytes, text: str) -> Recipe:
+    """A recipe again. Raises ValueError for one of another format: a newer release wrote it."""
+    value = json.loads(text)
+    if value["format"] != _FORMAT:
+        raise ValueError(f"a recipe has format {value['format']}; this code reads format {_FORMAT}")
+    policy = value["policy"]
+    return Recipe(
+        digest=digest,
+        engine=value["engine"],
+        engine_reason=value["engineReason"],
+        tasks=tuple(TaskSpec(*task) for task in value["tasks"]),
+        stages=tuple(
+            StageSpec(
+                key=stage["key"],
+                tasks=tuple(stage["tasks"]),
+                depends_on=tuple(stage["dependsOn"]),
+                loads=tuple(stage["loads"]),
+                connections=tuple(stage["connections"]),
+                payload=stage["payload"].encode(),
+                incremental=stage["incremental"],
+            )
+            for stage in value["stages"]
+        ),
+        policy=Policy(
+            max_retries=policy["maxRetries"],
+            retry_delay=timedelta(seconds=policy["retryDelay"]),
+            attempt_timeout=timedelta(seconds=policy["attemptTimeout"]),
+            max_lost=policy["maxLost"],
+            max_concurrent_runs=policy["maxConcurrentRuns"],
+            queue_when_full=policy["queueWhenFull"],
+            queue_timeout=_span(policy["queueTimeout"]),
+            total_timeout=_span(policy["totalTimeout"]),
+        ),
+        notes=tuple(PlanNote(*note) for note in value["notes"]),
+    )
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
+
+
+def _span(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _dump(value: Any) -> str:
+    # PostgreSQL's text holds no NUL; json writes it as an escape, so it survives.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)

@@ -1,0 +1,30 @@
+"""Run events as the log has them."""
+
+from headrace.execution.v1 import events_pb2, runs_pb2
+from headrace_chassis.outbox import NewEvent
+
+from headrace_execution.convert import timestamp
+from headrace_execution.domain.changes import RunChanged
+
+
+def to_event(change: RunChanged) -> NewEvent:
+    """The event that tells a change of state."""
+    run = change.run
+    payload = events_pb2.RunEvent(
+        run_id=str(run.id),
+        pipeline_id=str(run.pipeline),
+        workspace_id=str(run.workspace),
+        state=runs_pb2.RunState.Value(f"RUN_STATE_{run.state}"),
+        pipeline_version=run.pipeline_version or 0,
+        warning_count=run.warning_count,
+        created_at=timestamp(run.created_at),
+        finished_at=timestamp(run.finished_at),
+        interval_start=timestamp(run.interval_start),
+        interval_end=timestamp(run.interval_end),
+    )
+    return NewEvent(
+        type=f"io.headrace.run.{change.kind}.v1",
+        tenant=run.tenant,
+        subject=str(run.id),
+        data=payload.SerializeToString(),
+    )

@@ -1,0 +1,250 @@
+"""Runs in SQL."""
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+from headrace_execution.domain.recipe import Recipe
+from headrace_execution.domain.run import Run, Stage, StopReason, Task
+from headrace_execution.store.port import Claim, ConcurrentChange, Lease
+from headrace_execution.store.sql.recipes import Key, RecipeCache
+from headrace_execution.store.sql.rows import (
+    RUN_COLUMNS,
+    STAGE_COLUMNS,
+    TASK_COLUMNS,
+    StageRow,
+    TaskRow,
+    arrays,
+    changing,
+    insert_sql,
+    names,
+    to_run,
+    to_stage,
+    to_task,
+    update_sql,
+)
+
+_INSERT_RUNS = insert_sql("runs", RUN_COLUMNS)
+_INSERT_STAGES = insert_sql("stages", STAGE_COLUMNS)
+_INSERT_TASKS = insert_sql("tasks", TASK_COLUMNS)
+
+_UPDATE_RUNS = update_sql("runs", RUN_COLUMNS, RUN_COLUMNS[:1], {"revision": "bigint"})
+_UPDATE_STAGES = update_sql("stages", STAGE_COLUMNS, STAGE_COLUMNS[:1], {"state": "text", "fence": "bigint"})
+_UPDATE_TASKS = update_sql("tasks", TASK_COLUMNS, TASK_COLUMNS[:2], {"state": "text"})
+
+_RUNS = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY ($1::uuid[])"
+_LOCK_RUNS = f"{_RUNS} ORDER BY id FOR NO KEY UPDATE"
+_LOCK_IDLE_RUNS = f"{_RUNS} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+_LOCK_RUNS_OF = f"""
+SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY (ARRAY(
+    SELECT run FROM stages WHERE id = ANY ($1::uuid[])
+)) ORDER BY id FOR NO KEY UPDATE
+"""
+_STAGES = f"SELECT {names(STAGE_COLUMNS)} FROM stages WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
+_TASKS = f"SELECT {names(TASK_COLUMNS)} FROM tasks WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
+
+# The run's lock is the aggregate's: whoever has it may change its stages. The stage is read again under
+# that lock, for this statement may have seen it as it was before another transaction let go of the run.
+_CLAIM = """
+SELECT c.run, c.id, nextval('fences') AS fence FROM (
+    SELECT s.run, s.id FROM stages AS s JOIN runs AS r ON r.id = s.run
+    WHERE s.state = 'READY' ORDER BY s.purpose DESC, s.priority DESC, s.ready_at, s.id
+    LIMIT $1 FOR NO KEY UPDATE OF r SKIP LOCKED
+) AS c
+"""
+_HAS_READY = "SELECT EXISTS (SELECT FROM stages WHERE state = 'READY')"
+_FENCES = "SELECT nextval('fences') FROM generate_series(1, $1)"
+_DUE = """
+(SELECT id, due_at AS due FROM runs WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
+UNION ALL
+(SELECT run, LEAST(timer, settle_by) FROM stages WHERE LEAST(timer, settle_by) <= $1
+ ORDER BY LEAST(timer, settle_by) LIMIT $2)
+ORDER BY due LIMIT $2
+"""
+_LEASE = "SELECT s.worker, s.id, s.run, s.fence, s.leased_at, s.stop FROM stages AS s"
+_LEASES = f"{_LEASE} WHERE s.state = 'LEASED' AND s.worker = ANY ($1::uuid[])"
+_STOPS = f"{_LEASES} AND s.stop IS NOT NULL"
+_EXPIRED = f"""
+{_LEASE} LEFT JOIN workers AS w ON w.id = s.worker
+WHERE s.state = 'LEASED' AND (w.id IS NULL OR w.lease_until < $1) LIMIT $2
+"""
+_LIVE = """
+SELECT id FROM runs WHERE pipeline = $1 AND state IN ('PENDING', 'RUNNING') ORDER BY created_at, id LIMIT $2
+"""
+
+
+class SqlRuns:
+    """Runs, stages and tasks of one transaction."""
+
+    def __init__(
+        self, conn: Any, now: Any, recipes: RecipeCache, after_commit: list[Callable[[], None]]
+    ) -> None:
+        self._conn = conn
+        self._now = now
+        self._recipes = recipes
+        self._after_commit = after_commit
+
+    async def insert(self, runs: Sequence[Run]) -> None:
+        """See the port."""
+        if not runs:
+            return
+        stored = await self._recipes.store(self._conn, [(run.pipeline, run.recipe) for run in runs])
+        self._after_commit.extend(_remembering(self._recipes, key, recipe) for key, recipe in stored)
+        await self._conn.execute(_INSERT_RUNS, *arrays(RUN_COLUMNS, runs))
+        stages = [StageRow(run, stage) for run in runs for stage in run.stages]
+        await self._conn.execute(_INSERT_STAGES, *arrays(STAGE_COLUMNS, stages))
+        tasks = [TaskRow(run.id, task) for run in runs for stage in run.stages for task in stage.tasks]
+        await self._conn.execute(_INSERT_TASKS, *arrays(TASK_COLUMNS, tasks))
+
+    async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """See the port."""
+        return await self._load(_LOCK_RUNS, run_ids)
+
+    async def lock_idle(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """See the port."""
+        return await self._load(_LOCK_IDLE_RUNS, run_ids)
+
+    async def lock_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """See the port."""
+        return await self._load(_LOCK_RUNS_OF, stage_ids)
+
+    async def _load(self, statement: str, ids: Collection[UUID]) -> dict[UUID, Run]:
+        if not ids:
+            return {}
+        rows = await self._conn.fetch(statement, list(ids))
+        return {run.id: run for run in await assemble(self._conn, rows, self._recipes)}
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """See the port."""
+        if limit <= 0:
+            return []
+        rows = await self._conn.fetch(_CLAIM, limit)
+        return [Claim(row["run"], row["id"], row["fence"]) for row in rows]
+
+    async def has_ready(self) -> bool:
+        """See the port."""
+        return bool(await self._conn.fetchval(_HAS_READY))
+
+    async def fences(self, count: int) -> list[int]:
+        """See the port."""
+        return [row[0] for row in await self._conn.fetch(_FENCES, count)] if count else []
+
+    async def save(self, changes: Sequence[tuple[Run, Run]]) -> None:
+        """See the port."""
+        changed = [(before, after) for before, after in changes if before != after]
+        if not changed:
+            return
+        await self._update(
+            _UPDATE_RUNS,
+            [after.id for _, after in changed],
+            *arrays(changing(RUN_COLUMNS)[:-1], [after for _, after in changed]),
+            [before.revision + 1 for before, _ in changed],
+            [before.revision for before, _ in changed],
+        )
+        await self._save_stages(changed)
+        await self._save_tasks(changed)
+
+    async def _save_stages(self, changed: Sequence[tuple[Run, Run]]) -> None:
+        stages = [
+            (old, StageRow(after, new))
+            for before, after in changed
+            for old, new in zip(before.stages, after.stages, strict=True)
+            if old is not new and _without_tasks(old) != _without_tasks(new)
+        ]
+        if stages:
+            rows = [row for _, row in stages]
+            await self._update(
+                _UPDATE_STAGES,
+                [row.stage.id for row in rows],
+                *arrays(changing(STAGE_COLUMNS), rows),
+                [old.state for old, _ in stages],
+                [old.fence for old, _ in stages],
+            )
+
+    async def _save_tasks(self, changed: Sequence[tuple[Run, Run]]) -> None:
+        tasks = [
+            (old, TaskRow(after.id, new))
+            for before, after in changed
+            for old_stage, new_stage in zip(before.stages, after.stages, strict=True)
+            if old_stage is not new_stage
+            for old, new in zip(old_stage.tasks, new_stage.tasks, strict=True)
+            if old != new
+        ]
+        if tasks:
+            rows = [row for _, row in tasks]
+            await self._update(
+                _UPDATE_TASKS,
+                [row.run for row in rows],
+                [row.task.position for row in rows],
+                *arrays(changing(TASK_COLUMNS), rows),
+                [old.state for old, _ in tasks],
+            )
+
+    async def _update(self, statement: str, keys: list[Any], *values: list[Any]) -> None:
+        status: str = await self._conn.execute(statement, keys, *values)
+        if int(status.rpartition(" ")[2]) != len(keys):
+            raise ConcurrentChange(f"{status} where {len(keys)} rows were to change")
+
+    async def due(self, limit: int) -> list[UUID]:
+        """See the port."""
+        rows = await self._conn.fetch(_DUE, self._now, limit)
+        return list(dict.fromkeys(row["id"] for row in rows))
+
+    async def leases(self, workers: Collection[UUID]) -> list[Lease]:
+        """See the port."""
+        return [_lease(row) for row in await self._conn.fetch(_LEASES, list(workers))]
+
+    async def stops(self, workers: Collection[UUID]) -> list[Lease]:
+        """See the port."""
+        return [_lease(row) for row in await self._conn.fetch(_STOPS, list(workers))]
+
+    async def expired(self, limit: int) -> list[Lease]:
+        """See the port."""
+        return [_lease(row) for row in await self._conn.fetch(_EXPIRED, self._now, limit)]
+
+    async def ids_of(self, pipeline: UUID, limit: int) -> list[UUID]:
+        """See the port."""
+        return [row["id"] for row in await self._conn.fetch(_LIVE, pipeline, limit)]
+
+
+async def assemble(conn: Any, rows: Sequence[Any], recipes: RecipeCache) -> list[Run]:
+    """Runs from their rows: reads their stages and tasks, and the recipes that are not at hand."""
+    if not rows:
+        return []
+    ids = [row["id"] for row in rows]
+    stage_rows = _by_run(await conn.fetch(_STAGES, ids))
+    task_rows = _by_run(await conn.fetch(_TASKS, ids))
+    known = await recipes.load(conn, [(row["pipeline"], row["recipe"]) for row in rows])
+    runs = []
+    for row in rows:
+        recipe = known[row["pipeline"], row["recipe"]]
+        tasks = [to_task(task) for task in task_rows.get(row["id"], ())]
+        stages = tuple(_stage(stage, recipe, tasks) for stage in stage_rows[row["id"]])
+        runs.append(to_run(row, recipe, stages))
+    return runs
+
+
+def _stage(row: Any, recipe: Recipe, tasks: Sequence[Task]) -> Stage:
+    return to_stage(row, tuple(tasks[position] for position in recipe.stages[row["position"]].tasks))
+
+
+def _by_run(rows: Sequence[Any]) -> dict[UUID, list[Any]]:
+    return {run: list(group) for run, group in groupby(rows, key=itemgetter("run"))}
+
+
+def _without_tasks(stage: Stage) -> tuple[Any, ...]:
+    return tuple(getattr(stage, name) for name in _STAGE_FIELDS)
+
+
+_STAGE_FIELDS = tuple(name for name in Stage.__slots__ if name != "tasks")
+
+
+def _lease(row: Any) -> Lease:
+    stop = StopReason(row["stop"]) if row["stop"] else None
+    return Lease(row["worker"], row["id"], row["run"], row["fence"], row["leased_at"], stop)
+
+
+def _remembering(recipes: RecipeCache, key: Key, recipe: Recipe) -> Callable[[], None]:
+    return lambda: recipes.remember(key, recipe)

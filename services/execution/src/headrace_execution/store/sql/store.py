@@ -1,0 +1,168 @@
+"""Transactions over the service's database, and reads outside of them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from headrace_chassis import idempotency, outbox
+from headrace_chassis.database import Database, driver
+from headrace_chassis.idempotency import IdempotencyKey, Lookup
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_execution.domain.changes import RunChanged
+from headrace_execution.domain.run import Run
+from headrace_execution.domain.states import RunState
+from headrace_execution.store.port import RunFilter, RunSummary, Tx
+from headrace_execution.store.sql.events import to_event
+from headrace_execution.store.sql.pipelines import SqlPipelines
+from headrace_execution.store.sql.recipes import RecipeCache
+from headrace_execution.store.sql.rows import RUN_COLUMNS, names
+from headrace_execution.store.sql.runs import SqlRuns, assemble
+from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
+
+T = TypeVar("T")
+
+_NOW = "SELECT clock_timestamp() + $1"
+_GET = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = $1 AND tenant = $2"
+_SUMMARY = (
+    "SELECT id, workspace, pipeline, pipeline_version, state, engine, task_count, warning_count, created_at, "
+    "started_at, finished_at, triggered_by, summary, cancel_requested_at IS NOT NULL AND finished_at IS NULL "
+    "AS cancel_requested FROM runs"
+)
+
+
+class SqlStore:
+    """The store in PostgreSQL. `skew` moves its clock: tests travel in time with it."""
+
+    def __init__(self, db: Database, *, recipe_capacity: int = 2000) -> None:
+        self._db = db
+        self._recipes = RecipeCache(recipe_capacity)
+        self.skew = timedelta()
+
+    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """See the port."""
+        after_commit: list[Callable[[], None]] = []
+
+        async def attempt(conn: AsyncConnection) -> T:
+            after_commit.clear()
+            return await work(await self.join(conn, after_commit))
+
+        result = await self._db.run(attempt)
+        for effect in after_commit:
+            effect()
+        return result
+
+    async def join(
+        self, conn: AsyncConnection, after_commit: list[Callable[[], None]] | None = None
+    ) -> "SqlTx":
+        """The store's operations within a transaction that somebody else has begun."""
+        raw = driver(conn)
+        now = await raw.fetchval(_NOW, self.skew)
+        return SqlTx(conn, raw, now, self._recipes, after_commit if after_commit is not None else [])
+
+    async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
+        """See the port."""
+        # Repeatable: the run, its stages and its tasks are of one moment.
+        async with self._db.transaction(isolation="repeatable_read", readonly=True) as conn:
+            raw = driver(conn)
+            runs = await assemble(raw, await raw.fetch(_GET, run_id, tenant), self._recipes)
+        return runs[0] if runs else None
+
+    async def list_runs(
+        self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None
+    ) -> list[RunSummary]:
+        """See the port."""
+        where, values = _where(narrow)
+        if after is not None:
+            where += f" AND (created_at, id) < (${len(values) + 1}, ${len(values) + 2})"
+            values += after
+        page = f"LIMIT ${len(values) + 1} OFFSET ${len(values) + 2}"
+        async with self._db.read() as conn:
+            rows = await driver(conn).fetch(
+                f"{_SUMMARY} WHERE {where} ORDER BY created_at DESC, id DESC {page}", *values, limit, offset
+            )
+        return [_summary(row) for row in rows]
+
+    async def count_runs(self, narrow: RunFilter) -> int:
+        """See the port."""
+        where, values = _where(narrow)
+        async with self._db.read() as conn:
+            count: int = await driver(conn).fetchval(f"SELECT count(*) FROM runs WHERE {where}", *values)
+        return count
+
+
+class SqlTx:
+    """One transaction of the store."""
+
+    def __init__(
+        self,
+        conn: AsyncConnection,
+        raw: Any,
+        now: datetime,
+        recipes: RecipeCache,
+        after_commit: list[Callable[[], None]],
+    ) -> None:
+        self._conn = conn
+        self.now = now
+        self.runs = SqlRuns(raw, now, recipes, after_commit)
+        self.pipelines = SqlPipelines(raw, now)
+        self.workers = SqlWorkers(raw, now, recipes)
+        self.probes = SqlProbes(raw, now)
+        self.answers = SqlAnswers(conn)
+
+    async def tell(self, events: Sequence[RunChanged]) -> None:
+        """See the port."""
+        await outbox.append(self._conn, [to_event(event) for event in events])
+
+
+class SqlAnswers:
+    """Answers under idempotency keys, as the chassis keeps them."""
+
+    def __init__(self, conn: AsyncConnection) -> None:
+        self._conn = conn
+
+    async def lookup(self, keys: Sequence[IdempotencyKey]) -> list[Lookup]:
+        """See the port."""
+        return await idempotency.lookup_many(self._conn, keys)
+
+    async def store(self, answers: Sequence[tuple[IdempotencyKey, bytes]]) -> None:
+        """See the port."""
+        await idempotency.store_many(self._conn, answers)
+
+
+def _where(narrow: RunFilter) -> tuple[str, list[Any]]:
+    values: list[Any] = [narrow.tenant]
+    parts = ["tenant = $1"]
+    if narrow.pipeline is not None:
+        values.append(narrow.pipeline)
+        parts.append(f"pipeline = ${len(values)}")
+    if narrow.workspaces is not None:
+        # One workspace as an equality, so that its index gives the order as well.
+        values.append(
+            list(narrow.workspaces) if len(narrow.workspaces) != 1 else next(iter(narrow.workspaces))
+        )
+        parts.append(f"workspace = {'ANY' if len(narrow.workspaces) != 1 else ''}(${len(values)})")
+    if narrow.state is not None:
+        values.append(narrow.state)
+        parts.append(f"state = ${len(values)}")
+    return " AND ".join(parts), values
+
+
+def _summary(row: Any) -> RunSummary:
+    return RunSummary(
+        id=row["id"],
+        workspace=row["workspace"],
+        pipeline=row["pipeline"],
+        pipeline_version=row["pipeline_version"],
+        state=RunState(row["state"]),
+        engine=row["engine"],
+        task_count=row["task_count"],
+        warning_count=row["warning_count"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        triggered_by=row["triggered_by"],
+        summary=row["summary"],
+        cancel_requested=row["cancel_requested"],
+    )

@@ -1,0 +1,138 @@
+"""The connected workers and their free slots.
+
+What a worker has is known from its leases in the store; the pool only keeps what this replica needs to
+know in order not to hand out more than fits, and every heartbeat puts it right again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable
+from uuid import UUID
+
+from headrace.execution.v1 import runs_pb2, workers_pb2
+
+from headrace_execution.store.port import WorkerRecord
+
+
+class Session:
+    """One worker's stream, as long as it lasts."""
+
+    def __init__(self, worker: WorkerRecord) -> None:
+        self.worker = worker
+        self.busy: dict[UUID, int] = {}
+        """What takes up its slots: assignments and their fences."""
+        self.reserved = 0
+        """Slots that a transaction under way may fill."""
+        self.told_to_stop: set[tuple[UUID, int]] = set()
+        self._outbound: deque[workers_pb2.ConnectResponse] = deque()
+        self._something = asyncio.Event()
+        self._closed = False
+
+    @property
+    def free(self) -> int:
+        """How many more assignments it can take."""
+        return 0 if self._closed else max(self.worker.slots - len(self.busy) - self.reserved, 0)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._closed
+
+    def send(self, message: workers_pb2.ConnectResponse) -> None:
+        """Queues a message. On a closed stream it is dropped: the worker hears of its leases when it
+        connects again.
+        """
+        if not self._closed:
+            self._outbound.append(message)
+            self._something.set()
+
+    def close(self) -> None:
+        """Ends the stream after what is queued."""
+        self._closed = True
+        self._something.set()
+
+    async def next(self) -> workers_pb2.ConnectResponse | None:
+        """The next message to send; None when the stream is to end."""
+        while not self._outbound:
+            if self._closed:
+                return None
+            self._something.clear()
+            await self._something.wait()
+        return self._outbound.popleft()
+
+
+class WorkerPool:
+    """The sessions of this replica."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[UUID, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """Takes a session in; an older one of the same worker ends."""
+        old = self._sessions.get(session.worker.id)
+        if old is not None:
+            old.close()
+        self._sessions[session.worker.id] = session
+
+    def remove(self, session: Session) -> None:
+        """Lets a session go, unless another has taken its place."""
+        session.close()
+        if self._sessions.get(session.worker.id) is session:
+            del self._sessions[session.worker.id]
+
+    def get(self, worker: UUID) -> Session | None:
+        """The session of a worker, if it is connected here."""
+        return self._sessions.get(worker)
+
+    def all(self) -> list[Session]:
+        """All sessions."""
+        return list(self._sessions.values())
+
+    def ids(self) -> list[UUID]:
+        """The workers that are connected here."""
+        return list(self._sessions)
+
+    def reserve(self, limit: int) -> list[Session]:
+        """Up to so many free slots, as their sessions, spread evenly; each must be filled or handed back."""
+        slots: list[Session] = []
+        free = {session: session.free for session in self._sessions.values() if runs_here(session.worker)}
+        while len(slots) < limit and free:
+            free = {session: count for session, count in free.items() if count > 0}
+            for session in list(free)[: limit - len(slots)]:
+                slots.append(session)
+                free[session] -= 1
+        for session in slots:
+            session.reserved += 1
+        return slots
+
+    @staticmethod
+    def fill(session: Session, assignment: UUID, fence: int) -> None:
+        """An assignment takes a reserved slot."""
+        session.reserved -= 1
+        session.busy[assignment] = fence
+
+    @staticmethod
+    def hand_back(slots: Iterable[Session]) -> None:
+        """Reserved slots that nothing took."""
+        for session in slots:
+            session.reserved -= 1
+
+    def vacate(self, worker: UUID, assignment: UUID, fence: int) -> None:
+        """A worker is done with an assignment."""
+        session = self._sessions.get(worker)
+        if session is not None and session.busy.get(assignment) == fence:
+            del session.busy[assignment]
+
+
+def runs_here(worker: WorkerRecord) -> bool:
+    """Whether a worker runs what this release dispatches: stages of the embedded engine."""
+    return JDBC in worker.engines or not worker.engines
+
+
+JDBC = "JDBC"
+
+
+def engines_of(engines: Collection["runs_pb2.Engine.ValueType"]) -> tuple[str, ...]:
+    """Engines by their names; those that this release does not know are left out."""
+    known = {value.number: value.name for value in runs_pb2.Engine.DESCRIPTOR.values}
+    return tuple(known[engine].removeprefix("ENGINE_") for engine in engines if engine in known)
