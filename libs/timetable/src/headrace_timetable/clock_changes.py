@@ -1,0 +1,64 @@
+"""Where a zone's offset from UTC changes. zoneinfo tells offsets and keeps the changes to itself."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+_STEP = timedelta(hours=6)
+"""No zone of the tz database changes its offset and back again within six hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An instant (UTC, naive) from which another offset holds."""
+
+    at: datetime
+    before: timedelta
+    after: timedelta
+
+    @property
+    def shift(self) -> timedelta:
+        """How far the wall clock jumps: forward where positive."""
+        return self.after - self.before
+
+
+def offset_at(zone: ZoneInfo, instant: datetime) -> timedelta:
+    """The offset that holds at an instant (UTC, naive)."""
+    offset = instant.replace(tzinfo=UTC).astimezone(zone).utcoffset()
+    assert offset is not None  # noqa: S101 - a ZoneInfo always knows its offset
+    return offset
+
+
+@lru_cache(maxsize=8192)
+def changes_in(zone: ZoneInfo, year: int) -> tuple[Change, ...]:
+    """The changes of a zone in a year of UTC, in their order."""
+    found = []
+    end = datetime(year + 1, 1, 1)  # noqa: DTZ001 - instants of this module are naive and UTC
+    left = datetime(year, 1, 1)  # noqa: DTZ001
+    before = offset_at(zone, left - timedelta(seconds=1))
+    first = offset_at(zone, left)
+    if first != before:
+        found.append(Change(left, before, first))
+    before = first
+    while left < end:
+        right = min(left + _STEP, end - timedelta(seconds=1))
+        if right <= left:
+            break
+        after = offset_at(zone, right)
+        if after != before:
+            found.append(Change(_bisect(zone, left, right, before), before, after))
+            before = after
+        left = right
+    return tuple(found)
+
+
+def _bisect(zone: ZoneInfo, left: datetime, right: datetime, before: timedelta) -> datetime:
+    """The first second in (left, right] at which the offset is no longer the one at `left`."""
+    while right - left > timedelta(seconds=1):
+        middle = left + timedelta(seconds=int((right - left).total_seconds()) // 2)
+        if offset_at(zone, middle) == before:
+            left = middle
+        else:
+            right = middle
+    return right

@@ -1,0 +1,103 @@
+"""The instants at which a cron expression fires in a zone, through changes of its clocks.
+
+The rules are those of Debian's cron (cron(8), "daylight saving time"). Where the clock jumps by no more
+than three hours, a job whose minute and hour are both fixed runs once right after a gap that skips its
+time, and only in the first of two equal hours; a job whose minute or hour starts with `*` follows the wall
+clock. A larger jump is a correction of the clock: the new time counts at once, for all jobs.
+
+All instants are computed in UTC. Comparing aware times of one zone would compare their wall clocks and
+ignore the fold.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from headrace_timetable.clock_changes import Change, changes_in, offset_at
+from headrace_timetable.cron import CronExpression
+
+_CORRECTION = timedelta(hours=3)
+_HORIZON_YEARS = 60
+"""29 February on one weekday comes again after 40 years at the latest (across 2100)."""
+_REACH = timedelta(hours=6)
+_MINUTE = timedelta(minutes=1)
+
+
+def next_tick(expression: CronExpression, zone: ZoneInfo, after: datetime) -> datetime | None:
+    """The first tick later than an instant, in UTC; None where none comes within sixty years.
+
+    Raises ValueError for an instant without a zone.
+    """
+    return next(ticks(expression, zone, after), None)
+
+
+def ticks(expression: CronExpression, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """All ticks later than an instant, in UTC, in their order, for sixty years."""
+    if after.tzinfo is None:
+        raise ValueError("an instant needs a zone")
+    start = after.astimezone(UTC).replace(tzinfo=None)
+    for change, begin, end, offset in _stretches(zone, start):
+        for tick in _in_stretch(expression, change, begin, end, offset):
+            if tick > start:
+                yield tick.replace(tzinfo=UTC)
+
+
+def _stretches(
+    zone: ZoneInfo, start: datetime
+) -> Iterator[tuple[Change | None, datetime, datetime, timedelta]]:
+    """Stretches of one offset: what began each, its first instant, its end (exclusive) and its offset.
+
+    The first one reaches back to a change that is so recent that it may still hold fixed jobs back.
+    """
+    begin, offset = start, offset_at(zone, start)
+    change: Change | None = None
+    last_year = min(start.year + _HORIZON_YEARS, 9998)
+    for year in range((start - _REACH).year, last_year + 1):
+        for following in changes_in(zone, year):
+            if following.at > start:
+                yield change, begin, following.at, offset
+                change, begin, offset = following, following.at, following.after
+            elif following.at > start - _REACH:
+                change, begin = following, following.at
+    yield change, begin, datetime(last_year + 1, 1, 1), offset  # noqa: DTZ001
+
+
+def _in_stretch(
+    expression: CronExpression, change: Change | None, begin: datetime, end: datetime, offset: timedelta
+) -> Iterator[datetime]:
+    wall = begin + offset
+    fixed = not expression.follows_wall_clock
+    if change is not None and fixed and abs(change.shift) <= _CORRECTION:
+        before = begin + change.before
+        if before < wall:  # a gap: what it skipped runs now, once
+            if next(_walls(expression, before, wall), None) is not None:
+                yield begin
+                wall += timedelta(microseconds=1)
+        else:  # a repeated hour: its second pass is over for fixed jobs
+            wall = before
+    for match in _walls(expression, wall, end + offset):
+        yield match - offset
+
+
+def _walls(expression: CronExpression, begin: datetime, end: datetime) -> Iterator[datetime]:
+    """The matching minutes of the wall clock in [begin, end)."""
+    times = [
+        timedelta(hours=hour, minutes=minute)
+        for hour in sorted(expression.hours)
+        for minute in sorted(expression.minutes)
+    ]
+    day, last = begin.date(), end.date()
+    while day <= last:
+        if day.month not in expression.months:
+            day = _first_of_next_month(day)
+            continue
+        if expression.matches_day(day.month, day.day, day.isoweekday() % 7):
+            midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001
+            for time in times:
+                if begin <= midnight + time < end:
+                    yield midnight + time
+        day += timedelta(days=1)
+
+
+def _first_of_next_month(day: date) -> date:
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
