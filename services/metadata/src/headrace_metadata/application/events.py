@@ -1,0 +1,40 @@
+"""The events of metadata. They bear identities and names, never a text, a setting of a connection, or a
+secret."""
+
+from headrace.metadata.v1 import events_pb2
+from headrace_chassis.outbox import NewEvent
+
+from headrace_metadata.domain.connections import Connection
+from headrace_metadata.domain.pipelines import Pipeline
+
+
+def pipeline_event(what: str, pipeline: Pipeline) -> NewEvent:
+    """The event that a pipeline was created or updated, is being deleted ("deleting"), or is "deleted"."""
+    settings = pipeline.latest.content.settings
+    payload = events_pb2.PipelineEvent(
+        pipeline_id=str(pipeline.id),
+        workspace_id=str(pipeline.workspace_id),
+        name=pipeline.latest.content.name,
+        version=pipeline.version,
+        schedule_cron=settings.schedule_cron or "",
+        is_active=settings.is_active,
+    )
+    return NewEvent(
+        type=f"io.headrace.pipeline.{what}.v1",
+        tenant=pipeline.tenant,
+        subject=str(pipeline.id),
+        data=payload.SerializeToString(),
+    )
+
+
+def connection_event(what: str, connection: Connection) -> NewEvent:
+    """The event that a connection was created, updated or deleted."""
+    payload = events_pb2.ConnectionEvent(
+        connection_id=str(connection.id), workspace_id=str(connection.workspace_id), name=connection.name
+    )
+    return NewEvent(
+        type=f"io.headrace.connection.{what}.v1",
+        tenant=connection.tenant,
+        subject=str(connection.id),
+        data=payload.SerializeToString(),
+    )

@@ -1,0 +1,35 @@
+"""How servicers write: in a transaction, with the caller's idempotency key, and with the relay told
+afterwards."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from headrace_chassis.database import Database
+from headrace_chassis.idempotency import IdempotentWrites
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+class Writes:
+    """Runs writes. `wake` is called after each commit, since there may be new events to publish."""
+
+    def __init__(self, db: Database, wake: Callable[[], None]) -> None:
+        self._db = db
+        self._idempotent = IdempotentWrites(db)
+        self._wake = wake
+
+    async def keyed(self, response_type: type[M], apply: Callable[[AsyncConnection], Awaitable[M]]) -> M:
+        """A POST: what `apply` answers, or what it answered when the caller's idempotency key was first
+        used."""
+        response = await self._idempotent.run(response_type, apply)
+        self._wake()
+        return response
+
+    async def plain(self, apply: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """A PUT or DELETE, which may be repeated as it is."""
+        result = await self._db.run(apply)
+        self._wake()
+        return result

@@ -1,0 +1,110 @@
+"""What can be wrong or questionable with a pipeline's settings, beside its definition."""
+
+from collections.abc import Iterator
+
+from headrace_definition import Problem
+from headrace_timetable import CronError, parse
+
+from headrace_metadata.domain.names import name_flaw
+from headrace_metadata.domain.pipelines import Content, Given, Notification
+
+MAX_TAG_LENGTH = 100
+_TOLD = ("RUNNING", "SUCCESS", "FAILED", "WARNING", "CANCELLED")
+
+# Settings as requests name them.
+JSON_NAMES = {
+    "description": "description",
+    "schedule_cron": "scheduleCron",
+    "tags": "tags",
+    "source_connection_id": "sourceConnectionId",
+    "target_connection_id": "targetConnectionId",
+    "max_retries": "maxRetries",
+    "retry_delay_seconds": "retryDelaySeconds",
+    "timeout_seconds": "timeoutSeconds",
+    "notifications": "notifications",
+    "is_active": "isActive",
+    "version_label": "versionLabel",
+}
+
+
+def setting_problems(name: str, given: Given) -> list[Problem]:
+    """All that is wrong with the name and the settings of a request."""
+    problems = []
+    if flaw := name_flaw(name):
+        problems.append(Problem("INVALID_NAME", "name", flaw))
+    for index, tag in enumerate(given.tags or ()):
+        if not tag.strip() or not tag.isprintable() or len(tag) > MAX_TAG_LENGTH:
+            problems.append(
+                Problem(
+                    "INVALID_TAG", f"tags[{index}]", f"must be 1 to {MAX_TAG_LENGTH} printable characters"
+                )
+            )
+    if given.schedule_cron is not None:
+        problems.extend(cron_problems(given.schedule_cron))
+    for index, notification in enumerate(given.notifications or ()):
+        problems.extend(_notification_problems(f"notifications[{index}]", notification))
+    return problems
+
+
+def cron_problems(expression: str) -> Iterator[Problem]:
+    """What is wrong with a cron expression of a request."""
+    try:
+        parse(expression)
+    except CronError as error:
+        yield Problem("INVALID_CRON", "scheduleCron", str(error))
+
+
+def _notification_problems(path: str, notification: Notification) -> Iterator[Problem]:
+    for index, word in enumerate(notification.on):
+        if word not in _TOLD:
+            yield Problem("INVALID_VALUE", f"{path}.on[{index}]", f"must be one of {', '.join(_TOLD)}")
+    target = notification.target
+    if not target.isprintable():
+        yield Problem("INVALID_VALUE", f"{path}.target", "must have printable characters only")
+    elif notification.type == "EMAIL":
+        if "@" not in target.strip("@"):
+            yield Problem("INVALID_VALUE", f"{path}.target", "must be a mail address")
+    elif not target.startswith(("https://", "http://", "${secrets.")):
+        yield Problem("INVALID_VALUE", f"{path}.target", "must be an http:// or https:// URL")
+
+
+def setting_warnings(content: Content) -> list[Problem]:
+    """What is questionable and allowed: settings that this installation cannot act on, or that hide
+    others."""
+    warnings = [overridden(JSON_NAMES[name]) for name in content.overridden()]
+    settings = content.settings
+    if settings.schedule_cron is not None:
+        warnings.append(
+            _warning(
+                "NO_SCHEDULER",
+                "scheduleCron",
+                "this installation has no scheduler: the expression is kept, and nothing starts runs by it",
+            )
+        )
+    if settings.notifications:
+        warnings.append(
+            _warning(
+                "NO_NOTIFIER",
+                "notifications",
+                "this installation delivers no notifications: they are kept, and nobody is told",
+            )
+        )
+    return warnings
+
+
+def overridden(path: str) -> Problem:
+    """The warning that the definition's text says something else than the request."""
+    return _warning("OVERRIDDEN", path, "the definition's text says otherwise; the value given here wins")
+
+
+def unknown_connection(reference: str, path: str) -> Problem:
+    """The warning that a connection does not exist yet."""
+    return _warning(
+        "UNKNOWN_CONNECTION",
+        path,
+        f"the workspace has no connection {reference!r} yet; a run needs it",
+    )
+
+
+def _warning(code: str, path: str, message: str) -> Problem:
+    return Problem(code, path, message, severity="warning")

@@ -1,0 +1,76 @@
+"""DefinitionService."""
+
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+from headrace.metadata.v1 import definitions_pb2 as pb
+from headrace.metadata.v1 import definitions_pb2_grpc
+from headrace_chassis.database import Database
+from headrace_chassis.errors import InvalidRequest, Problem
+from headrace_chassis.identity import current_principal
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_metadata import convert
+from headrace_metadata.application.deletion import acknowledge_purge
+from headrace_metadata.application.resolution import resolve
+from headrace_metadata.application.writes import Writes
+from headrace_metadata.keyring import Keyring
+from headrace_metadata.servicers import Context
+from headrace_metadata.store import pipelines as store
+
+
+class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
+    """Serves definitions and connections to other services."""
+
+    def __init__(self, db: Database, writes: Writes, keyring: Keyring) -> None:
+        self._db = db
+        self._writes = writes
+        self._keyring = keyring
+
+    async def BatchGetDefinitions(
+        self, request: pb.BatchGetDefinitionsRequest, context: Context
+    ) -> pb.BatchGetDefinitionsResponse:
+        tenant = current_principal().tenant
+        ids = {UUID(identity) for identity in request.pipeline_ids}
+        known = list(_known(request.known))
+        async with self._db.read() as conn:
+            found = await store.latest(conn, tenant, ids, known)
+        return pb.BatchGetDefinitionsResponse(
+            definitions=[convert.definition_message(workspace, version) for workspace, version in found]
+        )
+
+    async def ResolveConnections(
+        self, request: pb.ResolveConnectionsRequest, context: Context
+    ) -> pb.ResolveConnectionsResponse:
+        tenant = current_principal().tenant
+        async with self._db.read() as conn:
+            resolved = await resolve(
+                conn, self._keyring, tenant, UUID(request.workspace_id), request.connections
+            )
+        return pb.ResolveConnectionsResponse(
+            connections=[
+                convert.resolved_message(each.reference, each.connection, each.secret) for each in resolved
+            ]
+        )
+
+    async def AcknowledgePurge(
+        self, request: pb.AcknowledgePurgeRequest, context: Context
+    ) -> pb.AcknowledgePurgeResponse:
+        principal = current_principal()
+
+        async def apply(conn: AsyncConnection) -> pb.AcknowledgePurgeResponse:
+            await acknowledge_purge(conn, principal.tenant, UUID(request.pipeline_id), request.owner)
+            return pb.AcknowledgePurgeResponse()
+
+        return await self._writes.plain(apply)
+
+
+def _known(pairs: Iterable[str]) -> Iterator[tuple[UUID, int]]:
+    for index, pair in enumerate(pairs):
+        identity, _, version = pair.partition("@")
+        try:
+            yield UUID(identity), int(version)
+        except ValueError:
+            raise InvalidRequest(
+                [Problem("INVALID_VALUE", f"known[{index}]", 'must read "<pipeline id>@<version>"')]
+            ) from None

@@ -1,0 +1,79 @@
+"""Fixtures: the service under test over a real PostgreSQL and a real gRPC server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
+from headrace_chassis import migrations
+from headrace_chassis.bus import Bus
+from headrace_chassis.database import Database
+from headrace_chassis.outbox import OutboxRelay
+from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.postgres import PostgresServer
+from headrace_chassis.testing.serving import serve
+from headrace_metadata.config import MetadataSettings
+from headrace_metadata.wiring import Parts
+
+from .support import ExecutionStandIn, Service, keyring_json
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """One migrated database for all tests: each has a tenant of its own."""
+
+    async def make() -> str:
+        url = await postgres_server.new_database()
+        await migrations.upgrade(url, "headrace_metadata.migrations")
+        return url
+
+    url = asyncio.run(make())
+    yield url
+    asyncio.run(postgres_server.drop_database(url))
+
+
+@pytest.fixture
+def settings(authority: Authority, migrated_url: str) -> MetadataSettings:
+    """The settings of the service under test."""
+    return MetadataSettings(
+        **authority.service_values("metadata", migrated_url),
+        execution_target="127.0.0.1:1",
+        encryption_keys=keyring_json("k1", "k1"),
+        secret_file_roots="/run/secrets",
+        definition_max_bytes=64 * 1024,
+    )
+
+
+@pytest_asyncio.fixture
+async def service(settings: MetadataSettings, authority: Authority) -> AsyncIterator[Service]:
+    """The service under test, served in process beside its execution."""
+    authority.service_key_file("execution")
+    stand_in = ExecutionStandIn()
+    async with AsyncExitStack() as stack:
+        execution = await stack.enter_async_context(
+            serve(
+                authority,
+                [
+                    (
+                        internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
+                        internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
+                        stand_in,
+                    ),
+                    (
+                        event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
+                        event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
+                        stand_in,
+                    ),
+                ],
+            )
+        )
+        db = Database(settings.database_url)
+        stack.push_async_callback(db.close)
+        relay = OutboxRelay(db, "metadata", Bus(None, "metadata"))
+        parts = Parts(settings, db, execution.channel, relay.wake)
+        stack.callback(parts.checker.close)
+        served = await stack.enter_async_context(serve(authority, parts.services()))
+        yield Service(db, parts, relay, stand_in, authority, served.channel)
