@@ -7,21 +7,34 @@ and a plan.
 """
 
 from headrace_definition.compile import Compiled, Report, compile_definition, validate
+from headrace_definition.lifting import Lifted, lift_secrets
+from headrace_definition.lineage import ColumnLineage, ColumnOrigin, Lineage, column_lineage
 from headrace_definition.model import Definition
 from headrace_definition.plan import Plan, StagePayload
 from headrace_definition.problems import DefinitionError, Problem
+from headrace_definition.rendering import to_graph, to_yaml
+from headrace_definition.schema import json_schema
 from headrace_definition.settings import CompileSettings, ConnectionDefaults
 
 __all__ = [
+    "ColumnLineage",
+    "ColumnOrigin",
     "CompileSettings",
     "Compiled",
     "ConnectionDefaults",
     "Definition",
     "DefinitionError",
+    "Lifted",
+    "Lineage",
     "Plan",
     "Problem",
     "Report",
     "StagePayload",
+    "column_lineage",
     "compile_definition",
+    "json_schema",
+    "lift_secrets",
+    "to_graph",
+    "to_yaml",
     "validate",
 ]
