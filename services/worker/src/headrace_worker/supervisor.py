@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +71,8 @@ class Supervisor:
         self._temp_dir = temp_dir
         self._clock = clock
         self._working: dict[StageProcess, Holding] = {}
+        self._queue: deque[Holding] = deque()
+        self._active: set[Holding] = set()
         self._unreported: dict[str, Holding] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -81,7 +84,7 @@ class Supervisor:
         """How many assignments could be started now."""
         if self.draining:
             return 0
-        return max(0, self._slots - len(self._working) - len(self.holdings.in_phase(Phase.WAITING)))
+        return max(0, self._slots - len(self._active) - len(self._queue))
 
     def accept(self, assignments: Iterable[workers_pb2.Assignment]) -> None:
         """Start work. While the worker goes down, it is given back."""
@@ -96,11 +99,8 @@ class Supervisor:
                 self._abandon(held)
             holding = Holding(assignment)
             self.holdings.add(holding)
-            process = self._pool.try_acquire()
-            if process is not None:
-                self._begin(holding, process)
-            else:
-                self._spawn(self._begin_later(holding))
+            self._queue.append(holding)
+        self._fill_slots()
 
     def cancel(self, order: workers_pb2.CancelAssignment) -> None:
         """Stop an assignment, for a reason of the server's."""
@@ -185,6 +185,7 @@ class Supervisor:
             if kind is Frame.RESULT:
                 self._free(process)
                 self._pool.release(process)
+            self._fill_slots()
         elif kind is Frame.PROGRESS:
             holding.progress = workers_pb2.AssignmentProgress.FromString(body)
             self._unreported[holding.ref.assignment_id] = holding
@@ -207,7 +208,26 @@ class Supervisor:
             self._changed.set()
         else:
             self._died(holding, reason)
+        self._fill_slots()
         self._spawn(self._remove_scratch(holding))
+
+    def _fill_slots(self) -> None:
+        """Begin what waits, as far as there are slots: the server may hand out more than it was told."""
+        while self._queue and len(self._active) < self._slots:
+            holding = self._queue.popleft()
+            if self._is_waiting(holding):
+                self._start(holding)
+
+    def _is_waiting(self, holding: Holding) -> bool:
+        return holding.phase is Phase.WAITING and self.holdings.find(holding.ref) is holding
+
+    def _start(self, holding: Holding) -> None:
+        self._active.add(holding)
+        process = self._pool.try_acquire()
+        if process is not None:
+            self._begin(holding, process)
+        else:
+            self._spawn(self._begin_later(holding))
 
     def _begin(self, holding: Holding, process: StageProcess) -> None:
         assignment = holding.assignment
@@ -228,7 +248,7 @@ class Supervisor:
 
     async def _begin_later(self, holding: Holding) -> None:
         process = await self._pool.acquire()
-        if self.holdings.find(holding.ref) is holding and holding.phase is Phase.WAITING:
+        if self._is_waiting(holding):
             self._begin(holding, process)
         else:
             self._pool.release(process)
@@ -244,11 +264,13 @@ class Supervisor:
     def _abandon(self, holding: Holding) -> None:
         """Nobody waits for it any more: stop it, and forget it at once."""
         self.holdings.drop(holding)
+        self._active.discard(holding)
         self._unreported.pop(holding.ref.assignment_id, None)
         if holding.phase is Phase.RUNNING and holding.process is not None:
             holding.stop = StopReason.LEASE_LOST
             holding.process.send(Frame.STOP, StopReason.LEASE_LOST.encode())
             self._kill_after(holding, GRACE_SECONDS, StopReason.LEASE_LOST)
+        self._fill_slots()
         self._changed.set()
 
     def _kill_after(self, holding: Holding, seconds: float, reason: StopReason) -> None:
@@ -264,7 +286,7 @@ class Supervisor:
     def _died(self, holding: Holding, reason: str) -> None:
         if holding.stop is StopReason.CANCELLED and not holding.settling:
             holding.settling, holding.phase, holding.process = True, Phase.WAITING, None
-            self._spawn(self._begin_later(holding))
+            self._start(holding)
             return
         _log.warning("a stage process died", assignment=holding.ref.assignment_id, reason=reason)
         failure = stage_crashed(reason)
@@ -295,6 +317,7 @@ class Supervisor:
 
     def _record(self, holding: Holding, result: workers_pb2.AssignmentResult) -> None:
         holding.result, holding.phase, holding.process = result, Phase.FINISHED, None
+        self._active.discard(holding)
         self._unreported.pop(holding.ref.assignment_id, None)
         self._send_result(holding)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace_connectors.api import Scratch, SourceResult, export_parquet, import_parquet
 
-from headrace_worker.engine.cursors import pack_cursors, unpack_cursors
+from headrace_worker.engine.cursor_values import pack_cursors, unpack_cursors
 from headrace_worker.engine.failure import TRANSIENT, Failure, TaskFailed
 
 

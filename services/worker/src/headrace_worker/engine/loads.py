@@ -22,7 +22,7 @@ from headrace_definition.plan import SinkTask
 
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
-from headrace_worker.engine.cursors import unpack_cursors
+from headrace_worker.engine.cursor_values import unpack_cursors
 
 
 @dataclass(frozen=True)

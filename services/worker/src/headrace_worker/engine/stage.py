@@ -22,14 +22,14 @@ from headrace_connectors.api import (
     copy_through,
     open_source,
 )
-from headrace_connectors.identifiers import quote
 from headrace_definition.plan import SourceTask, TransformTask
-from headrace_definition.sql import check_sql, transformation_sql
+from headrace_definition.sql import ColumnError, check_sql, output_columns, quote, transformation_sql
 
 from headrace_worker.engine.artifact_store import ArtifactStore
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
-from headrace_worker.engine.cursors import bounds_for_others, lower_bounds, pack_cursors, share_readings
+from headrace_worker.engine.cursor_values import pack_cursors
+from headrace_worker.engine.cursors import bounds_for_others, lower_bounds, share_readings
 from headrace_worker.engine.failure import (
     CONFIGURATION,
     INTERNAL,
@@ -213,6 +213,7 @@ class StageRunner:
         for key in stage.artifacts_in:
             result, cursors = await self._artifacts.read(self._context.run_id, key, scratch, key)
             reading.rows[key], reading.cursors[key] = result.rows, cursors
+            reading.columns[key] = await scratch.columns(key)
         for task in sources:
             await self._load(scratch, reading, task)
         for transform in self._program.transforms:
@@ -248,8 +249,9 @@ class StageRunner:
         self._board.start(key)
         self._board.moved(key, rows_in=rows_in)
         with self._blaming(key):
-            sql = self._binding.sql(key, transformation_sql(task.config))
-            await scratch.execute(f"CREATE TABLE {quote(key)} AS {sql}")
+            sql = self._binding.sql(key, self._transformation_sql(task, reading))
+            # On lines of its own: the user's SQL may end in a comment.
+            await scratch.execute(f"CREATE TABLE {quote(key)} AS\n{sql}\n")
             reading.rows[key] = await scratch.count(key)
             columns = await scratch.columns(key)
         inputs = {each: reading.columns.get(each, ()) for each in task.inputs}
@@ -258,6 +260,19 @@ class StageRunner:
         for each in task.inputs:
             await self._release(scratch, reading, each)
         await self._release(scratch, reading, key, readers=0)
+
+    def _transformation_sql(self, task: TransformTask, reading: _Reading) -> str:
+        names = {key: [column.name for column in reading.columns[key]] for key in task.inputs}
+        try:
+            output_columns(task.config, names)
+            return transformation_sql(task.config)
+        except ColumnError as error:
+            details = {"column": error.column}
+            failure = Failure("COLUMN_NOT_FOUND", CONFIGURATION, f"{task.key}: {error}", details)
+            raise TaskFailed(task.key, failure) from error
+        except ValueError as error:
+            failure = Failure("DEFINITION_INCOMPLETE", CONFIGURATION, f"{task.key}: {error}")
+            raise TaskFailed(task.key, failure) from error
 
     async def _judge_all(self, scratch: Scratch, reading: _Reading) -> None:
         """Run all checks before any target is touched, so that all that is wrong is told at once."""

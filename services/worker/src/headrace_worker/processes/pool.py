@@ -131,7 +131,9 @@ class ProcessPool:
         self._control: socket.socket | None = None
         self._closed = False
         self._fewest_idle = 0
-        self._ready: asyncio.Event = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._forking = asyncio.Lock()
+        self._forked: asyncio.Future[bool] | None = None
 
     @property
     def zygote_pid(self) -> int | None:
@@ -205,17 +207,28 @@ class ProcessPool:
             self._idle.append(await self._fork())
 
     async def _fork(self) -> StageProcess:
-        await self._ready.wait()
+        # One at a time: the zygote forks one after the other anyway, and its queue of orders is short.
+        async with self._forking:
+            while True:
+                await self._ready.wait()
+                process = await self._try_fork()
+                if process is not None:
+                    return process
+
+    async def _try_fork(self) -> StageProcess | None:
+        """A new process, or None where the zygote died over it."""
         self._next += 1
         ours, theirs = socket.socketpair()
         process = StageProcess(self._next, self._kill)
         self._all[process.number] = process
+        loop = asyncio.get_running_loop()
+        self._forked = loop.create_future()
         order = json.dumps({"fork": process.number}).encode()
         socket.send_fds(self._line(), [order], [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
-        await asyncio.get_running_loop().create_connection(lambda: process, sock=ours)
-        return process
+        await loop.create_connection(lambda: process, sock=ours)
+        return process if await self._forked else None
 
     def _line(self) -> socket.socket:
         if self._control is None:
@@ -266,9 +279,16 @@ class ProcessPool:
             self._ready.set()
         elif "forked" in news:
             self._all[news["forked"]].pid = news["pid"]
+            self._answer_fork(forked=True)
         elif "exited" in news:
+            if news["exited"] == self._next:  # a fork that failed is told as a death
+                self._answer_fork(forked=True)
             process = self._all.pop(news["exited"])
             process.exited(news.get("reason") or _how(news["status"]))
+
+    def _answer_fork(self, *, forked: bool) -> None:
+        if self._forked is not None and not self._forked.done():
+            self._forked.set_result(forked)
 
     def _zygote_ended(self, control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -276,6 +296,7 @@ class ProcessPool:
         control.close()
         self._control = None
         self._ready.clear()
+        self._answer_fork(forked=False)
         status = self._zygote.poll() if self._zygote is not None else None
         _log.error("the zygote ended, and its stage processes with it; another is started", status=status)
         for process in list(self._all.values()):
