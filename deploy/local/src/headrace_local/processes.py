@@ -107,18 +107,18 @@ class _Stack:
         settings = {
             **self._observed("gateway"),
             **self._verification(),
-            "GATEWAY_LISTEN": self.ports.address("gateway"),
+            "HTTP_LISTEN": self.ports.address("gateway"),
             "METADATA_TARGET": self.ports.address("metadata"),
             "EXECUTION_TARGET": self.ports.address("execution"),
         }
-        return self._ours("gateway", settings)
+        return self._ours("gateway", settings, ready_at="gateway")
 
-    def _ours(self, name: str, settings: Mapping[str, str]) -> Process:
+    def _ours(self, name: str, settings: Mapping[str, str], ready_at: str | None = None) -> Process:
         return Process(
             name=name,
             arguments=[_command(f"headrace-{name}")],
             environment={**self._basics(), **settings},
-            ready_url=f"http://{self.ports.address(f'{name}.metrics')}/readyz",
+            ready_url=f"http://{self.ports.address(ready_at or f'{name}.metrics')}/readyz",
         )
 
     def _service(self, name: str) -> dict[str, str]:

@@ -179,4 +179,5 @@ def _last_lines(home: Home, name: str, count: int = 5) -> list[str]:
     log = home.log_file(name)
     if not log.exists():
         return []
-    return log.read_text(errors="replace")[-8000:].splitlines()[-count:]
+    lines = log.read_text(errors="replace")[-8000:].splitlines()[-count:]
+    return [line if len(line) <= 300 else f"{line[:300]} …" for line in lines]

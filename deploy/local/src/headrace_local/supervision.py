@@ -110,7 +110,8 @@ class Supervisor:
         for standing in self.standings() or []:
             if standing.name in added or standing.name in altered:
                 continue
-            if standing.name in changed and standing.state in ("RUNNING", "STARTING"):
+            hangs_back = standing.state == "BACKOFF"  # it waits longer with each start that has failed
+            if hangs_back or (standing.name in changed and standing.state in ("RUNNING", "STARTING")):
                 rpc.supervisor.stopProcess(standing.name, True)
                 rpc.supervisor.startProcess(standing.name, False)
             elif standing.state in _STOPPED:
