@@ -36,7 +36,7 @@ def parse_json(body: bytes, exact: bool) -> object:
     except orjson.JSONDecodeError as error:
         _explain(body, error)
     size = _members(value)
-    if size > 1 and body.count(b":") != size and _STRING.sub(b"", body).count(b":") != size:
+    if size > 0 and body.count(b":") != size and _STRING.sub(b"", body).count(b":") != size:
         return _reparse(body, exact)
     if exact and _INEXACT.search(body):
         return _reparse(body, exact)
