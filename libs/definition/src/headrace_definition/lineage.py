@@ -226,7 +226,9 @@ def _of_sql(config: SqlTransform, relations: Mapping[str, _Relation]) -> _Relati
     if parsed.tree is None:
         return _UNKNOWN
     inputs = {key.lower(): relations.get(key, _UNKNOWN) for key in config.input_keys}
-    schema = {
+    if sum(len(relation.columns) for relation in inputs.values()) > MAX_ANALYSED_COLUMNS:
+        return _UNKNOWN
+    schema: dict[str, object] = {
         key: dict.fromkeys(relation.columns, "VARCHAR")
         for key, relation in inputs.items()
         if not relation.is_open and relation.columns
@@ -277,10 +279,22 @@ def _as_written(name: str, named: Mapping[str, str], inputs: Mapping[str, _Relat
 def _leaves(root: Node, inputs: Mapping[str, _Relation]) -> _Origins:
     origins: set[ColumnOrigin] = set()
     for node in root.walk():
-        if node.downstream or not isinstance(node.expression, exp.Table):
+        if node.downstream:
             continue
-        relation = inputs.get(node.expression.name.lower())
         column = exp.to_column(node.name).name
-        if relation is not None:
-            origins |= relation.resolve(column) or frozenset()
+        if isinstance(node.expression, exp.Table):
+            relation = inputs.get(node.expression.name.lower())
+            found = relation.resolve(column) if relation is not None else None
+        elif isinstance(node.expression, exp.Placeholder):
+            found = _without_qualifier(column, inputs)
+        else:
+            found = None
+        origins |= found or frozenset()
     return frozenset(origins)
+
+
+def _without_qualifier(column: str, inputs: Mapping[str, _Relation]) -> _Origins | None:
+    """The origins of a column that the analyser could not place: of the only input that can have it."""
+    having = [relation for relation in inputs.values() if column.lower() in relation.folded]
+    candidates = having or [relation for relation in inputs.values() if relation.is_open]
+    return candidates[0].resolve(column) if len(candidates) == 1 else None
