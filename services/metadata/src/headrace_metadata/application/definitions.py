@@ -111,7 +111,7 @@ class DefinitionChecker:
 
 
 def _report(text: Text, settings: CompileSettings) -> Report:
-    """The report, with literal secrets refused in every spelling: versions are kept and shown as they came."""
+    """The report, with literal secrets refused in every spelling: versions are shown as they came."""
     report = validate(text.text, settings=settings, defaults=text.defaults)
     if report.compiled is None or not report.compiled.lifted:
         return report
