@@ -12,10 +12,11 @@ MAKEFLAGS += --no-builtin-rules
 
 UV := .bootstrap/bin/uv
 BIN := .venv/bin
-SOURCES := libs services gateway deploy tests benches
-# mypy reads packages by their src folders, and each folder of tests on its own: their names repeat.
 TYPED := $(wildcard libs/*/src services/*/src gateway/src deploy/*/src)
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml gateway/pyproject.toml deploy/*/pyproject.toml)
+
+SCHEMA := libs/definition/src/headrace_definition/headrace-definition-v1.schema.json
+OPENAPI := docs/reference/openapi-pipeline-engine.yaml
 
 export UV_PYTHON_DOWNLOADS := never
 
@@ -75,6 +76,11 @@ imports: setup ## Check which way dependencies point
 .PHONY: generate
 generate: setup ## Generate code and documents from the protos and the definition language
 	$(BIN)/python libs/protos/generate.py
+	$(BIN)/python -c 'from headrace_definition.schema import schema_text as t; print(t(), end="")' > $(SCHEMA).new
+	@mv $(SCHEMA).new $(SCHEMA)
+	@mkdir -p $(dir $(OPENAPI))
+	$(BIN)/python -m headrace_gateway.openapi > $(OPENAPI).new
+	@mv $(OPENAPI).new $(OPENAPI)
 
 .PHONY: check-generated
 check-generated: setup ## Check that generated files are up to date

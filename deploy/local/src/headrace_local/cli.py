@@ -46,6 +46,8 @@ def up(home: HomeOption = None) -> None:
         "API": f"{running.url}/api/v1",
         "Docs": f"{running.url}/docs",
         "Token": f"{place.token_file('admin')} (also editor, viewer)",
+        "Tables": f"{place.warehouse_file} (a PostgreSQL database for yours)",
+        "Files": f"{place.work} (pipelines may use them)",
         "Logs": str(place.logs),
     }
     for title, text in summary.items():

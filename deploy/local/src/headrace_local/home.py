@@ -67,6 +67,11 @@ class Home:
         return self.root / "ports.json"
 
     @property
+    def warehouse_file(self) -> Path:
+        """How to log in to the database for the user's own tables."""
+        return self.root / "warehouse.json"
+
+    @property
     def lock_file(self) -> Path:
         """Held by whoever starts or stops the stack."""
         return self.root / "lock"

@@ -134,6 +134,17 @@ def service_url(home: Home, ports: Ports, credentials: Credentials, name: str) -
     return f"postgresql://{name}:{password}@/{name}?host={host}&port={ports['postgres']}"
 
 
+def warehouse_login(ports: Ports, credentials: Credentials) -> dict[str, str | int]:
+    """How a user logs in to the database for their own tables, by the names that connections use."""
+    return {
+        "host": HOST,
+        "port": ports["postgres"],
+        "database": WAREHOUSE,
+        "username": WAREHOUSE,
+        "password": credentials.postgres_passwords[WAREHOUSE],
+    }
+
+
 async def provision(home: Home, ports: Ports, credentials: Credentials, seconds: float) -> None:
     """Makes roles and databases that are missing, once the server answers. Repeating it changes nothing.
 

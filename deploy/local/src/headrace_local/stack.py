@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from headrace_local import broker, leftovers, postgres
 from headrace_local.credentials import Credentials, ensure_credentials
 from headrace_local.errors import LocalStackError, NotHealthyError
 from headrace_local.health import Health, check
-from headrace_local.home import Home
+from headrace_local.home import Home, write_private
 from headrace_local.ports import Ports, choose_ports, read_ports
 from headrace_local.processes import Process, processes
 from headrace_local.supervision import Standing, Supervisor
@@ -78,6 +79,8 @@ def up(home: Home, report: Callable[[str], None] = lambda _: None) -> Running:
             supervisor.adopt(changed)
         deadline = time.monotonic() + START_SECONDS
         asyncio.run(postgres.provision(home, ports, credentials, START_SECONDS))
+        login = postgres.warehouse_login(ports, credentials)
+        write_private(home.warehouse_file, json.dumps(login, indent=2).encode() + b"\n")
         _wait_until_ready(home, supervisor, wanted, deadline, report)
         renew_ready_made(home, credentials)
         return Running(home, ports, credentials)

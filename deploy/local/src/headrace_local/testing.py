@@ -1,6 +1,7 @@
 """A stack of its own for tests: real processes in a temporary home, driven as a user drives them."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -20,8 +21,7 @@ import httpx
 from headrace_local import leftovers
 from headrace_local.errors import LocalStackError
 from headrace_local.home import HOME_VARIABLE, PORT_VARIABLE, Home
-from headrace_local.ports import HOST, find_free_port
-from headrace_local.postgres import WAREHOUSE
+from headrace_local.ports import find_free_port
 from headrace_local.stack import Running, attach
 from headrace_local.tokens import TENANT, mint
 
@@ -121,14 +121,8 @@ class StackUnderTest:
 
     def warehouse_login(self) -> dict[str, Any]:
         """How to log in to the user's database."""
-        running = self.running
-        return {
-            "host": HOST,
-            "port": running.ports["postgres"],
-            "user": WAREHOUSE,
-            "password": running.credentials.postgres_passwords[WAREHOUSE],
-            "database": WAREHOUSE,
-        }
+        login: dict[str, Any] = json.loads(self.home.warehouse_file.read_text())
+        return {**login, "user": login.pop("username")}
 
 
 def create_pipeline(client: httpx.Client, definition: str, **fields: Any) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from rich.table import Table
 from headrace_local.demo import dataset, display
 from headrace_local.demo.api import Api
 from headrace_local.errors import LocalStackError
-from headrace_local.ports import HOST
-from headrace_local.postgres import WAREHOUSE
+from headrace_local.postgres import WAREHOUSE, warehouse_login
 from headrace_local.stack import Running
 
 PIPELINE = "flights-demo"
@@ -64,6 +63,7 @@ def run_demo(running: Running, console: Console) -> None:
 
 
 def _register_connections(api: Api, running: Running, console: Console) -> None:
+    login = warehouse_login(running.ports, running.credentials)
     wanted: list[dict[str, Any]] = [
         {
             "name": FILES,
@@ -75,11 +75,8 @@ def _register_connections(api: Api, running: Running, console: Console) -> None:
             "name": WAREHOUSE,
             "description": "The local stack's database for your own tables",
             "type": "POSTGRESQL",
-            "host": HOST,
-            "port": running.ports["postgres"],
-            "database": WAREHOUSE,
-            "username": WAREHOUSE,
-            "secret": running.credentials.postgres_passwords[WAREHOUSE],
+            "secret": login.pop("password"),
+            **login,
         },
     ]
     for body in wanted:
@@ -108,13 +105,8 @@ def _demand_completed(status: dict[str, Any]) -> None:
 async def _check_and_show(
     running: Running, status: dict[str, Any], expected: dataset.Expected, console: Console
 ) -> None:
-    connection = await asyncpg.connect(
-        host=HOST,
-        port=running.ports["postgres"],
-        user=WAREHOUSE,
-        password=running.credentials.postgres_passwords[WAREHOUSE],
-        database=WAREHOUSE,
-    )
+    login = warehouse_login(running.ports, running.credentials)
+    connection = await asyncpg.connect(user=login.pop("username"), **login)
     try:
         totals = dict(await connection.fetchrow(_TOTALS))
         airlines = await connection.fetch(_AIRLINES)
