@@ -18,7 +18,7 @@ from headrace_chassis.ids import uuid7
 from headrace_chassis.interceptors.request_id import is_sane
 from headrace_chassis.observability import tracing
 
-from .http.bodies import ClientGoneError
+from .http.bodies import ClientGoneError, linger
 from .http.callers import CallerChecks
 from .http.compression import accepts_gzip, compress
 from .http.cors import CrossOrigins
@@ -131,9 +131,15 @@ class Gateway:
                 await compress(answer)
         if answer.status not in (204, 304):
             headers.append((b"content-length", str(len(answer.body)).encode("ascii")))
+        closing = request.leaves_much_unread
+        if closing:
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         body = b"" if request.method == "HEAD" else answer.body
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": closing})
+        if closing:
+            await linger(request)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _serve_page(self, request: Request, send: Send) -> None:
         async def send_safely(message: Message) -> None:

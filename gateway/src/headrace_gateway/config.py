@@ -70,5 +70,5 @@ class GatewaySettings(AuthSettings, ObservedSettings):
         return {
             name.removesuffix(suffix): target
             for name in type(self).model_fields
-            if name.endswith(suffix) and (target := getattr(self, name)) is not None
+            if name.endswith(suffix) and isinstance(target := getattr(self, name), str)
         }

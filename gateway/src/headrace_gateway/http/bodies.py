@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ class BodyLimits:
     max_bytes: int
     max_seconds: float
     max_concurrent: int
+
+
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 8 * 1024 * 1024
 
 
 class ClientGoneError(Exception):
@@ -49,6 +54,7 @@ class BodyReader:
         self._held += 1
         try:
             body = await self._bytes(request)
+            request.has_read_body = True
             if not body or body.isspace():
                 return {}
             if parse is parse_yaml:
@@ -92,6 +98,21 @@ class BodyReader:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         return message
+
+
+async def linger(request: Request) -> None:
+    """Takes in what is left of a body for a moment, after its request was answered without reading it.
+
+    A connection that is closed while its client still sends is reset, which may destroy the answer on its
+    way. Who goes on sending after a second, or eight megabytes, loses it.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            message = await request.receive()
+            while message.get("more_body", False) and size < _LINGER_BYTES:
+                size += len(message.get("body", b""))
+                message = await request.receive()
 
 
 def _parser(request: Request) -> Callable[..., object]:

@@ -23,11 +23,25 @@ SECURITY: Final[tuple[Header, ...]] = (
 """Headers of every answer that is data: a browser neither guesses its type, frames it, nor keeps it."""
 
 
+_NOTABLE: Final = 64 * 1024
+"""An unread body of fewer bytes may pass by, so that its connection can be used again."""
+
+
 class Request:
     """One HTTP request. Headers are by lower-case name; of a header that stands several times the last one
     counts."""
 
-    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "traceparent")
+    __slots__ = (
+        "has_read_body",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "receive",
+        "request_id",
+        "scope",
+        "traceparent",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -36,8 +50,16 @@ class Request:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.has_read_body = False
         self.request_id = ""
         self.traceparent = ""
+
+    @property
+    def leaves_much_unread(self) -> bool:
+        """There is a body of unknown or notable size that nobody has read."""
+        if self.has_read_body:
+            return False
+        return b"transfer-encoding" in self.headers or int(self.headers.get(b"content-length", 0)) > _NOTABLE
 
     def header(self, name: bytes) -> str | None:
         """Returns a header as text, or None where it is not there."""

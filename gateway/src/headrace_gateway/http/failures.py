@@ -1,5 +1,7 @@
 """The errors that the gateway itself raises; those of the services come through as they are."""
 
+# ruff: noqa: N818 - an error here is named for what happened, as its reason is
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -89,6 +89,6 @@ def _explain(body: bytes, error: json.JSONDecodeError) -> NoReturn:
         line = body.count(b"\n", 0, bad.start) + 1
         column = bad.start - body.rfind(b"\n", 0, bad.start)
         raise malformed(f"byte {bad.start} is not valid UTF-8", line=line, column=column) from None
-    if "ecursion" in error.msg:
+    if "depth" in error.msg:
         raise malformed(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     raise malformed(f"not valid JSON: {error.msg}", line=error.lineno, column=error.colno) from None

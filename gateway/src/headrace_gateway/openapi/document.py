@@ -86,13 +86,13 @@ _PARAMETERS: Final[dict[str, Schema]] = {
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Makes a repeat of this request return the first answer, for 24 hours, instead of acting twice.",
+        "description": "A repeat of this request with the same key gets the first answer, for 24 hours.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     },
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
-        "description": "The `ETag` that the caller has seen; the write is refused where it is not the latest.",
+        "description": "The `ETag` that the caller has seen; a write is refused where it is not the latest.",
         "schema": {"type": "string"},
         "example": '"3"',
     },
