@@ -49,6 +49,19 @@ _STATEMENTS = (
     )
     """,
     "CREATE INDEX inbox_handled_at ON inbox (handled_at)",
+    # Events whose handling failed again and again: kept for people, so that the ones behind them are not held
+    # up.
+    """
+    CREATE TABLE parked_event (
+        consumer text NOT NULL,
+        event_id uuid NOT NULL,
+        source text NOT NULL,
+        event bytea NOT NULL,
+        error text NOT NULL,
+        parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (consumer, event_id)
+    )
+    """,
     """
     CREATE TABLE idempotency (
         tenant uuid NOT NULL,
