@@ -21,8 +21,8 @@ ENDED = b"ended"
 class WakeBus(Protocol):
     """What carries a wake-up to the other replicas, if anything does."""
 
-    def publish_wake(self, subject: str, data: bytes) -> None:
-        """Sends it, or drops it when the broker is away."""
+    async def publish_wake(self, subject: str, data: bytes) -> bool:
+        """Sends it, or drops it when the broker is away; returns whether it was sent."""
 
 
 class Waiters:
@@ -64,6 +64,8 @@ class Signals:
         self.waiters = Waiters()
         self._ready: list[Callable[[], None]] = []
         self._stops: list[Callable[[], None]] = []
+        self._events: list[Callable[[], None]] = []
+        self._publishing: dict[bytes, asyncio.Task[bool]] = {}
 
     def on_ready(self, wake: Callable[[], None]) -> None:
         """Calls this when stages or probes may be waiting for a slot."""
@@ -73,14 +75,27 @@ class Signals:
         """Calls this when leased stages are to be stopped."""
         self._stops.append(wake)
 
+    def on_events(self, wake: Callable[[], None]) -> None:
+        """Calls this when events were committed."""
+        self._events.append(wake)
+
+    def told(self) -> None:
+        """Events were committed."""
+        _call(self._events)
+
+    def slots_opened(self) -> None:
+        """This replica has free slots that it had not."""
+        _call(self._ready)
+
     def ready(self) -> None:
         """Something waits for a slot."""
         self._tell(self._ready, READY)
 
     def committed(self, changes: Iterable[Change]) -> None:
         """These changes of runs are durable."""
-        ready = stops = ended = False
+        ready = stops = ended = told = False
         for before, after in changes:
+            told = told or before.state is not after.state
             if after.is_final and not before.is_final:
                 self.waiters.poke([after.id])
                 ended = ended or after.cancel_requested_at is not None
@@ -89,6 +104,8 @@ class Signals:
                     continue
                 ready = ready or new.state is StageState.READY
                 stops = stops or (new.stop is not None and old.stop is None)
+        if told:
+            self.told()
         if ready:
             self.ready()
         if stops:
@@ -102,8 +119,12 @@ class Signals:
         self._publish(ENDED)
 
     def heard(self, data: bytes) -> None:
-        """Another replica (or this one) said so on the bus."""
+        """Another replica (or this one) said so on the bus; nothing means that words may have been missed."""
         match data:
+            case b"":
+                _call(self._ready)
+                _call(self._stops)
+                self.waiters.poke_all()
             case b"ready":
                 _call(self._ready)
             case b"stops":
@@ -118,8 +139,15 @@ class Signals:
         self._publish(word)
 
     def _publish(self, word: bytes) -> None:
-        if self._bus is not None:
-            self._bus.publish_wake(SUBJECT, word)
+        if self._bus is None or word in self._publishing:
+            return  # one that is on its way says it already
+
+        def sent(_: asyncio.Task[bool]) -> None:
+            del self._publishing[word]
+
+        task = asyncio.create_task(self._bus.publish_wake(SUBJECT, word))
+        self._publishing[word] = task
+        task.add_done_callback(sent)
 
 
 def _call(wakes: list[Callable[[], None]]) -> None:

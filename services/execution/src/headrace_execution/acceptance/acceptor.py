@@ -78,6 +78,7 @@ class Acceptor:
             done = await self._store.run(lambda tx: self._write(tx, batch, slots))
         finally:
             send(self._pool, done.handouts, slots)
+        self._signals.told()
         if done.any_ready:
             self._signals.ready()
         return done.outcomes

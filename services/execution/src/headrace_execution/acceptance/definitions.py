@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 import grpc
-from headrace.metadata.v1 import definitions_pb2
+from headrace.metadata.v1 import definitions_pb2, definitions_pb2_grpc
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.errors import HeadraceError, NotFound, from_rpc_error
 from headrace_chassis.identity import ServiceTokens
@@ -16,17 +16,6 @@ from headrace_execution.batching import Batcher
 
 LARGEST = 500
 TIMEOUT_SECONDS = 10.0
-
-
-class DefinitionStub(Protocol):
-    """The part of metadata that is asked."""
-
-    @property
-    def BatchGetDefinitions(  # noqa: N802 - the RPC's name
-        self,
-    ) -> grpc.aio.UnaryUnaryMultiCallable[
-        definitions_pb2.BatchGetDefinitionsRequest, definitions_pb2.BatchGetDefinitionsResponse
-    ]: ...
 
 
 class KnownTexts(Protocol):
@@ -50,7 +39,12 @@ class Wanted:
 class DefinitionReader:
     """Gathers the wishes that arrive while a call is under way into the next call: one a tenant."""
 
-    def __init__(self, stub: DefinitionStub, tokens: ServiceTokens, known: KnownTexts) -> None:
+    def __init__(
+        self,
+        stub: "definitions_pb2_grpc.DefinitionServiceAsyncStub",
+        tokens: ServiceTokens,
+        known: KnownTexts,
+    ) -> None:
         self._stub = stub
         self._tokens = tokens
         self._known = known

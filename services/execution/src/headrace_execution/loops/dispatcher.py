@@ -35,6 +35,9 @@ class Dispatcher(Agent):
 
     async def run_once(self) -> bool:
         """Hands out as much as fits; more is waiting when all slots of the batch were filled."""
+        # Looked at first, so that slots are not withheld from acceptance for nothing.
+        if not self._pool.has_free() or not await self._store.has_waiting():
+            return False
         slots = self._pool.reserve(BATCH)
         if not slots:
             return False

@@ -19,7 +19,6 @@ class ProgressSeen:
     """How far an assignment is, as it came up a stream."""
 
     worker: UUID
-    run: UUID
     assignment: UUID
     fence: int
     tasks: tuple[TaskReport, ...]
@@ -50,10 +49,13 @@ class ProgressFolder(Agent):
 
     @staticmethod
     async def _apply(tx: Tx, batch: list[ProgressSeen]) -> None:
-        before = await tx.runs.lock_idle({seen.run for seen in batch})
+        before = await tx.runs.lock_idle_of({seen.assignment for seen in batch})
+        owner = {stage.id: run.id for run in before.values() for stage in run.stages}
         after: dict[UUID, Run] = dict(before)
         for seen in batch:
-            if seen.run in after:
-                run = after[seen.run]
-                after[seen.run] = report_progress(run, seen.assignment, seen.worker, seen.fence, seen.tasks)
+            run_id = owner.get(seen.assignment)
+            if run_id is not None:
+                after[run_id] = report_progress(
+                    after[run_id], seen.assignment, seen.worker, seen.fence, seen.tasks
+                )
         await record(tx, [(before[run_id], after[run_id]) for run_id in before])

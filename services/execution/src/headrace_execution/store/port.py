@@ -128,6 +128,9 @@ class Runs(Protocol):
     async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """The runs that exist, locked for this transaction."""
 
+    async def lock_idle_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """The runs that these stages belong to and that nobody else has locked."""
+
     async def lock_idle(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """Those that nobody else has locked."""
 
@@ -213,8 +216,10 @@ class Pipelines(Protocol):
 class Workers(Protocol):
     """Workers and their leases."""
 
-    async def hello(self, worker: WorkerRecord, lease: timedelta) -> None:
-        """Registers a worker, or registers it again."""
+    async def hello(self, worker: WorkerRecord, lease: timedelta) -> bool:
+        """Registers a worker, or registers it again; returns False where its id belongs to one of another
+        name.
+        """
 
     async def renew(self, workers: Collection[UUID], lease: timedelta) -> frozenset[UUID]:
         """Renews leases; returns the workers that are registered."""
@@ -298,6 +303,9 @@ class Store(Protocol):
         """Runs `work` in a transaction, again after a conflict; its only effects must be those in the
         store.
         """
+
+    async def has_waiting(self) -> bool:
+        """Whether a stage or a probe waits for a slot."""
 
     async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
         """A run of a tenant as it stands."""

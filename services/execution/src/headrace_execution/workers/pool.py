@@ -5,8 +5,9 @@ know in order not to hand out more than fits, and every heartbeat puts it right 
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2, workers_pb2
@@ -17,8 +18,17 @@ from headrace_execution.store.port import WorkerRecord
 class Session:
     """One worker's stream, as long as it lasts."""
 
-    def __init__(self, worker: WorkerRecord) -> None:
+    def __init__(
+        self,
+        worker: WorkerRecord,
+        *,
+        silence_limit: float = 6.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.worker = worker
+        self._silence_limit = silence_limit
+        self._monotonic = monotonic
+        self._heard_at = monotonic()
         self.busy: dict[UUID, int] = {}
         """What takes up its slots: assignments and their fences."""
         self.reserved = 0
@@ -31,7 +41,19 @@ class Session:
     @property
     def free(self) -> int:
         """How many more assignments it can take."""
-        return 0 if self._closed else max(self.worker.slots - len(self.busy) - self.reserved, 0)
+        if self._closed or self._is_silent:
+            return 0
+        return max(self.worker.slots - len(self.busy) - self.reserved, 0)
+
+    @property
+    def _is_silent(self) -> bool:
+        # A worker that was stopped, or whose network is a black hole, keeps its stream: what it was given
+        # now would only be lost with its lease, and counted against the stage.
+        return self._monotonic() - self._heard_at > self._silence_limit
+
+    def heard(self) -> None:
+        """The worker has renewed its leases."""
+        self._heard_at = self._monotonic()
 
     @property
     def is_closed(self) -> bool:
@@ -91,6 +113,10 @@ class WorkerPool:
     def ids(self) -> list[UUID]:
         """The workers that are connected here."""
         return list(self._sessions)
+
+    def has_free(self) -> bool:
+        """Whether any slot is free."""
+        return any(session.free for session in self._sessions.values())
 
     def reserve(self, limit: int) -> list[Session]:
         """Up to so many free slots, as their sessions, spread evenly; each must be filled or handed back."""

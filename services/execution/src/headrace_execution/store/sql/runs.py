@@ -42,6 +42,7 @@ SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY (ARRAY(
     SELECT run FROM stages WHERE id = ANY ($1::uuid[])
 )) ORDER BY id FOR NO KEY UPDATE
 """
+_LOCK_IDLE_RUNS_OF = f"{_LOCK_RUNS_OF} SKIP LOCKED"
 _STAGES = f"SELECT {names(STAGE_COLUMNS)} FROM stages WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
 _TASKS = f"SELECT {names(TASK_COLUMNS)} FROM tasks WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
 
@@ -105,6 +106,10 @@ class SqlRuns:
     async def lock_idle(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """See the port."""
         return await self._load(_LOCK_IDLE_RUNS, run_ids)
+
+    async def lock_idle_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """See the port."""
+        return await self._load(_LOCK_IDLE_RUNS_OF, stage_ids)
 
     async def lock_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
         """See the port."""

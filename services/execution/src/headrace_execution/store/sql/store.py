@@ -24,6 +24,9 @@ from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 T = TypeVar("T")
 
 _NOW = "SELECT clock_timestamp() + $1"
+_HAS_WAITING = """
+SELECT EXISTS (SELECT FROM stages WHERE state = 'READY') OR EXISTS (SELECT FROM probes WHERE state = 'READY')
+"""
 _GET = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = $1 AND tenant = $2"
 _SUMMARY = (
     "SELECT id, workspace, pipeline, pipeline_version, state, engine, task_count, warning_count, created_at, "
@@ -60,6 +63,11 @@ class SqlStore:
         raw = driver(conn)
         now = await raw.fetchval(_NOW, self.skew)
         return SqlTx(conn, raw, now, self._recipes, after_commit if after_commit is not None else [])
+
+    async def has_waiting(self) -> bool:
+        """See the port."""
+        async with self._db.read() as conn:
+            return bool(await driver(conn).fetchval(_HAS_WAITING))
 
     async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
         """See the port."""

@@ -9,10 +9,11 @@ from headrace_execution.store.port import Lease, Probe, ProbeKind, SecretHolder,
 from headrace_execution.store.sql.recipes import RecipeCache
 
 _HELLO = """
-INSERT INTO workers (id, name, slots, version, engines, connected_at, lease_until)
+INSERT INTO workers AS w (id, name, slots, version, engines, connected_at, lease_until)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, slots = excluded.slots, version = excluded.version,
     engines = excluded.engines, connected_at = excluded.connected_at, lease_until = excluded.lease_until
+WHERE w.name = excluded.name
 """
 _RENEW = """
 UPDATE workers SET lease_until = $2 WHERE id = ANY (ARRAY(
@@ -85,9 +86,9 @@ class SqlWorkers:
         self._now = now
         self._recipes = recipes
 
-    async def hello(self, worker: WorkerRecord, lease: timedelta) -> None:
+    async def hello(self, worker: WorkerRecord, lease: timedelta) -> bool:
         """See the port."""
-        await self._conn.execute(
+        status: str = await self._conn.execute(
             _HELLO,
             worker.id,
             worker.name,
@@ -97,6 +98,7 @@ class SqlWorkers:
             self._now,
             self._now + lease,
         )
+        return _count(status) == 1
 
     async def renew(self, workers: Collection[UUID], lease: timedelta) -> frozenset[UUID]:
         """See the port."""

@@ -1,0 +1,67 @@
+"""The settings of execution: environment variables, read once."""
+
+from datetime import timedelta
+
+from headrace_chassis.settings import ServiceSettings
+from pydantic import Field
+
+from headrace_execution.acceptance.compiling import Limits
+from headrace_execution.domain.moment import Patience
+from headrace_execution.workers.leases import LeaseTerms
+
+
+class ExecutionSettings(ServiceSettings):
+    """What execution needs beside what every service needs."""
+
+    metadata_target: str = Field(description="Where metadata is served: host:port, or dns:///name:port.")
+    lease_seconds: float = Field(
+        15.0, ge=1, le=600, description="How long a worker's leases last without a heartbeat."
+    )
+    heartbeat_seconds: float = Field(
+        3.0, ge=0.2, le=120, description="How often a worker renews them; well below LEASE_SECONDS."
+    )
+    max_lost_workers: int = Field(
+        3, ge=1, le=100, description="How often a stage may lose its worker before it is parked as failed."
+    )
+    queue_timeout_seconds: float | None = Field(
+        None, gt=0, description="The longest that a run may wait for its start; absent: any time."
+    )
+    run_timeout_seconds: float | None = Field(
+        None, gt=0, description="The longest that a run may take from its start; absent: any time."
+    )
+    stop_grace_seconds: float = Field(
+        10.0, gt=0, le=600, description="What a worker is given to stop an assignment before it kills it."
+    )
+    settle_limit_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=86400,
+        description="How long it is tried to settle the loads of a stage whose worker is gone.",
+    )
+
+    def lease_terms(self) -> LeaseTerms:
+        """How long leases last. Raises ValueError when heartbeats would come too late for them."""
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("HEARTBEAT_SECONDS: at most half of LEASE_SECONDS is expected")
+        return LeaseTerms(timedelta(seconds=self.lease_seconds), timedelta(seconds=self.heartbeat_seconds))
+
+    def patience(self) -> Patience:
+        """How long is waited for what may never come."""
+        grace = timedelta(seconds=self.stop_grace_seconds)
+        return Patience(
+            stop_grace=grace,
+            stop_limit=grace * 2,
+            settle_limit=timedelta(seconds=self.settle_limit_seconds),
+        )
+
+    def limits(self) -> Limits:
+        """What every run is allowed."""
+        return Limits(
+            max_lost=self.max_lost_workers,
+            queue_timeout=_span(self.queue_timeout_seconds),
+            total_timeout=_span(self.run_timeout_seconds),
+        )
+
+
+def _span(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

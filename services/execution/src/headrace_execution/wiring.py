@@ -1,0 +1,202 @@
+"""The only place where the parts of the service are made, leaves first."""
+
+from contextlib import AsyncExitStack
+
+import grpc
+from headrace.common.v1 import event_log_pb2_grpc
+from headrace.execution.v1 import (
+    internal_pb2,
+    internal_pb2_grpc,
+    runs_pb2,
+    runs_pb2_grpc,
+    workers_pb2,
+    workers_pb2_grpc,
+)
+from headrace.metadata.v1 import definitions_pb2_grpc
+from headrace_chassis import migrations
+from headrace_chassis.agents import Agent, AgentRunner
+from headrace_chassis.bus import Bus
+from headrace_chassis.channels import open_channel, service_metadata
+from headrace_chassis.consumer import EventConsumer
+from headrace_chassis.database import Database
+from headrace_chassis.identity import ServiceTokens, TokenVerifier
+from headrace_chassis.ids import NIL
+from headrace_chassis.lifecycle import Stop
+from headrace_chassis.observability import logs, tracing
+from headrace_chassis.observability.metrics import OperationsServer
+from headrace_chassis.outbox import OutboxRelay, event_log
+from headrace_chassis.paging import Cursors
+from headrace_chassis.server import GrpcServer, Service
+
+from headrace_execution import signals
+from headrace_execution.acceptance.acceptor import Acceptor
+from headrace_execution.acceptance.compiling import Compiler
+from headrace_execution.acceptance.definitions import DefinitionReader
+from headrace_execution.cancels import RunCanceller
+from headrace_execution.clock import Moments
+from headrace_execution.config import ExecutionSettings
+from headrace_execution.loops.dispatcher import Dispatcher
+from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
+from headrace_execution.loops.lease_reaper import LeaseReaper
+from headrace_execution.loops.progress_folder import ProgressFolder
+from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
+from headrace_execution.loops.result_folder import ResultFolder
+from headrace_execution.loops.stop_courier import StopCourier
+from headrace_execution.probing import Prober
+from headrace_execution.servicers.internal import InternalServicer
+from headrace_execution.servicers.runs import RunServicer
+from headrace_execution.servicers.workers import WorkerServicer
+from headrace_execution.store.sql import SqlStore
+from headrace_execution.workers.leases import LeaseBook
+from headrace_execution.workers.pool import WorkerPool
+
+SERVICE = "execution"
+MIGRATIONS = "headrace_execution.migrations"
+
+
+class Parts:
+    """What the service is made of, beside its server: what tests put together as the process does."""
+
+    def __init__(
+        self, settings: ExecutionSettings, db: Database, metadata: grpc.aio.Channel, bus: Bus
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._bus = bus
+        self._channel = metadata
+        self._tokens = ServiceTokens(SERVICE, settings.internal_key_file)
+        definitions: definitions_pb2_grpc.DefinitionServiceAsyncStub = (
+            definitions_pb2_grpc.DefinitionServiceStub(metadata)
+        )
+        self._metadata = definitions
+        self.store = SqlStore(db)
+        self.pool = WorkerPool()
+        self.signals = signals.Signals(bus)
+        self.moments = Moments(settings.patience())
+        self.relay = OutboxRelay(db, SERVICE, bus)
+        self.signals.on_events(self.relay.wake)
+        bus.subscribe(signals.SUBJECT, self.signals.heard)
+        self.compiler = Compiler(settings.limits())
+        self.acceptor = Acceptor(self.store, self.pool, self.signals, self.moments)
+        self.canceller = RunCanceller(self.store, self.signals, self.moments)
+        self.dispatcher = Dispatcher(self.store, self.pool, self.signals, self.moments)
+        self.results = ResultFolder(self.store, self.pool, self.signals, self.moments)
+        self.progress = ProgressFolder(self.store)
+        self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
+        self.reaper = LeaseReaper(self.store, self.signals, self.moments)
+        self.timer = DueTimer(self.store, self.signals, self.moments)
+        self.purger = Purger(self.store, self.signals, self.moments, definitions, self._tokens)
+        self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
+        self.workers = WorkerServicer(
+            store=self.store,
+            pool=self.pool,
+            leases=self.leases,
+            results=self.results,
+            progress=self.progress,
+            stops=self.stops,
+            signals=self.signals,
+            metadata=definitions,
+            tokens=self._tokens,
+        )
+
+    def services(self) -> list[Service]:
+        """What the server serves."""
+        runs = RunServicer(
+            store=self.store,
+            reader=DefinitionReader(self._metadata, self._tokens, self.compiler),
+            compiler=self.compiler,
+            acceptor=self.acceptor,
+            canceller=self.canceller,
+            cursors=Cursors.from_file(self._settings.cursor_key_file),
+        )
+        internal = InternalServicer(
+            store=self.store, prober=Prober(self.store, self.signals), canceller=self.canceller
+        )
+        return [
+            (
+                runs_pb2.DESCRIPTOR.services_by_name["RunService"],
+                runs_pb2_grpc.add_RunServiceServicer_to_server,
+                runs,
+            ),
+            (
+                workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+                workers_pb2_grpc.add_WorkerServiceServicer_to_server,
+                self.workers,
+            ),
+            (
+                internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
+                internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
+                internal,
+            ),
+            event_log(self._db),
+        ]
+
+    def agents(self) -> list[Agent]:
+        """What runs beside the server."""
+        log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
+            self._channel
+        )
+        follower = EventConsumer(
+            self._db,
+            "execution.purges",
+            "metadata",
+            log,
+            lambda: service_metadata(self._tokens, NIL),
+            DeletionFollower(self.store).handle,
+            types=[PIPELINE_DELETED],
+            bus=self._bus,
+        )
+        return [
+            self.dispatcher,
+            self.results,
+            self.progress,
+            self.stops,
+            self.reaper,
+            self.timer,
+            HeldReleaser(self.store, self.signals),
+            self.purger,
+            follower,
+            *self.relay.agents,
+        ]
+
+
+async def serve(settings: ExecutionSettings, stop: Stop) -> None:
+    """Runs the service until `stop` is set, then drains it: the server before what it uses."""
+    logs.configure(SERVICE, level=settings.log_level, form=settings.log_format)
+    if settings.otel_exporter_otlp_endpoint is not None:
+        tracing.configure(SERVICE, settings.otel_exporter_otlp_endpoint)
+    async with AsyncExitStack() as stack:
+        stack.callback(tracing.shut_down)
+        db = Database(
+            settings.database_url,
+            pool_size=settings.database_pool_size,
+            application_name=f"headrace-{SERVICE}",
+        )
+        stack.push_async_callback(db.close)
+        bus = Bus(settings.nats_url, SERVICE)
+        stack.push_async_callback(bus.close)
+        metadata = open_channel(settings.metadata_target)
+        stack.push_async_callback(metadata.close)
+        parts = Parts(settings, db, metadata, bus)
+        runner = AgentRunner(parts.agents())
+
+        await migrations.upgrade(settings.database_url, MIGRATIONS)
+
+        operations = None
+        if settings.metrics_listen is not None:
+            operations = OperationsServer(settings.metrics_listen, {"database": db.ping})
+            await operations.start()
+            stack.push_async_callback(operations.stop)
+        await bus.start()
+        stack.push_async_callback(runner.stop)
+        await runner.start()
+        # Workers go to another replica first; what they report until then is still folded.
+        server = GrpcServer(
+            settings, TokenVerifier(settings), parts.services(), on_drain=[parts.workers.drain]
+        )
+        stack.push_async_callback(server.stop)
+        await server.start()
+        stack.push_async_callback(server.drain)
+        if operations is not None:
+            stack.callback(operations.drain)
+        await stop.wait()
