@@ -5,6 +5,7 @@ JSON is YAML, so JSON texts are read by the same code.
 """
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ from typing import Any
 
 import yaml
 
-from headrace_definition.nodes import Mapping, Node, Path, Scalar, ScalarStyle, ScalarValue, Sequence
+from headrace_definition.nodes import (
+    Mapping,
+    Node,
+    Path,
+    Scalar,
+    ScalarStyle,
+    ScalarValue,
+    Sequence,
+    line_and_column,
+)
 from headrace_definition.problems import DefinitionError, Findings, Problem
 from headrace_definition.scalars import resolve
 
@@ -51,10 +61,16 @@ _STYLES: dict[str | None, ScalarStyle] = {
     "|": "literal",
     ">": "folded",
 }
-# c-printable of YAML 1.2.2, section 5.1
-_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# Line breaks of YAML 1.1 that are ordinary characters in 1.2; libyaml still breaks lines at them.
-_OLD_BREAKS = ("\x85", "\u2028", "\u2029")
+# What not even quoted texts may hold: YAML 1.2.2, section 5.1, nb-json, which is what JSON allows too.
+_NOT_ALLOWED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\U0010ffff]")
+_HALF = re.compile(r"\\u[dD][89abAB]")
+# Any escape, so that the backslash of an escaped one does not count; of interest are pairs of halves.
+_SURROGATES = re.compile(
+    r"(?P<pair>\\u(?P<high>d[89ab][0-9a-f]{2})\\u(?P<low>d[c-f][0-9a-f]{2}))|\\\\", re.IGNORECASE
+)
+# What libyaml would refuse, or take for a line break as YAML 1.1 does; to YAML 1.2 they are ordinary
+# characters.
+_ORDINARY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -69,14 +85,31 @@ def load(text: str | bytes, limits: LoadLimits, findings: Findings) -> Document:
         DefinitionError: when the text is too large, not text, not YAML, or not one mapping.
     """
     source = _decode(text, limits)
-    substitutes = _stand_ins(source)
+    if _HALF.search(source) and _is_json(source):
+        # JSON escapes characters beyond the first plane in halves, which YAML does not know.
+        source = _SURROGATES.sub(_joined_halves, source)
     try:
-        root = _TreeBuilder(limits, findings, substitutes).build(source)
+        root = _TreeBuilder(limits, findings, _stand_ins(source)).build(source)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, source) from None
     except yaml.YAMLError as error:
         raise _refuse("YAML_SYNTAX", f"the text is not YAML: {error}") from None
     return Document(root, source)
+
+
+def _is_json(source: str) -> bool:
+    try:
+        json.loads(source)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _joined_halves(match: re.Match[str]) -> str:
+    if match["pair"] is None:
+        return match[0]
+    high, low = int(match["high"], 16), int(match["low"], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
 
 
 def _decode(text: str | bytes, limits: LoadLimits) -> str:
@@ -85,7 +118,7 @@ def _decode(text: str | bytes, limits: LoadLimits) -> str:
     if isinstance(text, bytes):
         text = _decode_bytes(text)
     text = text.removeprefix("\ufeff")
-    if bad := _NOT_PRINTABLE.search(text):
+    if bad := _NOT_ALLOWED.search(text):
         row = text.count("\n", 0, bad.start()) + 1
         column = bad.start() - text.rfind("\n", 0, bad.start())
         code = f"U+{ord(bad[0]):04X}"
@@ -107,8 +140,10 @@ def _decode_bytes(data: bytes) -> str:
 
 
 def _stand_ins(source: str) -> dict[str, str]:
-    """Private characters, unused in the text, that stand in for old line breaks while libyaml reads."""
-    present = [character for character in _OLD_BREAKS if character in source]
+    """Private characters, unused in the text, that stand in for what libyaml would not read as it is."""
+    present = sorted(set(_ORDINARY.findall(source)))
+    if not present:
+        return {}
     unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in source)
     return dict(zip(present, unused, strict=False))
 
@@ -126,11 +161,13 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> DefinitionError:
     message = str(error.problem or error.context or "the text is not YAML")
     if mark is None:
         return _refuse("YAML_SYNTAX", message)
-    index = int(mark.index)
+    index = min(int(mark.index), len(source))
     if source[index : index + 1] == "\t":
         message = "a tab cannot indent or begin a value here; use spaces"
     elif error.context and error.problem:
         message = f"{error.problem} {error.context}"
+    if index == len(source):  # libyaml ends a text with a line of its own
+        return _refuse("YAML_SYNTAX", message, *line_and_column(source, index))
     return _refuse("YAML_SYNTAX", message, mark.line + 1, mark.column + 1)
 
 
@@ -240,7 +277,7 @@ class _TreeBuilder:
     def _value(self, event: Any, node: Scalar) -> ScalarValue:
         plain, tag = event.implicit[0], event.tag
         untagged = "plain" if plain else "str"
-        kind = untagged if tag in (None, "!") else tag.removeprefix(_TAG)
+        kind = untagged if tag is None else "str" if tag == "!" else tag.removeprefix(_TAG)
         if kind == "str":
             return node.text
         if kind not in ("plain", "null", "bool", "int", "float"):

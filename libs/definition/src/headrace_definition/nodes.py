@@ -37,7 +37,7 @@ class Scalar:
             last = index
             if count == wanted:
                 break
-        return _line_and_column(source, last if last is not None else self.start)
+        return line_and_column(source, last if last is not None else self.start)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +152,7 @@ def _escape(source: str, index: int) -> tuple[int, bool]:
     return 2, kind in " \t\n\r\tntvfrNLP_"
 
 
-def _line_and_column(source: str, index: int) -> tuple[int, int]:
+def line_and_column(source: str, index: int) -> tuple[int, int]:
+    """Line and column, from 1, of a character of a text."""
     before = source[:index].replace("\r\n", "\n").replace("\r", "\n")
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1

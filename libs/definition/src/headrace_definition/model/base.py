@@ -20,7 +20,7 @@ from headrace_definition.durations import format_duration, parse_duration
 TASK_KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$"
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Element(BaseModel):
