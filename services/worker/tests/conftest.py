@@ -1,18 +1,23 @@
 """What the worker's tests share: a worker over real processes, and a server that does what a test says."""
 
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import Served, serve
 from headrace_worker.config import WorkerSettings
+from headrace_worker.engine.options import EngineOptions
 from headrace_worker.wiring import Worker, running
 
+from .engine_bench import EngineBench
 from .scripted_server import ScriptedExecution, Stream
+from .target_server import TargetServer
 
 Running = Callable[..., AbstractAsyncContextManager[Worker]]
 
@@ -69,3 +74,36 @@ async def worker(run_worker: Running) -> AsyncIterator[Worker]:
 async def stream(worker: Worker, execution: ScriptedExecution) -> Stream:
     """The first stream of the worker."""
     return await execution.next_stream()
+
+
+@pytest.fixture(scope="session")
+def target_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetServer]:
+    """A PostgreSQL that stages read and write, on a port of the loopback interface."""
+    with TargetServer(Path(tempfile.mkdtemp(prefix="hr-target-", dir="/tmp"))) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def warehouse(target_server: TargetServer, bench: EngineBench) -> AsyncIterator[asyncpg.Connection]:
+    """An empty database, known to the engine as connection `warehouse`, and a connection of the test's own."""
+    database = await target_server.new_database()
+    bench.connect("warehouse", "postgresql", **target_server.fields(database))
+    connection = await target_server.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> EngineBench:
+    """The engine in this process, with a folder for files."""
+    roots = tmp_path / "files"
+    roots.mkdir()
+    options = EngineOptions(
+        temp_dir=str(tmp_path / "temp"),
+        artifacts_dir=str(tmp_path / "artifacts"),
+        file_roots=(str(roots),),
+        memory_bytes=256 * 2**20,
+        threads=2,
+        allow_loopback=True,
+    )
+    return EngineBench(options)
