@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -17,6 +18,7 @@ from headrace_chassis.testing.postgres import PostgresServer
 from headrace_chassis.testing.serving import serve
 from headrace_metadata.config import MetadataSettings
 from headrace_metadata.wiring import Parts
+from pydantic import SecretStr
 
 from .support import ExecutionStandIn, Service, keyring_json
 
@@ -41,8 +43,8 @@ def settings(authority: Authority, migrated_url: str) -> MetadataSettings:
     return MetadataSettings(
         **authority.service_values("metadata", migrated_url),
         execution_target="127.0.0.1:1",
-        encryption_keys=keyring_json("k1", "k1"),
-        secret_file_roots="/run/secrets",
+        encryption_keys=SecretStr(keyring_json("k1", "k1")),
+        secret_file_roots=(Path("/run/secrets"),),
         definition_max_bytes=64 * 1024,
     )
 

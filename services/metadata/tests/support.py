@@ -145,6 +145,11 @@ class Service:
             return list(await driver(conn).fetch(sql, *values))
 
 
+def away() -> HeadraceError:
+    """What execution raises while it is away, where nobody repeats the call."""
+    return HeadraceError("away", reason=reasons_pb2.REASON_UNAVAILABLE, may_repeat=False)
+
+
 async def failure(call: Any) -> HeadraceError:
     """The error that a call ends with; fails where it succeeds."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:

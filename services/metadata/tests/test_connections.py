@@ -8,12 +8,12 @@ from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2
 from headrace.metadata.v1 import connections_pb2 as pb
 from headrace.metadata.v1 import definitions_pb2
-from headrace_chassis.errors import HeadraceError, Unavailable
+from headrace_chassis.errors import HeadraceError
 from headrace_chassis.ids import uuid7
 from headrace_metadata.keyring import Keyring
 from headrace_metadata.loops.secret_rotator import SecretRotator
 
-from .support import Service, failure, keyring_json
+from .support import Service, away, failure, keyring_json
 
 CANARY = "canary-5f1c-secret"
 WAREHOUSE: dict[str, Any] = {
@@ -275,8 +275,8 @@ async def test_a_system_that_cannot_be_reached_is_an_answer(service: Service) ->
 @pytest.mark.parametrize(
     "raised",
     [
-        HeadraceError("no worker took it", reason=reasons_pb2.REASON_NO_WORKER),
-        Unavailable("the database"),
+        HeadraceError("no worker took it", reason=reasons_pb2.REASON_NO_WORKER, may_repeat=False),
+        away(),
     ],
 )
 async def test_failures_of_execution_reach_the_caller(service: Service, raised: HeadraceError) -> None:

@@ -9,11 +9,10 @@ import pytest
 from headrace.common.v1 import reasons_pb2
 from headrace.metadata.v1 import definitions_pb2, events_pb2
 from headrace.metadata.v1 import pipelines_pb2 as pb
-from headrace_chassis.errors import Unavailable
 from headrace_chassis.ids import uuid7
 from headrace_metadata.loops.pipeline_deleter import PipelineDeleter
 
-from .support import NOOP, Service, failure
+from .support import NOOP, Service, away, failure
 
 
 async def _delete(service: Service, pipeline_id: str, **fields: Any) -> None:
@@ -98,7 +97,7 @@ async def test_while_it_is_being_closed_it_takes_no_changes(service: Service) ->
 
 async def test_execution_being_away_leaves_a_deletion_that_is_carried_on(service: Service) -> None:
     created = await service.create()
-    service.execution.failure = Unavailable("the database")
+    service.execution.failure = away()
     error = await failure(_delete(service, created.id))
     assert error.reason == reasons_pb2.REASON_UNAVAILABLE
     assert (await _get(service, created.id)).id == created.id
@@ -123,7 +122,7 @@ async def test_a_crash_while_closing_is_healed_by_the_loop(service: Service) -> 
 
 async def test_an_abandoned_deletion_of_a_pipeline_with_live_runs_is_given_up(service: Service) -> None:
     created = await service.create()
-    service.execution.failure = Unavailable("the database")
+    service.execution.failure = away()
     await failure(_delete(service, created.id))
     service.execution.failure = None
     service.execution.live[created.id] = [str(uuid7())]
@@ -134,7 +133,7 @@ async def test_an_abandoned_deletion_of_a_pipeline_with_live_runs_is_given_up(se
 
 async def test_force_stays_once_it_was_given(service: Service) -> None:
     created = await service.create()
-    service.execution.failure = Unavailable("the database")
+    service.execution.failure = away()
     await failure(_delete(service, created.id, force=True))
     service.execution.failure = None
     service.execution.live[created.id] = [str(uuid7())]
@@ -166,11 +165,9 @@ async def test_versions_and_tombstone_go_when_the_owner_has_purged(service: Serv
     await _delete(service, created.id)
 
     async def left() -> int:
-        rows = await service.rows(
-            "SELECT 1 FROM pipeline WHERE id = $1 UNION ALL SELECT 2 FROM pipeline_version WHERE pipeline_id = $1",
-            created.id,
-        )
-        return len(rows)
+        heads = await service.rows("SELECT FROM pipeline WHERE id = $1", created.id)
+        versions = await service.rows("SELECT FROM pipeline_version WHERE pipeline_id = $1", created.id)
+        return len(heads) + len(versions)
 
     assert await left() == 2
     await _acknowledge(service, created.id)

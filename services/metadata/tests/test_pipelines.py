@@ -13,6 +13,21 @@ from .support import NOOP, Service, failure
 
 EXAMPLE = "version: 1\nsource:\n  connection: teradata-prod\ntarget:\n  connection: snowflake-dwh\n"
 
+JOINED = """
+sources:
+  - {id: n, values: [{x: 1}]}
+transformations:
+  - {id: sums, type: sql_transform, inputs: [n], sql: "SELECT x * 2 AS twice FROM n"}
+sinks:
+  - {input: sums, discard: true}
+"""
+
+
+def _notification(
+    on: "pb.PipelineStatus.ValueType", kind: "pb.NotificationType.ValueType", target: str
+) -> pb.Notification:
+    return pb.Notification(on=[on], type=kind, target=target)
+
 
 async def _update(service: Service, pipeline_id: str, **fields: Any) -> pb.Pipeline:
     request = pb.UpdatePipelineRequest(id=pipeline_id, **fields)
@@ -85,11 +100,23 @@ async def test_a_literal_secret_in_a_definition_is_refused_and_not_repeated(serv
         ({"schedule_cron": "61 * * * *"}, "scheduleCron"),
         ({"tags": ["ok", " "]}, "tags[1]"),
         (
-            {"notifications": [pb.Notification(on=[5], type=pb.NOTIFICATION_TYPE_WEBHOOK, target="x")]},
+            {
+                "notifications": [
+                    pb.Notification(
+                        on=[pb.PIPELINE_STATUS_FAILED], type=pb.NOTIFICATION_TYPE_WEBHOOK, target="x"
+                    )
+                ]
+            },
             "notifications[0].target",
         ),
         (
-            {"notifications": [pb.Notification(on=[1], type=pb.NOTIFICATION_TYPE_EMAIL, target="a@b")]},
+            {
+                "notifications": [
+                    pb.Notification(
+                        on=[pb.PIPELINE_STATUS_DRAFT], type=pb.NOTIFICATION_TYPE_EMAIL, target="a@b"
+                    )
+                ]
+            },
             "notifications[0].on[0]",
         ),
     ],
@@ -314,6 +341,13 @@ async def test_validate_tells_errors_and_warnings_and_stores_nothing(service: Se
 
     good = await validate(yaml_definition=NOOP)
     assert (good.valid, good.engine, list(good.tasks)) == (True, "JDBC", ["noop"])
+    lineage = [
+        (each.task, each.column, [(o.task, o.column) for o in each.origins])
+        for each in (await validate(yaml_definition=JOINED)).lineage
+    ]
+    assert ("sums", "twice", [("n", "x")]) in lineage
+    again = await validate(yaml_definition=good.canonical_definition)
+    assert again.canonical_definition == good.canonical_definition
     bad = await validate(yaml_definition="sources: [", schedule_cron="* * *")
     assert not bad.valid
     assert {problem.path for problem in bad.errors} >= {"scheduleCron"}

@@ -1,6 +1,7 @@
 """Workspaces: the default one, who may use which, and changes."""
 
 import asyncio
+from typing import Any
 
 from headrace.common.v1 import reasons_pb2
 from headrace.metadata.v1 import connections_pb2, pipelines_pb2
@@ -16,7 +17,7 @@ async def _create(service: Service, slug: str, **fields: object) -> pb.Workspace
     return created
 
 
-async def _list(service: Service, **claims: object) -> list[str]:
+async def _list(service: Service, **claims: Any) -> list[str]:
     answer = await service.workspaces.ListWorkspaces(
         pb.ListWorkspacesRequest(), metadata=service.user("viewer", **claims)
     )
@@ -57,7 +58,7 @@ async def test_naming_a_forbidden_workspace_is_403_an_unknown_or_foreign_one_404
     mine, other = await _create(service, "mine"), await _create(service, "other")
     foreign_tenant = uuid7()
 
-    async def reason(workspace: str, **claims: object) -> int:
+    async def reason(workspace: str, **claims: Any) -> int:
         request = pipelines_pb2.ListPipelinesRequest(workspace_id=workspace)
         return (
             await failure(service.pipelines.ListPipelines(request, metadata=service.user(**claims)))

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import paging_pb2, reasons_pb2
 from headrace.metadata.v1 import connections_pb2, definitions_pb2, pipelines_pb2, workspaces_pb2
 from headrace_chassis.errors import InvalidRequest, Problem
+from headrace_definition import ColumnLineage
 from headrace_definition import Problem as Finding
 
 from headrace_metadata.application.validation import Verdict
@@ -184,7 +185,19 @@ def verdict_message(verdict: Verdict) -> pipelines_pb2.ValidatePipelineResponse:
     if verdict.sound is not None:
         message.engine = verdict.sound.engine
         message.tasks.extend(verdict.sound.tasks)
+        message.canonical_definition = verdict.sound.canonical
+        message.lineage.extend(map(_lineage_message, verdict.sound.lineage))
     return message
+
+
+def _lineage_message(lineage: ColumnLineage) -> pipelines_pb2.ColumnLineage:
+    return pipelines_pb2.ColumnLineage(
+        task=lineage.task,
+        column=lineage.column,
+        origins=[
+            pipelines_pb2.ColumnOrigin(task=origin.task, column=origin.column) for origin in lineage.origins
+        ],
+    )
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

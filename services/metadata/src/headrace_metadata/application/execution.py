@@ -7,7 +7,7 @@ from uuid import UUID
 import grpc
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace_chassis.channels import service_metadata
-from headrace_chassis.errors import Unavailable, from_rpc_error
+from headrace_chassis.errors import HeadraceError, Unavailable, from_rpc_error
 from headrace_chassis.identity import ServiceTokens
 
 CLOSE_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Execution:
         try:
             await self._stub.ClosePipeline(request, metadata=metadata, timeout=CLOSE_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            raise _told(error) from None
 
     async def probe(
         self,
@@ -66,8 +66,15 @@ class Execution:
         try:
             response = await self._stub.Probe(request, metadata=metadata, timeout=PROBE_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            raise _told(error) from None
         answer = json.loads(response.answer)
         if not isinstance(answer, dict):
             raise Unavailable("a sound answer of the worker")
         return answer
+
+
+def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
+    """What execution raised. Our channel has repeated the call where that makes sense; our caller's must not."""
+    told = from_rpc_error(error)
+    told.may_repeat = False
+    return told

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from headrace_chassis.database import Database
 from headrace_chassis.identity import Principal
-from headrace_definition import Problem
+from headrace_definition import ColumnLineage, Problem, column_lineage, to_yaml
 
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.definitions import DefinitionChecker, Text, declared_settings
@@ -22,6 +22,8 @@ class Sound:
 
     engine: str
     tasks: Sequence[str]
+    canonical: str
+    lineage: Sequence[ColumnLineage]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class PipelineValidator:
             lambda: Sound(
                 engine=compiled.plan.engine,
                 tasks=[task.key for task in compiled.plan.tasks],
+                canonical=to_yaml(compiled.definition),
+                lineage=column_lineage(compiled.plan).columns,
             )
         )
         return Verdict(errors, [*report.warnings, *setting_warnings(content), *unknown], sound)

@@ -7,6 +7,10 @@ from uuid import UUID
 
 MAX_NAME_LENGTH = 200
 _MAX_SLUG_LENGTH = 48
+# Latin letters that have no decomposition into an ASCII letter and a mark.
+_PLAIN_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -37,7 +41,8 @@ def name_flaw(name: str) -> str | None:
 
 def slug_of(name: str) -> str:
     """The name in lower-case ASCII letters, digits and single hyphens, for file names and identifiers."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    lowered = unicodedata.normalize("NFKD", name.lower()).translate(_PLAIN_LETTERS)
+    plain = lowered.encode("ascii", "ignore").decode().lower()
     return _NOT_SLUG.sub("-", plain).strip("-")[:_MAX_SLUG_LENGTH].strip("-") or "pipeline"
 
 
