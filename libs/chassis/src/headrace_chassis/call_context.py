@@ -7,6 +7,12 @@ from contextvars import ContextVar
 REQUEST_ID_KEY = "x-request-id"
 """The metadata that carries a request id from hop to hop."""
 
+IDEMPOTENCY_KEY = "idempotency-key"
+"""The metadata that carries an idempotency key."""
+
+AUTHORIZATION_KEY = "authorization"
+"""The metadata that carries the bearer token."""
+
 _request_id: ContextVar[str] = ContextVar("headrace_request_id", default="")
 _deadline: ContextVar[float | None] = ContextVar("headrace_deadline", default=None)
 

@@ -18,15 +18,18 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from headrace.common.v1 import options_pb2
 
-from headrace_chassis.call_context import REQUEST_ID_KEY, current_request_id, remaining_seconds
-from headrace_chassis.idempotency import KEY as IDEMPOTENCY_KEY
+from headrace_chassis.call_context import (
+    AUTHORIZATION_KEY,
+    IDEMPOTENCY_KEY,
+    REQUEST_ID_KEY,
+    current_request_id,
+    remaining_seconds,
+)
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.observability import tracing
 
 Metadata = tuple[tuple[str, str], ...]
 """The metadata of a call, as gRPC takes it."""
-
-AUTHORIZATION_KEY = "authorization"
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """How long a unary call may take where neither it nor the call being handled says."""

@@ -19,9 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import IdempotencyInFlight, IdempotencyKeyReused
 
-KEY = "idempotency-key"
-"""The metadata that carries an idempotency key."""
-
 KEPT_SECONDS = 24 * 3600
 
 M = TypeVar("M", bound=Message)

@@ -35,6 +35,9 @@ INTERNAL_AUDIENCE = "headrace"
 MAXIMUM_TOKEN = 16 * 1024
 """The longest token that is looked at, in characters."""
 
+REMEMBERED_SECONDS = 300.0
+"""How long a verified token is believed without looking at its key again."""
+
 MAXIMUM_INTERNAL_SECONDS = 3600
 """The longest life of an internal token that is believed."""
 
@@ -124,14 +127,21 @@ class TokenVerifier:
     """
 
     def __init__(
-        self, settings: AuthSettings, *, capacity: int = 10_000, clock: Callable[[], float] = time.time
+        self,
+        settings: AuthSettings,
+        *,
+        capacity: int = 10_000,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._capacity = capacity
-        self._verified: OrderedDict[str, Principal] = OrderedDict()
-        self._users = KeySet(settings.jwt_jwks) if settings.jwt_jwks is not None else None
-        self._internal = KeySet(str(settings.internal_jwks))
+        self._verified: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        self._users = (
+            KeySet(settings.jwt_jwks, monotonic=monotonic) if settings.jwt_jwks is not None else None
+        )
+        self._internal = KeySet(str(settings.internal_jwks), monotonic=monotonic)
         self._secret = _shared_secret(settings.jwt_hs256_secret_file)
 
     async def start(self) -> None:
@@ -142,11 +152,13 @@ class TokenVerifier:
             await self._users.load()
 
     def remembered(self, token: str) -> Principal | None:
-        """Returns the principal of a token that was verified before and has not expired."""
-        principal = self._verified.get(token)
-        if principal is None:
+        """Returns the principal of a token that was verified some minutes ago at most, and has not
+        expired."""
+        found = self._verified.get(token)
+        if found is None:
             return None
-        if principal.expires_at + LEEWAY_SECONDS <= self._clock():
+        principal, until = found
+        if until <= self._clock():
             del self._verified[token]
             return None
         return principal
@@ -172,7 +184,8 @@ class TokenVerifier:
         return principal
 
     def _remember(self, token: str, principal: Principal) -> None:
-        self._verified[token] = principal
+        expires = principal.expires_at + LEEWAY_SECONDS
+        self._verified[token] = (principal, min(expires, self._clock() + REMEMBERED_SECONDS))
         while len(self._verified) > self._capacity:
             self._verified.popitem(last=False)
 

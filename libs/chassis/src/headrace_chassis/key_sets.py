@@ -18,6 +18,9 @@ from headrace_chassis.settings import is_url
 _log = structlog.get_logger(__name__)
 
 FETCH_TIMEOUT_SECONDS = 5.0
+KEPT_SECONDS = 300.0
+"""How long keys are used before their source is asked again: how long a removed key is still believed."""
+
 MAXIMUM_DOCUMENT = 1024 * 1024
 MAXIMUM_KEYS_OF_AN_ID = 4
 MINIMUM_RSA_BITS = 2048  # RFC 7518 3.3
@@ -58,7 +61,7 @@ class KeySet:
     ) -> None:
         self._source = source
         self._keys: dict[str, tuple[VerificationKey, ...]] = {}
-        self._loaded = False
+        self._read_at: float | None = None
         self._monotonic = monotonic
         self._first_wait = first_wait
         self._longest_wait = longest_wait
@@ -68,7 +71,7 @@ class KeySet:
 
     async def find(self, kid: str, algorithm: str) -> list[VerificationKey]:
         """Returns the keys of an id that fit an algorithm; raises Unauthenticated when there is none."""
-        if kid not in self._keys:
+        if kid not in self._keys or self._is_old():
             await self._renew(kid)
         fitting = [key for key in self._keys.get(kid, ()) if key.fits(algorithm)]
         if not fitting:
@@ -80,41 +83,46 @@ class KeySet:
         later."""
         try:
             self._keys = _parse(await self._read(), self._source)
-            self._loaded = True
+            self._read_at = self._monotonic()
         except (httpx.HTTPError, OSError) as error:
             if not is_url(self._source):
                 raise
             _log.warning("key set is away", source=self._source, error=str(error))
 
+    def _is_old(self) -> bool:
+        return self._read_at is None or self._monotonic() >= self._read_at + KEPT_SECONDS
+
     async def _renew(self, kid: str) -> None:
+        if kid in self._keys and self._lock.locked():
+            return  # another call is reading; what is known serves meanwhile
         async with self._lock:
             now = self._monotonic()
-            if kid in self._keys:
-                return
+            if kid in self._keys and not self._is_old():
+                return  # another call has just done so
             if now < self._next_try:
                 self._demand_loaded()
                 return
-            self._next_try = now + self._wait
             try:
                 keys = _parse(await self._read(), self._source)
             except (httpx.HTTPError, OSError, ValueError) as error:
                 # The keys that are known stay good: an issuer's outage must not lock everybody out.
                 _log.warning("key set could not be read again", source=self._source, error=str(error))
-                self._back_off()
+                self._back_off(now)
                 self._demand_loaded()
                 return
-            self._loaded = True
-            if keys.keys() == self._keys.keys():
-                self._back_off()
-            else:
-                self._wait = self._first_wait
+            self._read_at = now
             self._keys = keys
+            if kid in keys:
+                self._wait = self._first_wait
+            else:
+                self._back_off(now)
 
-    def _back_off(self) -> None:
+    def _back_off(self, now: float) -> None:
+        self._next_try = now + self._wait
         self._wait = min(self._wait * 2, self._longest_wait)
 
     def _demand_loaded(self) -> None:
-        if not self._loaded:
+        if self._read_at is None:
             raise Unavailable("the key set of the token's issuer", retry_after=self._wait)
 
     async def _read(self) -> bytes:

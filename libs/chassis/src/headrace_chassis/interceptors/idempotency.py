@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
+from headrace_chassis.call_context import IDEMPOTENCY_KEY
 from headrace_chassis.errors import InvalidRequest, Problem
-from headrace_chassis.idempotency import KEY, IdempotencyKey, body_hash, set_current_key
+from headrace_chassis.idempotency import IdempotencyKey, body_hash, set_current_key
 from headrace_chassis.identity import current_principal
 from headrace_chassis.interceptors.chain import Call, Handler
 from headrace_chassis.methods import Method
@@ -18,7 +19,7 @@ def idempotency(method: Method, inner: Handler) -> Handler:
         return inner
 
     async def handle(request: Any, call: Call) -> Any:
-        text = call.metadata.get(KEY)
+        text = call.metadata.get(IDEMPOTENCY_KEY)
         if text is not None:
             set_current_key(_key(method, request, call, text))
         return await inner(request, call)
