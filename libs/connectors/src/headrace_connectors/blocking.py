@@ -31,7 +31,7 @@ async def in_thread(call: Callable[[], T], stop: Callable[[], object] | None = N
                 stop()
             try:
                 await asyncio.wait({future}, timeout=_NUDGE_SECONDS)
-            except asyncio.CancelledError:  # noqa: PERF203 - cancelled again: the first one is already being served
+            except asyncio.CancelledError:
                 continue
         if not future.cancelled():
             future.exception()  # seen: the cancellation is what the caller learns

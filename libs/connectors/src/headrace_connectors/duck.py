@@ -12,11 +12,18 @@ from headrace_connectors.errors import ConnectorError, configuration, data, quot
 if TYPE_CHECKING:
     import duckdb
 
+_MARK = "headrace:"
 _QUOTED_VALUE = re.compile(r"(string|value|input|blob) [\"'].*?[\"'](?= |$|\.)", re.IGNORECASE | re.DOTALL)
 
 
 def connect(
-    path: str, *, memory: int, threads: int, temp: Path, temp_bytes: int, extra: Mapping[str, str] | None = None
+    path: str,
+    *,
+    memory: int,
+    threads: int,
+    temp: Path,
+    temp_bytes: int,
+    extra: Mapping[str, str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB that installs and loads nothing, thinks in UTC and spills into ``temp``."""
     import duckdb
@@ -47,12 +54,19 @@ def translate(error: Exception, what: str) -> ConnectorError:
     """The :class:`ConnectorError` for an exception out of DuckDB; ``what`` names the thing that was being done."""
     import duckdb
 
-    text = first_lines(str(error))
+    raw = str(error)
+    if _MARK in raw:
+        return misfit(raw, what)
+    text = first_lines(raw)
+    if "cannot change configuration" in text.lower():
+        return configuration("SQL_NOT_ALLOWED", f"{what}: SQL may not change settings")
     if "no space left" in text.lower() or "max_temp_directory_size" in text or "File too large" in text:
         return quota("DISK_FULL", f"{what}: the disk or its quota is full")
     if isinstance(error, duckdb.OutOfMemoryException):
         return quota("MEMORY_LIMIT", f"{what}: the memory limit of the stage is too small for it")
-    if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException | duckdb.TypeMismatchException):
+    if isinstance(
+        error, duckdb.ConversionException | duckdb.OutOfRangeException | duckdb.TypeMismatchException
+    ):
         return data("VALUE_NOT_CONVERTIBLE", f"{what}: {without_values(text)}")
     if isinstance(error, duckdb.ConstraintException):
         return data("CONSTRAINT_VIOLATED", f"{what}: {without_values(text)}")
@@ -67,6 +81,19 @@ def translate(error: Exception, what: str) -> ConnectorError:
     if isinstance(error, duckdb.IOException | duckdb.TransactionException):
         return transient("ENGINE_IO", f"{what}: {text}")
     return configuration("ENGINE_ERROR", f"{what}: {text}")
+
+
+def misfit(raw: str, what: str) -> ConnectorError:
+    """The error a conversion has raised through SQL (see :func:`headrace_connectors.canonical.converting`)."""
+    import json
+
+    found: dict[str, object] = json.JSONDecoder().raw_decode(raw[raw.index(_MARK) + len(_MARK) :])[0]
+    details = {key: str(value) for key, value in found.items()}
+    return data(
+        "VALUE_NOT_REPRESENTABLE",
+        f"{what}: column {details['column']}, {details['row']}: {details['value_class']} is not a {details['type']}",
+        **details,
+    )
 
 
 def first_lines(text: str) -> str:

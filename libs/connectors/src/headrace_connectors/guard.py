@@ -17,7 +17,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _METADATA = frozenset(
-    ipaddress.ip_address(text) for text in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "192.0.0.192")
+    ipaddress.ip_address(text)
+    for text in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "192.0.0.192")
 )
 """Where clouds serve credentials of the machine (AWS, GCP, Azure; Alibaba; AWS by IPv6; Oracle)."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -48,7 +49,9 @@ class AddressGuard:
         :raises ConnectorError: HOST_INVALID, HOST_NOT_FOUND, ADDRESS_NOT_ALLOWED.
         """
         if not host or len(host) > 253 or not set(host) <= _NAMES:
-            raise configuration("HOST_INVALID", "the host is not a host name or an IP address", host=repr(host))
+            raise configuration(
+                "HOST_INVALID", "the host is not a host name or an IP address", host=repr(host)
+            )
         addresses = await _look_up(host, port)
         denied = await self._denied_addresses(port)
         for address in addresses:
@@ -66,14 +69,20 @@ class AddressGuard:
         """Why ``address`` may not be reached, or None when it may."""
         inner = _innermost(address)
         names = {name.lower() for name, denied_port in self.denied_endpoints if denied_port == port}
-        if host.lower() in names or inner in denied or (inner.is_loopback and any(a.is_loopback for a in denied)):
+        if (
+            host.lower() in names
+            or inner in denied
+            or (inner.is_loopback and any(a.is_loopback for a in denied))
+        ):
             return "it belongs to this installation itself"
         if inner in _METADATA:
             return "it is a metadata address"
         if inner.is_link_local or inner.is_multicast or inner.is_unspecified:
             return "it is a link-local, multicast or unspecified address"
         if inner.is_loopback:
-            return None if self.allow_loopback or self._listed(inner) else "loopback addresses are not allowed"
+            return (
+                None if self.allow_loopback or self._listed(inner) else "loopback addresses are not allowed"
+            )
         if inner.is_global or self._listed(inner):
             return None
         return "it is not a public address, and the operator has not allowed its network"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,7 +154,7 @@ class SourceResult:
 
     rows: int
     bytes: int
-    cursor: bytes | None = None
+    cursor: builtins.bytes | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -206,7 +207,7 @@ class Receipt:
     rows: int
     bytes: int
     checksum: str
-    cursor: bytes | None
+    cursor: builtins.bytes | None
     fence: int
     committed_at: dt.datetime
 

@@ -29,9 +29,7 @@ _SCRATCH_SHARE = 0.7
 class Scratch:
     """The stage's own database.  Use :meth:`open`; :meth:`close` removes its files."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, folder: Path, environment: Environment
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, environment: Environment) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._guard = threading.Lock()
         self.folder = folder
@@ -78,7 +76,9 @@ class Scratch:
         """
         await self._run(sql, parameters, 0)
 
-    async def fetch(self, sql: str, parameters: Sequence[object] = (), limit: int = 10_000) -> list[tuple[object, ...]]:
+    async def fetch(
+        self, sql: str, parameters: Sequence[object] = (), limit: int = 10_000
+    ) -> list[tuple[object, ...]]:
         """The first ``limit`` rows of a query; cancelling interrupts it.
 
         :raises ConnectorError: as :meth:`execute`.
@@ -87,7 +87,9 @@ class Scratch:
 
     async def columns(self, relation: str) -> list[Column]:
         """The columns of a table or view of the scratch."""
-        rows = await self.fetch(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM {quote(relation)})")
+        rows = await self.fetch(
+            f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM {quote(relation)})"
+        )
         return [Column(str(name), str(kind)) for name, kind in rows]
 
     async def count(self, relation: str) -> int:

@@ -1,0 +1,1 @@
+"""Database files: SQLite and DuckDB, as sources and as sinks."""

@@ -1,0 +1,172 @@
+"""Reading DuckDB files: types as they are, user queries locked in like everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace_connectors import cursors
+from headrace_connectors.blocking import in_thread
+from headrace_connectors.canonical import through_arrow
+from headrace_connectors.embedded.duckdb_target import open_file
+from headrace_connectors.errors import configuration
+from headrace_connectors.identifiers import literal, quote, split_table
+from headrace_connectors.model import (
+    Column,
+    Connection,
+    Environment,
+    ProgressListener,
+    SourceResult,
+    SourceSpec,
+    no_progress,
+)
+from headrace_connectors.roots import readable_file
+from headrace_connectors.scratch import Scratch
+from headrace_connectors.transfer import Meter, create, insert, translate
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    import duckdb
+    import pyarrow as pa
+
+_BATCH_ROWS = 65_536
+
+
+class DuckdbSource:
+    """A table or a query of one DuckDB file."""
+
+    def __init__(self, spec: SourceSpec, database: duckdb.DuckDBPyConnection, columns: list[Column]) -> None:
+        self.spec = spec
+        self._database: duckdb.DuckDBPyConnection | None = database
+        self._columns = columns
+
+    @classmethod
+    async def open(cls, spec: SourceSpec, connection: Connection, environment: Environment) -> DuckdbSource:
+        """Open the file and look the columns up; it stays open (and locked to other processes) until closed.
+
+        :raises ConnectorError: FILE_NOT_FOUND, PATH_NOT_ALLOWED, LOCK_TIMEOUT, TABLE_NOT_FOUND, COLUMN_NOT_FOUND.
+        """
+        path: Path = readable_file(connection.path or "", None, environment)
+
+        def begin() -> DuckdbSource:
+            database = open_file(path, environment)
+            try:
+                columns = _describe(database, spec)
+            except BaseException as error:
+                database.close()
+                if isinstance(error, Exception):
+                    raise translate(error, f"reading {spec.table or 'the query'}") from error
+                raise
+            return cls(spec, database, columns)
+
+        return await in_thread(begin)
+
+    async def columns(self) -> list[Column]:
+        """The columns in the order they are read."""
+        return list(self._columns)
+
+    async def load(
+        self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
+    ) -> SourceResult:
+        """Stream everything into ``relation``."""
+        database = self._database
+        if database is None:
+            raise RuntimeError("the source is closed")
+        await create(scratch, relation, self._columns)
+        cursor, condition = await in_thread(lambda: self._bounds(database))
+        listed = ", ".join(
+            f"{through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
+            for index, column in enumerate(self._columns)
+        )
+        where = f" WHERE {condition}" if condition else ""
+        sql = f"SELECT {listed} FROM {_origin(self.spec)}{where}"
+        meter = Meter(progress)
+
+        def reader() -> pa.RecordBatchReader:
+            return database.sql(sql).to_arrow_reader(_BATCH_ROWS)
+
+        await insert(
+            scratch,
+            relation,
+            [f"CAST(c{index} AS {column.type})" for index, column in enumerate(self._columns)],
+            reader,
+            meter,
+            what=f"reading {self.spec.table or 'the query'}",
+            stop=database.interrupt,
+        )
+        return SourceResult(meter.rows, meter.bytes, cursor)
+
+    async def close(self) -> None:
+        """Close the file; safe to call again."""
+        database, self._database = self._database, None
+        if database is not None:
+            await in_thread(database.close)
+
+    def _bounds(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str]:
+        incremental = self.spec.incremental
+        if incremental is None:
+            return None, ""
+        kind = next((column.type for column in self._columns if column.name == incremental.cursor), None)
+        if kind is None:
+            raise configuration(
+                "COLUMN_NOT_FOUND",
+                f"the cursor column {incremental.cursor} is not among the columns read",
+                column=incremental.cursor,
+            )
+        column = quote(incremental.cursor)
+        row = database.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM {_origin(self.spec)}").fetchone()
+        top = row[0] if row else None
+        lower = cursors.lower_bound(incremental)
+        parts = [] if lower is None else [_from(column, lower, kind, incremental.lag)]
+        if top is None:
+            return incremental.lower, " AND ".join(parts)
+        upper = f"{column} <= CAST({literal(str(top))} AS {kind})"
+        parts.append(upper if parts else f"({upper} OR {column} IS NULL)")
+        return cursors.encode(incremental.cursor, str(top)), " AND ".join(parts)
+
+
+def _from(column: str, lower: str, kind: str, lag: dt.timedelta | int | None) -> str:
+    start = f"CAST({literal(lower)} AS {kind})"
+    if lag is None:
+        return f"{column} > {start}"
+    step = str(lag) if isinstance(lag, int) else f"to_microseconds({int(lag.total_seconds() * 1_000_000)})"
+    return f"{column} >= {start} - {step}"
+
+
+def _describe(database: duckdb.DuckDBPyConnection, spec: SourceSpec) -> list[Column]:
+    if spec.query:
+        _require_query(database, spec.query)
+    else:
+        schema, name = split_table(spec.table or "")
+        found = database.execute(
+            "SELECT 1 FROM (SELECT schema_name, table_name AS name FROM duckdb_tables() WHERE NOT internal UNION ALL "
+            "SELECT schema_name, view_name FROM duckdb_views()) WHERE schema_name = coalesce(?, 'main') AND name = ?",
+            [schema, name],
+        ).fetchone()
+        if found is None:
+            raise configuration("TABLE_NOT_FOUND", f"there is no table {spec.table}", table=spec.table or "")
+    rows = database.execute(f"DESCRIBE SELECT * FROM {_origin(spec)}").fetchall()
+    columns = {str(row[0]): Column(str(row[0]), str(row[1]), True, str(row[1]), "duckdb") for row in rows}
+    for name in spec.columns:
+        if name not in columns:
+            raise configuration(
+                "COLUMN_NOT_FOUND", f"there is no column {name}; there are {', '.join(columns)}", column=name
+            )
+    return [columns[name] for name in spec.columns or columns]
+
+
+def _require_query(database: duckdb.DuckDBPyConnection, query: str) -> None:
+    """One reading statement: nothing that could change the file, which is open for writing too."""
+    import duckdb
+
+    statements = database.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise configuration("QUERY_NOT_SUPPORTED", "the query must be one SELECT")
+
+
+def _origin(spec: SourceSpec) -> str:
+    if spec.query:
+        return f"({spec.query.strip().rstrip(';')}\n)"
+    schema, name = split_table(spec.table or "")
+    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)

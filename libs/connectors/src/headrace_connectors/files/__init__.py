@@ -1,0 +1,1 @@
+"""Files as sources and sinks: CSV, JSON and Parquet under the operator's roots."""

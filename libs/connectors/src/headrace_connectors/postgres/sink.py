@@ -1,0 +1,436 @@
+"""Writing PostgreSQL: rows land once, by COPY and one committing transaction.
+
+Two ways to stage.  An *append* into a table that exists copies straight into it, inside a transaction that stays open
+until :meth:`commit`: nobody sees a row before, a crash leaves nothing, and rows are written once.  Every other mode
+copies into an unlogged staging table and swaps in one transaction.  A table that does not exist is staged as a logged
+table and moved into place.
+
+*replace* is DELETE and INSERT: readers are never blocked nor see an empty table, and grants, views, foreign keys and
+identity stay (TRUNCATE would take the table away from readers until the commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace_connectors import gate, ledger, shape
+from headrace_connectors.csv_blocks import csv_blocks
+from headrace_connectors.errors import configuration, transient
+from headrace_connectors.identifiers import check_postgresql_name, literal, quote, quote_all, split_table
+from headrace_connectors.model import (
+    Column,
+    Connection,
+    Environment,
+    Guarantee,
+    LoadKey,
+    ProgressListener,
+    Receipt,
+    SinkSpec,
+    Staged,
+    no_progress,
+)
+from headrace_connectors.postgres import catalog, types
+from headrace_connectors.postgres.catalog import Table
+from headrace_connectors.postgres.errors import CONNECTION_ERRORS, from_server
+from headrace_connectors.postgres.ledger import PostgresLedger
+from headrace_connectors.postgres.session import Session, connect, end_backend
+from headrace_connectors.scratch import Scratch
+from headrace_connectors.shape import Shape, TargetColumn
+from headrace_connectors.swap import Swap
+from headrace_connectors.transfer import Meter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage has prepared for its commit."""
+
+    table: Table | None
+    shape: Shape
+    natives: tuple[str, ...]
+    direct: bool
+    staging: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.shape.loaded)
+
+
+class PostgresSink:
+    """One table of one database."""
+
+    guarantee: Guarantee = "EXACTLY_ONCE"
+
+    def __init__(self, spec: SinkSpec, session: Session) -> None:
+        self.spec = spec
+        self.session = session
+        self.ledger = PostgresLedger(session.connection)
+        self._claimed: tuple[LoadKey, int] | None = None
+        self.plan: Plan | None = None
+        self._staged: Staged | None = None
+
+    @classmethod
+    async def open(cls, spec: SinkSpec, connection: Connection, environment: Environment) -> PostgresSink:
+        """Connect and make sure of the ledger.
+
+        :raises ConnectorError: what connecting can meet; LEDGER_NOT_PERMITTED, TABLE_NAME_INVALID.
+        """
+        if not spec.table:
+            raise configuration("TABLE_MISSING", f"a sink of connection {connection.name} needs a table")
+        for part in split_table(spec.table):
+            check_postgresql_name(part or "x", "table")
+        session = await connect(connection, environment)
+        try:
+            sink = cls(spec, session)
+            await sink.ledger.ensure(session)
+        except BaseException:
+            await asyncio.shield(session.close())
+            raise
+        return sink
+
+    async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
+        """Commit ``fence``; the server process of the attempt before is ended, since it can do nothing any more."""
+        async with self.session.transaction() as raw:
+            await self.ledger.make_row(raw, key)
+            entry = await self.ledger.read(raw, key, lock=True)
+            receipt = ledger.check_claim(key, fence, entry)
+            if receipt is not None:
+                return receipt
+            before = await self.ledger.predecessor(raw, key)
+            await self.ledger.claim(raw, key, fence, self.spec.table or "", self.session.backend)
+        self._claimed = (key, fence)
+        if before is not None and before != self.session.backend:
+            await end_backend(self.session.connection, self.session.environment, before)
+        await self._sweep(key)
+        return None
+
+    async def stage(
+        self,
+        scratch: Scratch,
+        relation: str,
+        columns: Sequence[Column] = (),
+        progress: ProgressListener = no_progress,
+    ) -> Staged:
+        """Check every row, then COPY; see :class:`headrace_connectors.model.Sink`."""
+        described = _with_natives(await scratch.columns(relation), columns)
+        source = await gate.materialised(scratch, relation)
+        try:
+            plan = await self.prepare(described)
+            passed = await gate.inspect(
+                scratch, source, plan.shape.loaded, self._checks(plan), self.spec.keys
+            )
+            if self.spec.mode == "merge":
+                await gate.require_unique(scratch, source, self.spec.keys)
+            meter = Meter(progress)
+            blocks = csv_blocks(
+                scratch, self._select(source, plan), passed.row_bytes, meter, f"loading {self.spec.table}"
+            )
+            await self.copy(plan, blocks, "csv")
+        finally:
+            await gate.release(scratch, relation, source)
+        return self.staged(Staged(passed.rows, meter.bytes, passed.checksum))
+
+    def staged(self, staged: Staged) -> Staged:
+        """Remember what stands ready."""
+        self._staged = staged
+        return staged
+
+    async def prepare(self, columns: Sequence[Column], direct: bool = True) -> Plan:
+        """Match the columns with the target's and make an empty staging place; nothing of the target is touched."""
+        key, fence = self._claim_of_this_attempt()
+        await self._leave_transaction()
+        staging = f"{quote(self.ledger.schema)}.{quote(ledger.staging_name(key, fence))}"
+        async with self.session.transaction() as raw:
+            table = await catalog.find_table(raw, self.spec.table or "")
+            matched = shape.match(columns, _target_columns(table), self.spec, f"table {self.spec.table}")
+            natives = tuple(self._native(column, table) for column in matched.loaded)
+            straight = direct and table is not None and self.spec.mode == "append" and not matched.added
+            plan = Plan(table, matched, natives, straight, staging)
+            if table is not None and table.kind not in ("r", "p", "f"):
+                raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
+            if not straight:
+                kind = "UNLOGGED TABLE" if table is not None else "TABLE"
+                body = ", ".join(
+                    f"{quote(column.name)} {native}"
+                    for column, native in zip(matched.loaded, natives, strict=True)
+                )
+                await raw.execute(f"DROP TABLE IF EXISTS {staging}")
+                await raw.execute(f"CREATE {kind} {staging} ({body})")
+        self.plan = plan
+        return plan
+
+    async def copy(self, plan: Plan, blocks: AsyncIterator[bytes], form: str) -> None:
+        """COPY blocks into the staging place (or, for a direct append, into the open transaction's target)."""
+        schema, name = (
+            (plan.table.schema, plan.table.name) if plan.direct and plan.table else self.staging_place()
+        )
+        options: dict[str, str] = {"format": form, **({"encoding": "UTF8"} if form == "csv" else {})}
+        if not plan.direct:
+            async with self.session.transaction() as raw:
+                await raw.copy_to_table(
+                    name, schema_name=schema, columns=list(plan.names), source=blocks, **options
+                )
+            return
+        try:
+            await self.session.begin("write")
+            await self.session.raw.copy_to_table(
+                name, schema_name=schema, columns=list(plan.names), source=blocks, **options
+            )
+        except asyncio.CancelledError:
+            await self.session.stop()
+            raise
+        except Exception as error:
+            await self.session.roll_back()
+            raise from_server(error, f"loading {self.spec.table}") from error
+
+    def staging_place(self) -> tuple[str, str]:
+        """Schema and name of this attempt's staging table."""
+        return self.ledger.schema, ledger.staging_name(*self._claim_of_this_attempt())
+
+    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+        """Lock, check, swap, write the receipt, commit; a lost answer is settled by the receipt."""
+        plan, staged = self.plan, self._staged
+        if plan is None or staged is None or self._claimed != (key, fence):
+            raise configuration(
+                "NOT_STAGED", f"task {key.task}: commit comes after claim and stage of the same attempt"
+            )
+        try:
+            return await self._commit(plan, staged, key, fence, cursor)
+        except asyncio.CancelledError:
+            await self.session.stop()
+            raise
+        except CONNECTION_ERRORS as error:
+            return await self._settle_unknown(key, error)
+        except Exception as error:
+            await self.session.roll_back()
+            raise from_server(error, f"loading {self.spec.table}") from error
+
+    async def receipt(self, key: LoadKey) -> Receipt | None:
+        """The receipt of ``key``, if it landed; waits for a commit that is under way."""
+        entry = await self._on_fresh(lambda raw: self.ledger.read(raw, key, lock=True))
+        return None if entry is None else entry.receipt
+
+    async def tombstone(self, key: LoadKey, fence: int | None = None) -> Receipt | None:
+        """Raise the fence; a commit under way is waited for, and its receipt is the answer."""
+
+        async def bury(raw: Any) -> Receipt | None:
+            await self.ledger.make_row(raw, key)
+            entry = await self.ledger.read(raw, key, lock=True)
+            await self.ledger.bury(raw, key, ledger.buried(entry, fence))
+            return entry.receipt if entry else None
+
+        receipt: Receipt | None = await self._on_fresh(bury)
+        return receipt
+
+    async def abandon(self) -> None:
+        """Undo the open transaction and drop the staging table."""
+        await self._leave_transaction()
+        if self.plan is None or self.plan.direct:
+            return
+        staging = self.plan.staging
+        await self._on_fresh(lambda raw: raw.execute(f"DROP TABLE IF EXISTS {staging}"))
+        self.plan = self._staged = None
+
+    async def close(self) -> None:
+        """Let go of the connection; an open transaction is undone.  Safe to call again."""
+        await self._leave_transaction()
+        await self.session.close()
+
+    def partition_condition(self, plan: Plan) -> str:
+        """SQL for the target's rows that a replace_partition load replaces."""
+        partition = self.spec.partition
+        if partition is None:
+            return ""
+        kind = plan.natives[plan.names.index(partition.column)]
+        column = quote(partition.column)
+        low, high = (_bound(value, kind) for value in (partition.start, partition.end))
+        return f"{column} >= {low} AND {column} < {high}"
+
+    async def _commit(
+        self, plan: Plan, staged: Staged, key: LoadKey, fence: int, cursor: bytes | None
+    ) -> Receipt:
+        raw = self.session.raw
+        if not plan.direct:
+            await self.session.begin("write")
+        receipt = ledger.check_commit(key, fence, await self.ledger.read(raw, key, lock=True))
+        if receipt is not None:
+            await self.session.roll_back()
+            return receipt
+        await raw.fetchval(
+            "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"headrace:{self.spec.table}"
+        )
+        if plan.table is None:
+            await self._move_into_place(plan, staged)
+        elif not plan.direct:
+            await self._swap(plan, plan.table, staged)
+        receipt = await self.ledger.settle(
+            raw, key, fence, staged.rows, staged.bytes, staged.checksum, cursor
+        )
+        await raw.execute("COMMIT")
+        return receipt
+
+    async def _move_into_place(self, plan: Plan, staged: Staged) -> None:
+        """The staging table becomes the target; if somebody made the target meanwhile, its shape must be looked at."""
+        raw = self.session.raw
+        if await catalog.find_table(raw, self.spec.table or "") is not None:
+            raise transient(
+                "TARGET_APPEARED", f"table {self.spec.table} was created by somebody else meanwhile"
+            )
+        schema, name = split_table(self.spec.table or "")
+        where = (
+            quote(schema) if schema else quote(str(await raw.fetchval("SELECT current_schema()") or "public"))
+        )
+        await self._require_staged(plan, staged)
+        if self.spec.mode == "merge":
+            await raw.execute(
+                f"ALTER TABLE {plan.staging} ADD PRIMARY KEY ({quote_all(tuple(self.spec.keys))})"
+            )
+        unqualified = plan.staging.split(".", 1)[1]
+        await raw.execute(f"ALTER TABLE {plan.staging} SET SCHEMA {where}")
+        await raw.execute(f"ALTER TABLE {where}.{unqualified} RENAME TO {quote(name)}")
+
+    async def _swap(self, plan: Plan, table: Table, staged: Staged) -> None:
+        raw = self.session.raw
+        keys = frozenset(self.spec.keys)
+        unique = self.spec.mode == "merge" and keys in table.unique_keys
+        if self.spec.mode != "append" and not unique:
+            # Readers go on reading; other writers wait, or rows could slip between the parts of the swap.
+            await raw.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
+        for column, native in zip(plan.shape.loaded, plan.natives, strict=True):
+            if column in plan.shape.added:
+                await raw.execute(
+                    f"ALTER TABLE {table.sql} ADD COLUMN IF NOT EXISTS {quote(column.name)} {native}"
+                )
+        await self._require_staged(plan, staged)
+        always = any(native.identity_always and native.name in plan.names for native in table.columns)
+        swap = Swap(
+            self.spec.mode,
+            table.sql,
+            plan.staging,
+            plan.names,
+            tuple(self.spec.keys),
+            unique,
+            self.partition_condition(plan),
+            " OVERRIDING SYSTEM VALUE" if always else "",
+        )
+        for statement in swap.statements():
+            await raw.execute(statement)
+        await raw.execute(f"DROP TABLE {plan.staging}")
+
+    async def _require_staged(self, plan: Plan, staged: Staged) -> None:
+        """A crash of the server empties unlogged tables: what was staged must still be there."""
+        rows = await self.session.raw.fetchval(f"SELECT count(*) FROM {plan.staging}")
+        if rows != staged.rows:
+            raise transient(
+                "STAGING_LOST", f"the staged rows of {self.spec.table} are gone (the server restarted)"
+            )
+
+    async def _settle_unknown(self, key: LoadKey, cause: Exception) -> Receipt:
+        """The connection broke before the answer: end the server process, then the ledger knows."""
+        await self.session.stop()
+        receipt = await self.receipt(key)
+        if receipt is not None:
+            return receipt
+        raise transient(
+            "CONNECTION_LOST", f"loading {self.spec.table}: the connection broke before the commit"
+        ) from cause
+
+    async def _on_fresh(self, work: Any) -> Any:
+        """Run ``work(raw)`` in a transaction on a connection of its own."""
+        session = await connect(self.session.connection, self.session.environment, "/ledger")
+        try:
+            async with session.transaction() as raw:
+                return await work(raw)
+        finally:
+            await asyncio.shield(session.close())
+
+    async def _leave_transaction(self) -> None:
+        if not self.session.raw.is_closed() and self.session.raw.is_in_transaction():
+            await self.session.roll_back()
+
+    async def _sweep(self, key: LoadKey) -> None:
+        """Drop staging tables that older attempts of this load, or of loads that are over, have left."""
+        async with self.session.transaction() as raw:
+            await raw.execute("SET LOCAL lock_timeout = '100ms'")
+            rows = await raw.fetch(
+                "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname, $2)",
+                self.ledger.schema,
+                f"_stg_{ledger.load_id(key)}_",
+            )
+            for row in rows:
+                await raw.execute("SAVEPOINT sweep")
+                try:
+                    await raw.execute(f"DROP TABLE {quote(self.ledger.schema)}.{quote(row[0])}")
+                except CONNECTION_ERRORS:
+                    raise
+                except Exception as error:
+                    # Held by a process that is on its way out: the next attempt or tombstone finds it again.
+                    if from_server(error, "sweeping").code != "LOCK_TIMEOUT":
+                        raise
+                    await raw.execute("ROLLBACK TO SAVEPOINT sweep")
+
+    def _claim_of_this_attempt(self) -> tuple[LoadKey, int]:
+        if self._claimed is None:
+            raise configuration("NOT_CLAIMED", f"table {self.spec.table}: stage comes after claim")
+        return self._claimed
+
+    def _native(self, column: Column, table: Table | None) -> str:
+        found = table.column(column.name) if table else None
+        check_postgresql_name(column.name, "column")
+        return found.declared if found else types.created_type(column)
+
+    def _checks(self, plan: Plan) -> list[gate.Check]:
+        """What every row must satisfy before one of them moves."""
+        checks: list[gate.Check] = []
+        for column, declared in zip(plan.shape.loaded, plan.natives, strict=True):
+            found = plan.table.column(column.name) if plan.table else None
+            native = found.native if found else declared
+            checks += types.Fit(
+                column, native, bool(found and found.not_null and not found.identity_always)
+            ).checks()
+        if self.spec.mode == "merge":
+            checks += gate.key_checks(self.spec.keys)
+        if self.spec.partition is not None and self.spec.mode == "replace_partition":
+            kind = next(c.type for c in plan.shape.loaded if c.name == self.spec.partition.column)
+            checks += gate.partition_checks(self.spec.partition, kind)
+        return checks
+
+    def _select(self, source: str, plan: Plan) -> str:
+        parts = [types.to_text(quote(column.name), column.type) for column in plan.shape.loaded]
+        listed = ", ".join(f"{part} AS c{index}" for index, part in enumerate(parts))
+        return f"SELECT {listed} FROM {quote(source)}"
+
+
+def _target_columns(table: Table | None) -> list[TargetColumn] | None:
+    if table is None:
+        return None
+    return [
+        TargetColumn(c.name, c.not_null and not c.has_default and not c.generated, not c.generated)
+        for c in table.columns
+    ]
+
+
+def _with_natives(found: list[Column], told: Sequence[Column]) -> list[Column]:
+    """The scratch's columns, with native types where the caller knows them and the type is still the same."""
+    known = {column.name: column for column in told}
+    return [
+        known[column.name] if column.name in known and known[column.name].type == column.type else column
+        for column in found
+    ]
+
+
+def _bound(value: object, native: str) -> str:
+    import datetime as dt
+
+    if isinstance(value, dt.datetime):
+        if native.startswith("timestamp") and native.endswith("with time zone"):
+            aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+            return f"{literal(aware.isoformat())}::timestamptz"
+        naive = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
+        return f"{literal(naive.isoformat())}::timestamp"
+    if isinstance(value, dt.date):
+        return f"{literal(value.isoformat())}::date"
+    return str(int(str(value)))
