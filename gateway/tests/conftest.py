@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 import pytest_asyncio
@@ -12,6 +11,7 @@ from google.protobuf import empty_pb2
 from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
 from headrace.metadata.v1 import pipelines_pb2, pipelines_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
 from headrace_chassis.errors import NotFound, VersionMismatch
+from headrace_chassis.server import GrpcServer
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
 from headrace_gateway.config import GatewaySettings
@@ -20,6 +20,9 @@ from headrace_gateway.wiring import Parts, build
 
 PIPELINE = "01900000-0000-7000-8000-00000000000a"
 RUN = "01900000-0000-7000-8000-00000000000b"
+
+DRAFT, SUCCESS = pipelines_pb2.PIPELINE_STATUS_DRAFT, pipelines_pb2.PIPELINE_STATUS_SUCCESS
+RUNNING, JDBC = runs_pb2.RUN_STATE_RUNNING, runs_pb2.ENGINE_JDBC
 
 
 class Recorder:
@@ -31,9 +34,9 @@ class Recorder:
     def forget(self) -> None:
         self.requests: list[Any] = []
         self.metadata: dict[str, str | bytes] = {}
-        self.answers: dict[str, Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]] = {}
+        self.answers: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}
 
-    async def take(self, request: Any, context: grpc.aio.ServicerContext, default: Any) -> Any:
+    async def take(self, request: Any, context: Any, default: Any) -> Any:
         self.requests.append(request)
         self.metadata = dict(context.invocation_metadata() or ())
         answer = self.answers.get(type(request).__name__)
@@ -53,13 +56,13 @@ class Pipelines(pipelines_pb2_grpc.PipelineServiceServicer):
         return await self._recorder.take(request, context, page)
 
     async def CreatePipeline(self, request: Any, context: Any) -> Any:
-        made = pipelines_pb2.Pipeline(id=PIPELINE, name=request.name, version=1, status=1, is_active=True)
+        made = pipelines_pb2.Pipeline(id=PIPELINE, name=request.name, version=1, status=DRAFT, is_active=True)
         return await self._recorder.take(request, context, made)
 
     async def GetPipeline(self, request: Any, context: Any) -> Any:
         if request.id != PIPELINE:
             raise NotFound("pipeline", request.id)
-        found = pipelines_pb2.Pipeline(id=PIPELINE, name="one", version=3, status=4)
+        found = pipelines_pb2.Pipeline(id=PIPELINE, name="one", version=3, status=SUCCESS)
         return await self._recorder.take(request, context, found)
 
     async def UpdatePipeline(self, request: Any, context: Any) -> Any:
@@ -113,11 +116,13 @@ class Runs(runs_pb2_grpc.RunServiceServicer):
         self._recorder = recorder
 
     async def RunPipeline(self, request: Any, context: Any) -> Any:
-        accepted = runs_pb2.RunResponse(run_id=RUN, pipeline_id=request.id, status=2, task_count=1, engine=2)
+        accepted = runs_pb2.RunResponse(
+            run_id=RUN, pipeline_id=request.id, status=RUNNING, task_count=1, engine=JDBC
+        )
         return await self._recorder.take(request, context, accepted)
 
     async def GetRunStatus(self, request: Any, context: Any) -> Any:
-        run = runs_pb2.RunStatusResponse(run_id=request.run_id, pipeline_id=PIPELINE, overall_status=2)
+        run = runs_pb2.RunStatusResponse(run_id=request.run_id, pipeline_id=PIPELINE, overall_status=RUNNING)
         run.task_statuses["extract"] = runs_pb2.TASK_STATE_COMPLETED
         return await self._recorder.take(request, context, run)
 
@@ -134,8 +139,18 @@ class Runs(runs_pb2_grpc.RunServiceServicer):
 class Served:
     """A gateway that is being served, and clients of it."""
 
-    def __init__(self, parts: Parts, port: int, authority: Authority, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        server: HttpServer,
+        authority: Authority,
+        recorder: Recorder,
+        back: GrpcServer | None,
+    ) -> None:
+        port = server.port
         self.parts = parts
+        self.server = server
+        self.back = back
         self.port = port
         self.authority = authority
         self.recorder = recorder
@@ -172,11 +187,16 @@ async def start(stack: AsyncExitStack, authority: Authority, **settings: Any) ->
     back = await stack.enter_async_context(serve(authority, [pipelines, workspaces, runs]))
     targets = {"metadata": back.target, "execution": back.target}
     given = GatewaySettings(**{**authority.auth_values(), "http_listen": "127.0.0.1:0", **settings})
-    return await serve_parts(stack, build(given, targets), given, authority, recorder)
+    return await serve_parts(stack, build(given, targets), given, authority, recorder, back.server)
 
 
 async def serve_parts(
-    stack: AsyncExitStack, parts: Parts, settings: GatewaySettings, authority: Authority, recorder: Recorder
+    stack: AsyncExitStack,
+    parts: Parts,
+    settings: GatewaySettings,
+    authority: Authority,
+    recorder: Recorder,
+    back: GrpcServer | None = None,
 ) -> Served:
     """Serves a gateway that is built until the stack unwinds."""
     for channel in parts.channels:
@@ -185,7 +205,7 @@ async def serve_parts(
     server = HttpServer(parts.app, settings.http_listen, settings.header_timeout_seconds, drain_seconds=1.0)
     await server.start()
     stack.push_async_callback(server.drain)
-    served = Served(parts, server.port, authority, recorder)
+    served = Served(parts, server, authority, recorder, back)
     stack.push_async_callback(served.client.aclose)
     stack.push_async_callback(served.anonymous.aclose)
     return served

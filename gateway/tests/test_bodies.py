@@ -15,7 +15,8 @@ async def post(gateway: Any, content: bytes, kind: str = "application/json", pat
 
 
 async def test_yaml_is_the_same_message(gateway: Any) -> None:
-    body = b"name: no\nyamlDefinition: |\n  version: 1\ntags: [yes, &a 'x', *a]\nmaxRetries: 0x10\nisActive: true\n"
+    body = b"name: no\nyamlDefinition: |\n  version: 1\ntags: [yes, &a 'x', *a]\nmaxRetries: 0x10\n"
+    body += b"isActive: true\n"
 
     answer = await post(gateway, body, "application/yaml", "/api/v1/pipelines")
 

@@ -115,7 +115,7 @@ async def test_path_variables_have_their_types(gateway: Any, pipeline_id: str) -
 
 
 async def test_nulls_and_empty_collections_clear_fields(gateway: Any, pipeline_id: str) -> None:
-    body = {"name": "new", "description": None, "tags": [], "scheduleCron": None}
+    body: dict[str, Any] = {"name": "new", "description": None, "tags": [], "scheduleCron": None}
 
     answer = await gateway.client.put(f"/api/v1/pipelines/{pipeline_id}", json=body)
 
@@ -138,7 +138,13 @@ async def test_fields_of_server_and_path_are_refused_in_bodies(gateway: Any, pip
 
 
 async def test_wrong_types_are_told_with_their_paths(gateway: Any) -> None:
-    body = {"name": 5, "yamlDefinition": "x", "tags": ["a", "b", 3], "maxRetries": 2**40, "isActive": "yes"}
+    body: dict[str, Any] = {
+        "name": 5,
+        "yamlDefinition": "x",
+        "tags": ["a", "b", 3],
+        "maxRetries": 2**40,
+        "isActive": "yes",
+    }
     body |= {"notifications": [{"on": ["FAILD"], "type": "EMAIL", "target": None, "to": "x"}]}
 
     answer = await gateway.client.post("/api/v1/pipelines", json=body)

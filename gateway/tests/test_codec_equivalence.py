@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import orjson
+from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import options_pb2
@@ -28,7 +29,7 @@ TYPES = [
 ]
 BOUNDS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-INSTANTS = st.datetimes(datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30))
+INSTANTS = st.datetimes(timezones=st.just(datetime.UTC))
 JSON_VALUES = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -53,7 +54,7 @@ def oracle(message: Any) -> Any:
             written[field.json_name] = {key: single(item, value[key]) for key in value}
         elif field.is_repeated:
             written[field.json_name] = [single(field, item) for item in value]
-        elif (not field.has_presence and field.enum_type is not None and value == 0) or (rules(field).json and not value):
+        elif not value and not field.has_presence and (field.enum_type is not None or rules(field).json):
             continue
         else:
             written[field.json_name] = single(field, value)
@@ -108,7 +109,7 @@ def messages(draw: st.DrawFn, message_type: Any, depth: int = 0) -> Any:
 def inner(descriptor: Descriptor, depth: int) -> st.SearchStrategy[Any]:
     if descriptor.full_name == "google.protobuf.Timestamp":
         return INSTANTS.map(instant)
-    return messages(descriptor._concrete_class, depth + 1)
+    return messages(message_factory.GetMessageClass(descriptor), depth + 1)
 
 
 def instant(moment: datetime.datetime) -> Timestamp:

@@ -90,7 +90,8 @@ class Router(Generic[T]):
         """Returns what serves a path as it stands in the request line, or None.
 
         Segments are unescaped after they are split, so that an escaped slash stays within its segment. Text
-        that is no UTF-8 matches nothing.
+        that is no UTF-8 matches nothing. A word after a colon is a verb where a route has that verb, else
+        part of the segment.
         """
         try:
             text = raw_path.decode("ascii")
@@ -99,16 +100,16 @@ class Router(Generic[T]):
                 segments = [unquote(segment, errors="strict") for segment in segments]
         except UnicodeDecodeError:
             return None
-        found = self._find(self._root, segments, 0, "")
-        if found is not None:
-            return Match(found, segments)
+        if not text.startswith("/"):
+            return None
         head, colon, verb = segments[-1].rpartition(":")
         if colon and head and verb in self._verbs:
-            segments[-1] = head
-            found = self._find(self._root, segments, 0, verb)
+            before = [*segments[:-1], head]
+            found = self._find(self._root, before, 0, verb)
             if found is not None:
-                return Match(found, segments)
-        return None
+                return Match(found, before)
+        found = self._find(self._root, segments, 0, "")
+        return None if found is None else Match(found, segments)
 
     def _find(
         self, node: _Node[T], segments: list[str], index: int, verb: str

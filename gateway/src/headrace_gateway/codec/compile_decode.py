@@ -80,7 +80,7 @@ class DecoderCompiler:
         """Returns the decoder of a body that is one field of the request; the message is the request."""
         name = f"decode_field_{field.full_name.replace('.', '_')}"
         if name not in self._scope:
-            lines = ["v = o", *self._field(field, repr(field.json_name), None)]
+            lines = ["v = o", *self._field(field, "path", None)]
             self._run(name, lines, field.full_name)
         function: Decoder = self._scope[name]
         return function
@@ -123,7 +123,7 @@ class DecoderCompiler:
             key = repr(field.json_name)
             clear = f"m.{clearing.name}.append({key})" if clearing is not None else None
             lines += [f"if {key} in o:", "    n += 1", f"    v = o[{key}]"]
-            lines += _indent(self._field(field, key, clear))
+            lines += _indent(self._field(field, f"join(path, {key})", clear))
         lines.append(f"if n != len(o): refuse_unknown(o, path, found, known_{name}, bound_{name})")
         for oneof in descriptor.oneofs:
             names = tuple(member.json_name for member in oneof.fields if member in fields)
@@ -131,9 +131,8 @@ class DecoderCompiler:
                 lines.append(f"refuse_several(o, path, found, {names!r})")
         return lines
 
-    def _field(self, field: FieldDescriptor, key: str, clear: str | None) -> list[str]:
+    def _field(self, field: FieldDescriptor, path: str, clear: str | None) -> list[str]:
         """Returns the lines that read `v` into a field; null and empty collections count as cleared."""
-        path = f"join(path, {key})"
         if is_map(field) or field.is_repeated:
             kind, expected = ("dict", "an object") if is_map(field) else ("list", "a list")
             fill = self._fill_map(field, path) if is_map(field) else self._fill_list(field, path)

@@ -27,6 +27,11 @@ class RateLimiter:
             f'"default";q={burst};w={max(round(burst / rate), 1)}'.encode(),
         )
 
+    @property
+    def callers(self) -> int:
+        """How many callers are remembered."""
+        return len(self._buckets)
+
     def admit(self, caller: Hashable) -> list[Header]:
         """Takes a token and returns the headers that tell how many are left
         (draft-ietf-httpapi-ratelimit-headers).
