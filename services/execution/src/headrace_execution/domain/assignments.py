@@ -19,7 +19,7 @@ from headrace_execution.domain.run import (
     Task,
     TaskReport,
 )
-from headrace_execution.domain.states import StageState, TaskState
+from headrace_execution.domain.states import IllegalTransition, StageState, TaskState
 from headrace_execution.domain.steps import (
     advance,
     conclude,
@@ -59,6 +59,8 @@ def assign(run: Run, stage_id: UUID, worker: UUID, fence: int, moment: Moment) -
         ValueError: when the fence does not grow.
     """
     stage = _stage(run, stage_id)
+    if stage.state is not StageState.READY:
+        raise IllegalTransition("stage", stage.state, StageState.LEASED)
     if fence <= stage.fence:
         raise ValueError(f"fence {fence} does not grow past {stage.fence}")
     if stage.purpose is Purpose.RUN:
