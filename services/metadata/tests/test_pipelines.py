@@ -97,26 +97,16 @@ async def test_a_literal_secret_in_a_definition_is_refused_and_not_repeated(serv
         ({"name": "a\tb"}, "name"),
         ({"name": " a"}, "name"),
         ({"name": "a" * 201}, "name"),
+        ({"description": "a\0b"}, "description"),
+        ({"version_label": "a\0b"}, "versionLabel"),
         ({"schedule_cron": "61 * * * *"}, "scheduleCron"),
         ({"tags": ["ok", " "]}, "tags[1]"),
         (
-            {
-                "notifications": [
-                    pb.Notification(
-                        on=[pb.PIPELINE_STATUS_FAILED], type=pb.NOTIFICATION_TYPE_WEBHOOK, target="x"
-                    )
-                ]
-            },
+            {"notifications": [_notification(pb.PIPELINE_STATUS_FAILED, pb.NOTIFICATION_TYPE_WEBHOOK, "x")]},
             "notifications[0].target",
         ),
         (
-            {
-                "notifications": [
-                    pb.Notification(
-                        on=[pb.PIPELINE_STATUS_DRAFT], type=pb.NOTIFICATION_TYPE_EMAIL, target="a@b"
-                    )
-                ]
-            },
+            {"notifications": [_notification(pb.PIPELINE_STATUS_DRAFT, pb.NOTIFICATION_TYPE_EMAIL, "a@b")]},
             "notifications[0].on[0]",
         ),
     ],
@@ -128,6 +118,18 @@ async def test_wrong_settings_are_refused_with_their_place(
     error = await failure(service.pipelines.CreatePipeline(request, metadata=service.user()))
     assert error.reason == reasons_pb2.REASON_INVALID_REQUEST
     assert path in [problem.path for problem in error.problems]
+
+
+@pytest.mark.parametrize("field", ["search", "name"])
+async def test_a_filter_that_no_name_can_match_is_refused(service: Service, field: str) -> None:
+    assert (await failure(_names(service, **{field: "a\0b"}))).reason == reasons_pb2.REASON_INVALID_REQUEST
+
+
+async def test_a_text_that_declares_what_cannot_be_stored_is_refused(service: Service) -> None:
+    for text in (NOOP + "# \0\n", NOOP + 'description: "a\\0b"\n'):
+        request = pb.CreatePipelineRequest(name="nul", yaml_definition=text)
+        error = await failure(service.pipelines.CreatePipeline(request, metadata=service.user()))
+        assert error.reason == reasons_pb2.REASON_INVALID_DEFINITION
 
 
 async def test_a_real_change_is_the_next_version_and_none_leaves_it(service: Service) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from headrace.common.v1 import reasons_pb2
-from headrace_chassis.errors import HeadraceError, Problem
+from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
 from headrace_definition import Problem as DefinitionProblem
 
 
@@ -92,3 +92,9 @@ def told(problems: Iterable[DefinitionProblem]) -> list[Problem]:
         Problem(each.code, each.path, each.message, each.line, each.column, each.suggestion)
         for each in problems
     ]
+
+
+def refuse(problems: Sequence[DefinitionProblem]) -> None:
+    """Raises InvalidRequest where there are problems with a request."""
+    if problems:
+        raise InvalidRequest(told(problems))

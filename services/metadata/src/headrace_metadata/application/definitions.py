@@ -20,6 +20,7 @@ from headrace_definition import (
 )
 
 from headrace_metadata.domain.pipelines import Content, Declared, Notification, clean_tags
+from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.errors import told
 
 _WAITING_PER_THREAD = 50
@@ -111,15 +112,16 @@ class DefinitionChecker:
 
 
 def _report(text: Text, settings: CompileSettings) -> Report:
-    """The report, with literal secrets refused in every spelling: versions are shown as they came."""
+    """The report, with what must not be kept refused: versions are stored and shown as they came."""
     report = validate(text.text, settings=settings, defaults=text.defaults)
-    if report.compiled is None or not report.compiled.lifted:
+    if report.compiled is None:
         return report
     message = "a definition must not hold secrets; put them into a connection and name that"
-    errors = tuple(
-        Problem("LITERAL_SECRET", name.replace("_", ".", 1), message) for name in report.compiled.lifted
+    errors = (
+        *(Problem("LITERAL_SECRET", name.replace("_", ".", 1), message) for name in report.compiled.lifted),
+        *nul_problems({"description": report.compiled.definition.description}),
     )
-    return Report(errors, report.warnings, None)
+    return Report(errors, report.warnings, None) if errors else report
 
 
 def _checked(text: Text, compiled: Compiled) -> Checked:

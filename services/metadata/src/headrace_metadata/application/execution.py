@@ -74,7 +74,7 @@ class Execution:
 
 
 def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What execution raised. Our channel has repeated the call where that makes sense; our caller's must not."""
+    """What execution raised. Our channel has repeated what may be repeated, so callers must not."""
     told = from_rpc_error(error)
     told.may_repeat = False
     return told

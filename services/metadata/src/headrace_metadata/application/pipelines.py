@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from headrace_chassis import outbox
 from headrace_chassis.database import Database, constraint_name
-from headrace_chassis.errors import InvalidRequest, NameTaken, NotFound, VersionMismatch
+from headrace_chassis.errors import NameTaken, NotFound, VersionMismatch
 from headrace_chassis.identity import Principal
 from headrace_chassis.ids import uuid7
 from headrace_definition import Problem
@@ -25,7 +25,7 @@ from headrace_metadata.domain.settings_checks import (
     setting_warnings,
     unknown_connection,
 )
-from headrace_metadata.errors import PipelineDeleting, told
+from headrace_metadata.errors import PipelineDeleting, refuse
 from headrace_metadata.store import pipelines as store
 from headrace_metadata.store import references
 from headrace_metadata.store.scope import Scope
@@ -71,7 +71,7 @@ class PipelineWriter:
             TooLarge: the text is longer than the installation allows.
             NotFound, WorkspaceForbidden: of the workspace that it names.
         """
-        _refuse(setting_problems(new.name, new.given))
+        refuse(setting_problems(new.name, new.given))
         async with self._db.read() as conn:
             workspace = await workspaces.chosen(conn, principal, new.workspace_id)
             types = await references.connection_types(conn, workspace.id)
@@ -95,7 +95,7 @@ class PipelineWriter:
         if expected is not None and expected != before.version:
             raise VersionMismatch(expected, before.version)
         after = changed(before, change)
-        _refuse(setting_problems(after.name, after.given))
+        refuse(setting_problems(after.name, after.given))
         return await self._checker.check(Text.of(after), types)
 
     async def create(
@@ -169,7 +169,7 @@ class PipelineWriter:
         source = original.latest.content
         content = replace(source, given=replace(source.given, schedule_cron=None))
         if name is not None:
-            _refuse(setting_problems(name, content.given))
+            refuse(setting_problems(name, content.given))
         types = await references.connection_types(conn, to)
         checked = await self._checker.check(Text.of(content), types)
         names = [name] if name is not None else islice(copy_names(source.name), _COPY_NAMES_TRIED)
@@ -266,8 +266,3 @@ async def unknown_given(conn: AsyncConnection, workspace_id: UUID, given: Given)
     }
     unknown = await references.unknown(conn, workspace_id, set(named.values()))
     return [unknown_connection(word, name) for name, word in named.items() if word in unknown]
-
-
-def _refuse(problems: list[Problem]) -> None:
-    if problems:
-        raise InvalidRequest(told(problems))

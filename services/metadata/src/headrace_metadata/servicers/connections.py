@@ -19,9 +19,11 @@ from headrace_metadata.application.probes import ConnectionProbes
 from headrace_metadata.application.writes import Writes
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.names import normalise_name
+from headrace_metadata.errors import refuse
 from headrace_metadata.servicers import Context
 from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import connections as store
+from headrace_metadata.store.searching import reading
 
 
 class ConnectionServicer(connections_pb2_grpc.ConnectionServiceServicer):
@@ -53,7 +55,8 @@ class ConnectionServicer(connections_pb2_grpc.ConnectionServiceServicer):
         filters = store.Filters(
             search=normalise_name(request.search), type=convert.connection_type_filter(request.type)
         )
-        async with self._db.read() as conn:
+        refuse(filters.problems())
+        async with reading(self._db, filters.search) as conn:
             scope = await workspaces.listed(conn, principal, convert.optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)
             total = await store.count(conn, scope, filters) if request.include_total else None

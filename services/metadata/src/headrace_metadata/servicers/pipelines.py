@@ -21,9 +21,11 @@ from headrace_metadata.application.validation import PipelineValidator
 from headrace_metadata.application.writes import Writes
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import Change, Pipeline, Version
+from headrace_metadata.errors import refuse
 from headrace_metadata.servicers import Context
 from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import pipelines as store
+from headrace_metadata.store.searching import reading
 
 
 class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
@@ -62,7 +64,8 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
             tags=tuple(request.tags),
             status=convert.status_word(request.status),
         )
-        async with self._db.read() as conn:
+        refuse(filters.problems())
+        async with reading(self._db, filters.search) as conn:
             scope = await workspaces.listed(conn, principal, convert.optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)
             total = await store.count(conn, scope, filters) if request.include_total else None

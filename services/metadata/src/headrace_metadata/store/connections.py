@@ -6,14 +6,16 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from headrace_definition import Problem
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.domain.connections import Connection, ConnectionType, Endpoint
+from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.keyring import Sealed
-from headrace_metadata.store.pipelines import like_pattern
 from headrace_metadata.store.references import ids_among
 from headrace_metadata.store.scope import Scope, newest_of_scope
+from headrace_metadata.store.searching import like_pattern
 from headrace_metadata.store.tables import AnyRow
 from headrace_metadata.store.tables import connection as table
 
@@ -28,6 +30,10 @@ class Filters:
 
     search: str = ""
     type: ConnectionType | None = None
+
+    def problems(self) -> list[Problem]:
+        """What no name can hold."""
+        return list(nul_problems({"search": self.search}))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from headrace_definition import Problem
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +22,9 @@ from headrace_metadata.domain.pipelines import (
     Pipeline,
     Version,
 )
+from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.store.scope import Scope, newest_of_scope
+from headrace_metadata.store.searching import like_pattern
 from headrace_metadata.store.tables import AnyRow
 from headrace_metadata.store.tables import pipeline as head
 from headrace_metadata.store.tables import pipeline_status as status
@@ -41,6 +44,11 @@ class Filters:
     name: str = ""
     tags: tuple[str, ...] = ()
     status: str = ""
+
+    def problems(self) -> list[Problem]:
+        """What no name or tag can hold."""
+        tags = {f"tags[{index}]": tag for index, tag in enumerate(self.tags)}
+        return list(nul_problems({"search": self.search, "name": self.name, **tags}))
 
 
 @dataclass(frozen=True)
@@ -261,12 +269,6 @@ def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     if filters.status:
         conditions.append(status.c.status == filters.status)
     return conditions
-
-
-def like_pattern(part: str) -> str:
-    """A LIKE pattern, with backslash as escape, for texts that contain a part."""
-    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
 
 
 _VERSION_COLUMNS: Final = tuple(
