@@ -1,8 +1,8 @@
 """The stack's PostgreSQL: how it is set up, configured and filled with databases.
 
 Each service owns one database and nobody else may connect to it. The services come through a Unix socket,
-and only the database `warehouse`, which is for the user's own tables, can be reached by TCP: so no connection
-that a user describes leads to Headrace's own tables, whatever its host and port.
+and only the role `warehouse`, whose database is for the user's own tables, may come by TCP: so no connection
+that a user describes leads to Headrace's own tables, whatever its host, port, database and user.
 """
 
 import asyncio
@@ -169,7 +169,8 @@ def _statements(credentials: Credentials, roles: Set[str], databases: Set[str]) 
             statements.append(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
         if name not in databases:
             statements.append(f"CREATE DATABASE {name} OWNER {name}")
-        statements.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    everywhere = (*SERVICE_DATABASES, WAREHOUSE, "postgres", "template1")
+    statements += [f"REVOKE ALL ON DATABASE {name} FROM PUBLIC" for name in everywhere]
     return statements
 
 
@@ -259,7 +260,8 @@ def _write_access_rules(data: Path, user: str | None) -> None:
     """Writes pg_hba.conf; whatever it does not name is refused."""
     rules = [f"local all {SUPERUSER} scram-sha-256"]
     rules += [f"local {name} {name} scram-sha-256" for name in (*SERVICE_DATABASES, WAREHOUSE)]
-    rules.append(f"host {WAREHOUSE} {WAREHOUSE} {HOST}/32 scram-sha-256")
+    # To any database, so that a wrong name is told as such; only its own lets it in.
+    rules.append(f"host all {WAREHOUSE} {HOST}/32 scram-sha-256")
     text = "# Written by `headrace up`.\n" + "\n".join(rules) + "\n"
     path = data / "pg_hba.conf"
     if path.read_text() == text:

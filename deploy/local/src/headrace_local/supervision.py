@@ -81,7 +81,13 @@ class Supervisor:
             STACK_MARK: str(self.home.root),
         }
         done = subprocess.run(  # noqa: S603 - our own program, and no shell
-            command, cwd=self.home.root, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.home.root,
+            env=environment,
+            umask=0o077,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise LocalStackError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")

@@ -122,7 +122,8 @@ class StackUnderTest:
     def warehouse_login(self) -> dict[str, Any]:
         """How to log in to the user's database."""
         login: dict[str, Any] = json.loads(self.home.warehouse_file.read_text())
-        return {**login, "user": login.pop("username")}
+        login["user"] = login.pop("username")
+        return login
 
 
 def create_pipeline(client: httpx.Client, definition: str, **fields: Any) -> dict[str, Any]:
