@@ -1,10 +1,11 @@
 """Structured logs: one JSON object a line (or text for people), with request and trace ids, and never a
 secret."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from google.protobuf.message import Message
@@ -28,7 +29,7 @@ def configure(
 
     Lines go to standard error unless another stream is given.
     """
-    output = stream or sys.stderr
+    output = cast("TextIO", _Unbreakable(stream or sys.stderr))
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -59,6 +60,26 @@ def configure(
     root.handlers[:] = [handler]
     # Libraries tell more than we want to know: of theirs, only what needs attention.
     root.setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+class _Unbreakable:
+    """A stream that may go away (a pipe whose reader has died, a full disk): a process does not fail for its
+    logs, least of all while it drains."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def _with_ids(service: str) -> structlog.types.Processor:
