@@ -85,7 +85,7 @@ def target_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetSe
 
 @pytest_asyncio.fixture
 async def warehouse(target_server: TargetServer, bench: EngineBench) -> AsyncIterator[asyncpg.Connection]:
-    """An empty database, known to the engine as connection `warehouse`, and a connection of the test's own."""
+    """An empty database, which the engine knows as `warehouse`, and a connection of the test's own to it."""
     database = await target_server.new_database()
     bench.connect("warehouse", "postgresql", **target_server.fields(database))
     connection = await target_server.connect(database)

@@ -50,15 +50,15 @@ class Line(asyncio.Protocol):
                     self.transport.write(pack(Frame.SECRETS, answer.SerializeToString()))
                 case Frame.MAY_COMMIT:
                     self.commits_asked.set()
-                    self.bench.spawn(self._answer_commit())
+                    self.bench.spawn(self._answer_commit(self.bench.allow_commit()))
                 case Frame.PROGRESS:
                     self.progress.append(workers_pb2.AssignmentProgress.FromString(body))
                 case Frame.LAST_RESULT:
                     self.result = Result.FromString(body)
             self.changed.set()
 
-    async def _answer_commit(self) -> None:
-        allowed = await self.bench.allow_commit()
+    async def _answer_commit(self, answer: Awaitable[bool]) -> None:
+        allowed = await answer
         self.transport.write(pack(Frame.COMMIT_ANSWER, b"\x01" if allowed else b"\x00"))
 
     def stop(self, reason: StopReason) -> None:

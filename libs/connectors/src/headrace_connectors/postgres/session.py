@@ -151,10 +151,22 @@ async def connect(connection: Connection, environment: Environment, role: str = 
             "SELECT pg_backend_pid(), coalesce((SELECT backend_start::text FROM pg_stat_activity "
             "WHERE pid = pg_backend_pid()), '')"
         )
+        await _have_client_watched(raw)
     except BaseException:
         raw.terminate()
         raise
     return Session(raw, Backend(int(row[0]), str(row[1]), application), connection, environment)
+
+
+async def _have_client_watched(raw: asyncpg.Connection) -> None:
+    """Have the server look every few seconds whether this process still lives, and end its query when it does not.
+
+    Otherwise the query of a process that was killed goes on until it next sends something, and keeps its locks.
+    """
+    try:
+        await raw.execute("SET client_connection_check_interval = '5s'")
+    except asyncpg.PostgresError:
+        return  # a server before version 14, or on a platform that cannot look
 
 
 async def end_backend(connection: Connection, environment: Environment, backend: Backend) -> None:
