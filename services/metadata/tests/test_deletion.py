@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from headrace.metadata.v1 import definitions_pb2, events_pb2
 from headrace.metadata.v1 import pipelines_pb2 as pb
 from headrace_chassis.ids import uuid7
 from headrace_metadata.loops.pipeline_deleter import PipelineDeleter
+from headrace_metadata.store import deletions
 
 from .support import NOOP, Service, away, failure
 
@@ -118,6 +120,16 @@ async def test_a_crash_while_closing_is_healed_by_the_loop(service: Service) -> 
     service.execution.go_on.set()
     await _deleter(service).run_once()
     assert (await failure(_get(service, created.id))).reason == reasons_pb2.REASON_NOT_FOUND
+
+
+async def test_a_crash_right_after_closing_is_healed_by_the_loop(service: Service) -> None:
+    created = await service.create()
+    async with service.db.transaction() as conn:
+        await deletions.begin(conn, service.tenant, UUID(created.id), force=False, by="ada")
+    await service.parts.execution.close_pipeline(service.tenant, "ada", UUID(created.id), force=False)
+    await asyncio.gather(_deleter(service).run_once(), _deleter(service).run_once())
+    assert (await failure(_get(service, created.id))).reason == reasons_pb2.REASON_NOT_FOUND
+    assert (await _event_names(service)).count("deleted") == 1
 
 
 async def test_an_abandoned_deletion_of_a_pipeline_with_live_runs_is_given_up(service: Service) -> None:

@@ -12,11 +12,12 @@ from headrace_chassis.ids import uuid7
 from headrace_chassis.paging import Cursors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata import convert
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.probes import ConnectionProbes
 from headrace_metadata.application.writes import Writes
+from headrace_metadata.convert import connections as convert
+from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.errors import refuse
@@ -57,7 +58,7 @@ class ConnectionServicer(connections_pb2_grpc.ConnectionServiceServicer):
         )
         refuse(filters.problems())
         async with reading(self._db, filters.search) as conn:
-            scope = await workspaces.listed(conn, principal, convert.optional_id(request.workspace_id))
+            scope = await workspaces.listed(conn, principal, optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)
             total = await store.count(conn, scope, filters) if request.include_total else None
         items, meta = self._pages.end(found, limit, total)
@@ -67,7 +68,7 @@ class ConnectionServicer(connections_pb2_grpc.ConnectionServiceServicer):
         principal = current_principal()
 
         async def apply(conn: AsyncConnection) -> pb.Connection:
-            named = convert.optional_id(request.workspace_id)
+            named = optional_id(request.workspace_id)
             workspace = await workspaces.chosen(conn, principal, named)
             connection = convert.new_connection(
                 request, uuid7(), principal.tenant, workspace.id, principal.acts_as

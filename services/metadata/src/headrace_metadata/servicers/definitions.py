@@ -10,10 +10,11 @@ from headrace_chassis.errors import InvalidRequest, Problem
 from headrace_chassis.identity import current_principal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata import convert
 from headrace_metadata.application.deletion import acknowledge_purge
 from headrace_metadata.application.resolution import resolve
 from headrace_metadata.application.writes import Writes
+from headrace_metadata.convert.connections import resolved_message
+from headrace_metadata.convert.pipelines import definition_message
 from headrace_metadata.keyring import Keyring
 from headrace_metadata.servicers import Context
 from headrace_metadata.store import pipelines as store
@@ -36,7 +37,7 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
         async with self._db.read() as conn:
             found = await store.latest(conn, tenant, ids, known)
         return pb.BatchGetDefinitionsResponse(
-            definitions=[convert.definition_message(workspace, version) for workspace, version in found]
+            definitions=[definition_message(workspace, version) for workspace, version in found]
         )
 
     async def ResolveConnections(
@@ -48,9 +49,7 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
                 conn, self._keyring, tenant, UUID(request.workspace_id), request.connections
             )
         return pb.ResolveConnectionsResponse(
-            connections=[
-                convert.resolved_message(each.reference, each.connection, each.secret) for each in resolved
-            ]
+            connections=[resolved_message(each.reference, each.connection, each.secret) for each in resolved]
         )
 
     async def AcknowledgePurge(

@@ -12,13 +12,14 @@ from headrace_chassis.identity import Principal, current_principal
 from headrace_chassis.paging import Cursors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata import convert
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.definitions import Text
 from headrace_metadata.application.deletion import PipelineDeletion
 from headrace_metadata.application.pipelines import ContentMoved, NewPipeline, PipelineWriter, Written
 from headrace_metadata.application.validation import PipelineValidator
 from headrace_metadata.application.writes import Writes
+from headrace_metadata.convert import pipelines as convert
+from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import Change, Pipeline, Version
 from headrace_metadata.errors import refuse
@@ -66,7 +67,7 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         )
         refuse(filters.problems())
         async with reading(self._db, filters.search) as conn:
-            scope = await workspaces.listed(conn, principal, convert.optional_id(request.workspace_id))
+            scope = await workspaces.listed(conn, principal, optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)
             total = await store.count(conn, scope, filters) if request.include_total else None
         items, meta = self._pages.end(found, limit, total)
@@ -76,7 +77,7 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
     async def CreatePipeline(self, request: pb.CreatePipelineRequest, context: Context) -> pb.Pipeline:
         principal = current_principal()
         new = NewPipeline(
-            workspace_id=convert.optional_id(request.workspace_id),
+            workspace_id=optional_id(request.workspace_id),
             name=normalise_name(request.name),
             text=request.yaml_definition,
             given=convert.given_of_new(request),
@@ -93,13 +94,13 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
     ) -> pb.ValidatePipelineResponse:
         text = Text(
             request.yaml_definition,
-            convert.optional_id(request.source_connection_id),
-            convert.optional_id(request.target_connection_id),
+            optional_id(request.source_connection_id),
+            optional_id(request.target_connection_id),
         )
         verdict = await self._validator.validate(
             current_principal(),
             text,
-            convert.optional_id(request.workspace_id),
+            optional_id(request.workspace_id),
             request.schedule_cron if request.HasField("schedule_cron") else None,
         )
         return convert.verdict_message(verdict)

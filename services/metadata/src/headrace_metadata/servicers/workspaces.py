@@ -11,9 +11,9 @@ from headrace_chassis.ids import uuid7
 from headrace_chassis.paging import Cursors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata import convert
 from headrace_metadata.application.workspaces import ensure_default, scope_of
 from headrace_metadata.application.writes import Writes
+from headrace_metadata.convert import workspaces as convert
 from headrace_metadata.domain.names import name_flaw
 from headrace_metadata.domain.workspaces import Workspace
 from headrace_metadata.servicers import Context
