@@ -26,7 +26,8 @@ class MetadataSettings(ServiceSettings):
     )
     secret_env_prefix: str = Field(
         "HEADRACE_SECRET_",
-        description="What the variables that connections name as env:// must begin with; empty allows none.",
+        min_length=1,
+        description="What the variables (of the workers) that connections name as env:// must begin with.",
     )
     secret_file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
