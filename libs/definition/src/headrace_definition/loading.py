@@ -4,7 +4,6 @@ Nothing here recurses over the input, constructs a Python object by tag, or lets
 JSON is YAML, so JSON texts are read by the same code.
 """
 
-import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -71,11 +70,7 @@ _SURROGATES = re.compile(
 # What libyaml would refuse, or take for a line break as YAML 1.1 does; to YAML 1.2 they are ordinary
 # characters.
 _ORDINARY = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_ENCODINGS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
 def load(text: str | bytes, limits: LoadLimits, findings: Findings) -> Document:

@@ -1,6 +1,13 @@
-"""Helpers for tests that judge a text."""
+"""Helpers for tests that judge definitions, of this package and of those that store and run them."""
 
-from headrace_definition import Compiled, CompileSettings, ConnectionDefaults, compile_definition, validate
+from headrace_definition import (
+    Compiled,
+    CompileSettings,
+    ConnectionDefaults,
+    DefinitionError,
+    compile_definition,
+    validate,
+)
 
 
 def compiled(text: str | bytes, **settings: object) -> Compiled:
@@ -24,7 +31,8 @@ def warning_codes(
 ) -> list[str]:
     """Codes of the warnings of a text without errors."""
     report = validate(text, settings=CompileSettings(**settings), defaults=defaults)  # type: ignore[arg-type]
-    assert report.valid, report.errors
+    if not report.valid:
+        raise DefinitionError(report.errors)
     return [problem.code for problem in report.warnings]
 
 

@@ -1,0 +1,103 @@
+"""Secrets: refused where written out, lifted where a spelling has them, never repeated."""
+
+import pytest
+from headrace_definition import lift_secrets, validate
+from headrace_definition.secret_words import is_secret_key
+from headrace_definition.testing import error_codes
+
+CANARY = "hunter2-canary"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"source: {{connection: c, table: t, password: {CANARY}}}",
+        f"sources: [{{id: s, connector: x, config: {{auth: {{clientSecret: {CANARY}}}}}}}]",
+        f"sources: [{{id: s, connector: x, config: {{api_key: [{CANARY}]}}}}]",
+        f"sources: [{{id: s, connector: x, config: {{credentials: {{user: a, pass: {CANARY}}}}}}}]",
+        f"sources: [{{id: s, connector: x, config: {{url: 'postgres://me:{CANARY}@host/db'}}}}]",
+        f"notifications: [{{type: WEBHOOK, target: 'https://u:{CANARY}@example.com'}}]",
+        f"parameters: {{db_password: {{default: {CANARY}}}}}",
+        f"parameters: {{db_password: {CANARY}}}",
+        f"nodes: [{{id: a, nodeType: source, config: {{connector: x, config: {{token: {CANARY}}}}}}}]",
+    ],
+)
+def test_literal_secrets_are_refused_and_not_repeated(text: str) -> None:
+    report = validate(text)
+    assert "LITERAL_SECRET" in [problem.code for problem in report.errors]
+    assert CANARY not in repr(report)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["${secrets.token}", "${env.TOKEN}", "vault://kv/token", "env://TOKEN", "file:///run/token", ""],
+)
+def test_references_to_secrets_are_accepted(value: str) -> None:
+    text = f"sources: [{{id: s, connector: postgresql, config: {{token: '{value}'}}}}]"
+    assert error_codes(text) == []
+
+
+def test_users_own_names_are_no_secrets() -> None:
+    text = (
+        "sources: [{id: s, values: [{token: abc, password: x}], schema: {token: VARCHAR, password: UUID}}]\n"
+        "transformations: [{id: r, type: rename, input: s, columns: {token: api_key, password: secret}}]\n"
+        "sinks: [{discard: true}]"
+    )
+    assert error_codes(text) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"),
+    [
+        ("password", True),
+        ("dbPassword", True),
+        ("client-secret", True),
+        ("aws_secret_access_key", True),
+        ("token", True),
+        ("tokens_per_minute", False),
+        ("key", False),
+        ("keys", False),
+        ("partition_key", False),
+        ("primary_key", False),
+        ("passenger", False),
+        ("secretary", False),
+        ("token_url", False),
+    ],
+)
+def test_which_keys_are_of_secrets(key: str, secret: bool) -> None:
+    assert is_secret_key(key) is secret
+
+
+@pytest.mark.parametrize("broken", ["a: [", "sources: {", "x: 'y", "engine: {password: ", "sql: SELECT '"])
+def test_syntax_errors_do_not_quote_the_text(broken: str) -> None:
+    report = validate(f"password: {CANARY}\n{broken}")
+    assert report.errors
+    assert CANARY not in repr(report)
+
+
+def test_values_of_wrong_types_are_not_repeated() -> None:
+    text = (
+        f"engine: {CANARY}\nexecution: {{timeout: {CANARY}}}\nsources: {CANARY}\nsinks: [{{mode: {CANARY}}}]"
+    )
+    report = validate(text)
+    assert len(report.errors) == 4
+    assert CANARY not in repr(report)
+
+
+def test_lifting_keeps_the_spelling_and_takes_the_values() -> None:
+    text = (
+        '{"name": "p", "config": {'
+        ' "source": {"name": "hubspot", "authentication": {"params": {"token": "pat-xxx"}}},'
+        ' "destination": {"name": "bigquery", "config": {"private_key": "k", "dataset": "d"}}}}'
+    )
+    lifted = lift_secrets(text)
+    assert lifted.secrets == {
+        "source_authentication_params_token": "pat-xxx",
+        "destination_config_private_key": "k",
+    }
+    assert "pat-xxx" not in lifted.text
+    assert "pat-xxx" not in repr(lifted)
+    assert lift_secrets(lifted.text).secrets == {}
+    compiled = validate(lifted.text).compiled
+    assert compiled is not None
+    assert compiled.lifted == {}
