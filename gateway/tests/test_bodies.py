@@ -1,6 +1,7 @@
 """Bodies: JSON and YAML alike, under limits, and bad ones refused precisely and cheaply."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ async def test_an_alias_bomb_costs_nothing(gateway: Any) -> None:
     answer = await post(gateway, f"a0: &a0 [x]\n{levels}".encode(), "application/yaml")
 
     assert answer.status_code == 400
-    assert "more than 100000 values" in answer.json()["detail"]
+    assert "more than 20000 values" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,18 @@ async def test_more_bodies_than_there_is_room_for_are_503(serve_gateway: Any) ->
     writer.close()
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/yaml"])
+async def test_garbled_bodies_never_fail_inside(gateway: Any, kind: str) -> None:
+    whole = b'{"triggeredBy": "\\u00e4 : x", "engine": "JDBC", "parameters": {"a": [1, 2.5e3, null]}}'
+    draw = random.Random(7)  # the seed makes a failure come again
+
+    for _ in range(150):
+        garbled = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            garbled[draw.randrange(len(garbled))] = draw.randrange(256)
+
+        answer = await post(gateway, bytes(garbled), kind)
+
+        assert answer.status_code in (202, 400), (bytes(garbled), answer.text)

@@ -136,6 +136,12 @@ def orjson_dumps(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def test_secrets_are_never_written() -> None:
+    request = connections_pb2.CreateConnectionRequest(name="n", secret="hunter2")
+
+    assert b"hunter2" not in encoders.encoder(request.DESCRIPTOR)(request)
+
+
 ANY_MESSAGE = st.sampled_from(TYPES).flatmap(messages)
 
 

@@ -24,7 +24,18 @@ from typing import Any
 import orjson
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from .fields import FLOATS, enum_of, enum_words, is_map, map_key, map_value, message_of, reading, rules
+from .fields import (
+    FLOATS,
+    enum_of,
+    enum_words,
+    is_map,
+    map_key,
+    map_value,
+    message_of,
+    reading,
+    returned,
+    rules,
+)
 from .wellknown import WRITERS, is_wrapper, refuse_unsupported, write_double
 
 _OPTIONS = orjson.OPT_UTC_Z
@@ -73,9 +84,7 @@ class EncoderCompiler:
     def _message(self, name: str, descriptor: Descriptor) -> str:
         leading: list[str] = []
         lines: list[str] = []
-        for field in descriptor.fields:
-            if rules(field).internal and rules(field).secret:
-                continue
+        for field in returned(descriptor):
             key, access = repr(field.json_name), reading(field)
             guard, value = self._field(field, access)
             if guard is None and not lines:

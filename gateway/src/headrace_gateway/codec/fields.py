@@ -68,6 +68,11 @@ def settable(descriptor: Descriptor, bound: frozenset[str] = frozenset()) -> lis
     ]
 
 
+def returned(descriptor: Descriptor) -> list[FieldDescriptor]:
+    """Returns the fields that an answer shows: all but secrets, which are given and never returned."""
+    return [field for field in descriptor.fields if not rules(field).secret]
+
+
 def clearing_field(descriptor: Descriptor) -> FieldDescriptor | None:
     """Returns the field that collects the names of what the caller wants cleared, if the message has one."""
     return next((field for field in descriptor.fields if rules(field).cleared_fields), None)

@@ -18,7 +18,7 @@ from headrace_gateway.codec.numbers import JSON_NUMBER, exact_number
 from headrace_gateway.http.failures import malformed
 from headrace_gateway.http.json_body import MAX_DEPTH
 
-MAX_NODES: Final = 100_000
+MAX_NODES: Final = 20_000
 """The most values that a body may have once its aliases are expanded."""
 
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})

@@ -16,6 +16,7 @@ from headrace_gateway.codec.fields import (
     enum_words,
     is_map,
     map_value,
+    returned,
     rules,
     settable,
 )
@@ -107,7 +108,7 @@ class Schemas:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _object(self, message: Descriptor, mode: Mode, bound: frozenset[str]) -> Schema:
-        fields = settable(message, bound) if mode == "request" else list(message.fields)
+        fields = settable(message, bound) if mode == "request" else returned(message)
         clearable = mode == "request" and clearing_field(message) is not None
         required = [field.json_name for field in fields if _is_required(field, mode)]
         schema: Schema = {"type": "object"}
