@@ -12,11 +12,10 @@ MAKEFLAGS += --no-builtin-rules
 
 UV := .bootstrap/bin/uv
 BIN := .venv/bin
-TYPED := $(wildcard libs/*/src services/*/src gateway/src deploy/*/src)
+TYPED := $(filter-out libs/protos/src,$(wildcard libs/*/src services/*/src gateway/src deploy/*/src))
+# Each folder of tests on its own, since their files have equal names.
+TESTS := $(wildcard libs/*/tests services/*/tests gateway/tests deploy/*/tests tests/*)
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml gateway/pyproject.toml deploy/*/pyproject.toml)
-
-SCHEMA := libs/definition/src/headrace_definition/headrace-definition-v1.schema.json
-OPENAPI := docs/reference/openapi-pipeline-engine.yaml
 
 export UV_PYTHON_DOWNLOADS := never
 
@@ -66,6 +65,7 @@ lint: setup ## Lint the code
 .PHONY: types
 types: setup ## Check the types, strictly
 	$(BIN)/mypy $(TYPED)
+	@for folder in $(TESTS); do echo "$(BIN)/mypy $$folder"; $(BIN)/mypy $$folder; done
 
 .PHONY: imports
 imports: setup ## Check which way dependencies point
@@ -75,16 +75,11 @@ imports: setup ## Check which way dependencies point
 
 .PHONY: generate
 generate: setup ## Generate code and documents from the protos and the definition language
-	$(BIN)/python libs/protos/generate.py
-	$(BIN)/python -c 'from headrace_definition.schema import schema_text as t; print(t(), end="")' > $(SCHEMA).new
-	@mv $(SCHEMA).new $(SCHEMA)
-	@mkdir -p $(dir $(OPENAPI))
-	$(BIN)/python -m headrace_gateway.openapi > $(OPENAPI).new
-	@mv $(OPENAPI).new $(OPENAPI)
+	@.ci/generate .
 
 .PHONY: check-generated
 check-generated: setup ## Check that generated files are up to date
-	@BIN=$(CURDIR)/$(BIN) .ci/check-generated
+	@.ci/check-generated
 
 .PHONY: proto-lint
 proto-lint: setup ## Lint the protos
@@ -92,7 +87,7 @@ proto-lint: setup ## Lint the protos
 
 .PHONY: proto-breaking
 proto-breaking: setup ## Check that the protos break no client of the last commit on main
-	@BIN=$(CURDIR)/$(BIN) .ci/check-breaking
+	@.ci/check-breaking
 
 ##@ Help
 

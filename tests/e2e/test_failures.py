@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from headrace_local.testing import StackUnderTest, demand, find_free_port, run_to_end
+from headrace_local.ports import find_free_port
+from headrace_local.testing import StackUnderTest, demand, run_to_end
 
 
 def failure(status: dict[str, Any], task: str) -> dict[str, Any]:

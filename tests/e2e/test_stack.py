@@ -9,7 +9,8 @@ import httpx
 import psutil
 import pytest
 from headrace_local import leftovers
-from headrace_local.testing import StackUnderTest, demand, find_free_port, until
+from headrace_local.ports import find_free_port
+from headrace_local.testing import StackUnderTest, demand, until
 
 NAMES = {"postgres", "nats", "metadata", "execution", "worker", "gateway"}
 

@@ -58,7 +58,7 @@ def run_demo(running: Running, console: Console) -> None:
         status = display.follow(lambda: api.get(f"runs/{run['runId']}"), console)
     _demand_completed(status)
     for warning in status["warnings"]:
-        console.print(f"[yellow]warning[/] {warning['task']}: {escape(warning['message'])}")
+        console.print(f"[yellow]warning[/] {escape(warning['message'])}", soft_wrap=True)
     asyncio.run(_check_and_show(running, status, dataset.expected(folder), console))
 
 
@@ -120,6 +120,7 @@ async def _check_and_show(
         f"[green]✓[/] {expected.rows:,} rows, as in the source; departure delays add up to "
         f"{expected.total_delay:,} minutes, seats to {expected.total_seats:,}, for each airline too",
         highlight=False,
+        soft_wrap=True,
     )
 
 
