@@ -82,7 +82,7 @@ def stage_result(message: workers_pb2.AssignmentResult) -> StageResult:
         error=_failure(message.error) if message.HasField("error") else None,
         failed_task=message.failed_task,
         warnings=tuple(
-            Warned(item.task, item.code, item.message, dict(item.details)) for item in message.warnings
+            Warned(item.task, item.code, _text(item.message), dict(item.details)) for item in message.warnings
         ),
     )
 
@@ -119,7 +119,12 @@ def _receipt(message: workers_pb2.Receipt) -> Receipt:
 
 def _failure(message: runs_pb2.TaskError) -> Failure:
     kind = _CLASSES_READ.get(getattr(message, "class"), ErrorClass.INTERNAL)
-    return Failure(message.code or "UNKNOWN", kind, message.message, dict(message.details))
+    return Failure(message.code or "UNKNOWN", kind, _text(message.message), dict(message.details))
+
+
+def _text(value: str) -> str:
+    # A value of a user's data may be quoted in it, and PostgreSQL's text holds no NUL.
+    return value.replace("\0", "\ufffd")
 
 
 def _instant(value: Timestamp) -> datetime:

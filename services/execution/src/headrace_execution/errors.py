@@ -77,4 +77,7 @@ class NoWorker(HeadraceError):
     reason = reasons_pb2.REASON_NO_WORKER
 
     def __init__(self) -> None:
-        super().__init__("no worker took the work in time; is one connected?", retry_after=2.0)
+        # All the time that the caller had was waited for a worker: its channel must not begin anew.
+        super().__init__(
+            "no worker took the work in time; is one connected?", retry_after=2.0, may_repeat=False
+        )

@@ -31,13 +31,19 @@ def check_parameters(declared: Mapping[str, Parameter], given: bytes) -> bytes:
 
 def _object(given: bytes) -> dict[str, object]:
     try:
-        value = json.loads(given or b"{}", parse_float=Decimal)
+        value = json.loads(given or b"{}", parse_float=_number)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         problem = Problem("INVALID_PARAMETERS", "parameters", "a JSON object of values by name was expected")
         raise InvalidParameters([problem])
     return value
+
+
+def _number(text: str) -> float | str:
+    # As text where a float would lose digits: a declared number takes that as well.
+    number = float(text)
+    return number if Decimal(repr(number)) == Decimal(text) else text
 
 
 def _plain(value: object) -> object:

@@ -80,10 +80,8 @@ class ResultFolder(Agent):
             await self._fold_together(batch)
         except HeadraceError:
             raise  # the store is away: all of them wait
-        except Exception:
-            if len(batch) == 1:
-                raise
-            _log.exception("a batch of results could not be folded; each is folded alone", results=len(batch))
+        except Exception:  # noqa: BLE001 - one of them is at fault; it is told when it is folded alone
+            _log.warning("a batch of results could not be folded; each is folded alone", results=len(batch))
             for reported in batch:
                 await self._fold_alone(reported)
             return
