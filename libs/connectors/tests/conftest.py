@@ -1,8 +1,11 @@
-"""Real parts for the connectors' tests: one PostgreSQL a session, one database a test, folders that go away."""
+"""Real parts for the connectors' tests: one PostgreSQL a session, one database a test, folders that go
+away."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -10,7 +13,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-
 from headrace_connectors.api import AddressGuard, Connection, Environment, Scratch, Secret
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,10 +20,12 @@ from server import PASSWORD, USER, PostgresServer
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    running = PostgresServer(tmp_path_factory.mktemp("pg") / "data")
+def server() -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp(prefix="connectors-pg-"))
+    running = PostgresServer(folder / "data")
     yield running
     running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -33,10 +33,11 @@ class PostgresServer:
         secret = folder.parent / "pwfile"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
-        self._command("initdb", "--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=utf8", "-U", USER, "--no-sync")
+        self._command(
+            "initdb", "--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=utf8", "-U", USER, "--no-sync"
+        )
         secret.unlink()
-        settings = f"-h 127.0.0.1 -p {self.port} -k {folder} -c fsync=off -c full_page_writes=off -c max_connections=60"
-        self._command("pg_ctl", "-w", "-l", str(folder / "log"), "-o", settings, "start")
+        settings = f"-h 127.0.0.1 -p {self.port} -k {folder} -c fsync=off -c max_connections=60"
 
     def stop(self) -> None:
         self._command("pg_ctl", "-m", "immediate", "-w", "stop")

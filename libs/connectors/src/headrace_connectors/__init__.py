@@ -1,1 +1,2 @@
-"""Sources and sinks, and the ledger that makes loads land once.  The public surface is :mod:`headrace_connectors.api`."""
+"""Sources and sinks, and the ledger that makes loads land once.  The public surface is
+:mod:`headrace_connectors.api`."""

@@ -12,8 +12,8 @@ A stage is worked off like this::
         await sink.stage(scratch, "joined", progress=progress)
         receipt = await sink.commit(key, fence, result.cursor)
 
-Every failure is a :class:`ConnectorError`.  Drivers are imported when a connection of their type is opened, so that an
-idle worker carries none of them.
+Every failure is a :class:`ConnectorError`.  Drivers are imported when a connection of their type is opened,
+so that an idle worker carries none of them.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ async def copy_through(
 ) -> SourceResult | None:
     """Stage a source into a claimed sink without decoding a row; stands for ``load`` and ``stage`` together.
 
-    :returns: None when the two cannot be joined like that (different systems, or a column whose types differ): load
-        and stage then.  Nothing has been moved in that case.
+    :returns: None when the two cannot be joined like that (different systems, or a column whose types
+        differ): load and stage then.  Nothing has been moved in that case.
     """
     from headrace_connectors import registry
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _POOL = ThreadPoolExecutor(max_workers=64, thread_name_prefix="headrace-connector")
-"""Threads start when used.  A copy needs two or three at a time (engine, pipe, files), so 64 never block each other."""
+"""Threads start when used.  A copy needs two or three at a time (engine, pipe, files), so 64 never block each
+other."""
 
 _NUDGE_SECONDS = 0.05
 
@@ -18,9 +19,9 @@ _NUDGE_SECONDS = 0.05
 async def in_thread(call: Callable[[], T], stop: Callable[[], object] | None = None) -> T:
     """Run ``call`` in a thread and wait for it.
 
-    When the waiting task is cancelled, ``stop`` is called until ``call`` has ended (an interrupt that comes before the
-    statement has begun is lost, hence again and again); only then is the cancellation passed on.  Without ``stop`` the
-    call is waited for.
+    When the waiting task is cancelled, ``stop`` is called until ``call`` has ended (an interrupt that comes
+    before the statement has begun is lost, hence again and again); only then is the cancellation passed on.
+    Without ``stop`` the call is waited for.
     """
     future = asyncio.get_running_loop().run_in_executor(_POOL, call)
     try:

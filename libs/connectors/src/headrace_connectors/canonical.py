@@ -69,11 +69,13 @@ def is_nested(kind: str) -> bool:
 
 
 _NOT_IN_ARROW = ("INTERVAL", "BIT", "TIME WITH TIME ZONE", "HUGEINT")
-"""What Arrow would change: it counts intervals in nanoseconds, has no zone for a time, and 38 digits at most."""
+"""What Arrow would change: it counts intervals in nanoseconds, has no zone for a time, and 38 digits at
+most."""
 
 
 def through_arrow(sql: str, kind: str, column: str) -> str:
-    """SQL for a value on its way through Arrow: text where Arrow would change it; a CAST to ``kind`` brings it back.
+    """SQL for a value on its way through Arrow: text where Arrow would change it; a CAST to ``kind`` brings
+    it back.
 
     :raises ConnectorError: TYPE_NOT_SUPPORTED for such a type inside a list or struct.
     """
@@ -92,10 +94,11 @@ def through_arrow(sql: str, kind: str, column: str) -> str:
 
 
 def reading(text: str, kind: str) -> tuple[str, str]:
-    """SQL for reading the text expression ``text`` as ``kind``: the value, and whether it is what the text said.
+    """SQL for reading the text expression ``text`` as ``kind``: the value, and whether it is what the text
+    said.
 
-    DuckDB's own casts round (``'1.005'`` to ``1.01``, ``'1.5'`` to ``2``), cut (a timestamp to its date, nanoseconds
-    to microseconds) and overflow to infinity.  The second expression is false for each of these.
+    DuckDB's own casts round (``'1.005'`` to ``1.01``, ``'1.5'`` to ``2``), cut (a timestamp to its date,
+    nanoseconds to microseconds) and overflow to infinity.  The second expression is false for each of these.
     """
     value = f"TRY_CAST({text} AS {kind})"
     if kind == "VARCHAR":
@@ -138,7 +141,8 @@ def converting(
     good = f"{faithful} AND {cast} IS NOT NULL"
     if on_unrepresentable == "null":
         return f"CASE WHEN {text} IS NOT NULL AND {good} THEN {cast} END"
-    return f"CASE WHEN {text} IS NULL THEN NULL WHEN {good} THEN {cast} ELSE {_failing(text, kind, column, row)} END"
+    failing = _failing(text, kind, column, row)
+    return f"CASE WHEN {text} IS NULL THEN NULL WHEN {good} THEN {cast} ELSE {failing} END"
 
 
 def value_class(text: str) -> str:
@@ -146,7 +150,8 @@ def value_class(text: str) -> str:
     return (
         f"CASE WHEN {text} = '' THEN 'an empty string' WHEN lower({text}) = 'nan' THEN 'NaN'"
         f" WHEN lower({text}) IN ('infinity', '-infinity', 'inf', '-inf') THEN 'infinity'"
-        f" WHEN TRY_CAST({text} AS DOUBLE) IS NOT NULL THEN 'a number outside the range or precision of the type'"
+        f" WHEN TRY_CAST({text} AS DOUBLE) IS NOT NULL THEN 'a number outside the range or precision of "
+        "the type'"
         f" WHEN regexp_matches({text}, '^[+-]?[0-9]{{4,6}}-[0-9]{{2}}-[0-9]{{2}}')"
         f" THEN 'a date or time outside the range or precision of the type' ELSE 'text' END"
     )

@@ -51,7 +51,8 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def translate(error: Exception, what: str) -> ConnectorError:
-    """The :class:`ConnectorError` for an exception out of DuckDB; ``what`` names the thing that was being done."""
+    """The :class:`ConnectorError` for an exception out of DuckDB; ``what`` names the thing that was being
+    done."""
     import duckdb
 
     raw = str(error)
@@ -84,14 +85,16 @@ def translate(error: Exception, what: str) -> ConnectorError:
 
 
 def misfit(raw: str, what: str) -> ConnectorError:
-    """The error a conversion has raised through SQL (see :func:`headrace_connectors.canonical.converting`)."""
+    """The error a conversion has raised through SQL (see
+    :func:`headrace_connectors.canonical.converting`)."""
     import json
 
     found: dict[str, object] = json.JSONDecoder().raw_decode(raw[raw.index(_MARK) + len(_MARK) :])[0]
     details = {key: str(value) for key, value in found.items()}
     return data(
         "VALUE_NOT_REPRESENTABLE",
-        f"{what}: column {details['column']}, {details['row']}: {details['value_class']} is not a {details['type']}",
+        f"{what}: column {details['column']}, {details['row']}: {details['value_class']} is not a "
+        f"{details['type']}",
         **details,
     )
 

@@ -27,7 +27,8 @@ class ConnectorError(Exception):
     """A precise failure of a source, a sink or a connection.
 
     ``code`` is UPPER_SNAKE and stable; ``details`` names the place (``table``, ``column``, ``row``, ``line``,
-    ``value_class``, ``path``, …) as strings.  Values of cells are not part of it, but for the key that finds a row.
+    ``value_class``, ``path``, …) as strings.  Values of cells are not part of it, but for the key that finds
+    a row.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class ConnectorError(Exception):
 
 
 class FencedOut(ConnectorError):  # noqa: N818 - the field's word for it, and callers catch it by this name
-    """A newer attempt, or a cancellation, owns this load: the caller must stop and must not retry by itself."""
+    """A newer attempt, or a cancellation, owns this load: the caller must stop and must not retry by
+    itself."""
 
 
 def transient(code: str, message: str, **details: str) -> ConnectorError:

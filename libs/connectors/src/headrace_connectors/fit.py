@@ -1,4 +1,5 @@
-"""Whether values of one canonical type fit another without changing, for targets that speak canonical types."""
+"""Whether values of one canonical type fit another without changing, for targets that speak canonical
+types."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Passed:
-    """What the gate learned of rows that may pass.  ``row_bytes`` is the average size of a row as text, roughly."""
+    """What the gate learned of rows that may pass.  ``row_bytes`` is the average size of a row as text,
+    roughly."""
 
     relation: str
     rows: int
@@ -34,7 +35,8 @@ class Passed:
 
 
 async def materialised(scratch: Scratch, relation: str) -> str:
-    """``relation`` itself when it is a table, else a table made of it: what was checked must be what is loaded."""
+    """``relation`` itself when it is a table, else a table made of it: what was checked must be what is
+    loaded."""
     if await scratch.fetch("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [relation]):
         return relation
     table = f"{_OUT}_{relation}"
@@ -53,9 +55,11 @@ async def inspect(
 ) -> Passed:
     """Scan the table once: count, checksum, size and the first row that violates each check.
 
-    The checksum is the sum of 64-bit row hashes, so it does not depend on the order of rows, and a doubled row shows.
+    The checksum is the sum of 64-bit row hashes, so it does not depend on the order of rows, and a doubled
+    row shows.
 
-    :raises ConnectorError: VALUE_DOES_NOT_FIT (class DATA) with column, row number, key and the class of the value.
+    :raises ConnectorError: VALUE_DOES_NOT_FIT (class DATA) with column, row number, key and the class of the
+        value.
     """
     names = [quote(column.name) for column in columns]
     sizes = [f"coalesce(sum(strlen({quote(c.name)})), 0)" for c in columns if c.type in ("VARCHAR", "JSON")]
@@ -121,7 +125,8 @@ def key_checks(keys: Sequence[str]) -> list[Check]:
 
 
 def partition_checks(partition: PartitionRange, kind: str) -> list[Check]:
-    """Rows of a replace_partition load must lie in the range that is replaced, or a repeat would leave them behind."""
+    """Rows of a replace_partition load must lie in the range that is replaced, or a repeat would leave them
+    behind."""
     column = quote(partition.column)
     low, high = (bound_literal(value, kind) for value in (partition.start, partition.end))
     inside = f"{column} >= {low} AND {column} < {high}"

@@ -1,7 +1,7 @@
 """The address guard: which hosts a connection may reach.
 
-A name is resolved once, every address it has is checked, and the driver connects to a checked address: a second
-look-up (DNS rebinding) has no chance.
+A name is resolved once, every address it has is checked, and the driver connects to a checked address: a
+second look-up (DNS rebinding) has no chance.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 class AddressGuard:
     """The operator's policy.  By default only public addresses may be reached.
 
-    ``allowed_networks`` (CIDR) opens private ranges; ``denied_endpoints`` (host or address, port) are never reached
-    whatever else is allowed, which keeps users away from the databases and brokers of the product itself.
-    Metadata, link-local, multicast and unspecified addresses cannot be allowed.
+    ``allowed_networks`` (CIDR) opens private ranges; ``denied_endpoints`` (host or address, port) are never
+    reached whatever else is allowed, which keeps users away from the databases and brokers of the product
+    itself. Metadata, link-local, multicast and unspecified addresses cannot be allowed.
     """
 
     allow_loopback: bool = False
@@ -117,7 +117,8 @@ async def _look_up(host: str, port: int) -> list[IPAddress]:
 
 
 def _innermost(address: IPAddress) -> IPAddress:
-    """The IPv4 address that an IPv6 address carries inside (mapped, 6to4, NAT64, Teredo), else the address."""
+    """The IPv4 address that an IPv6 address carries inside (mapped, 6to4, NAT64, Teredo), else the
+    address."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from headrace_connectors.errors import configuration
 
 POSTGRESQL_NAME_BYTES = 63
-"""PostgreSQL cuts longer names silently (NAMEDATALEN - 1), and two long names may then be one: refused instead."""
+"""PostgreSQL cuts longer names silently (NAMEDATALEN - 1), and two long names may then be one: refused
+instead."""
 
 
 def quote(name: str) -> str:
@@ -48,7 +49,8 @@ def check_postgresql_name(name: str, what: str) -> None:
 
 
 def split_table(text: str) -> tuple[str | None, str]:
-    """``schema.table`` or ``table`` into its parts; parts with dots or capitals may be quoted (``"My.Schema".t``).
+    """``schema.table`` or ``table`` into its parts; parts with dots or capitals may be quoted
+    (``"My.Schema".t``).
 
     :raises ConnectorError: TABLE_NAME_INVALID.
     """

@@ -19,7 +19,8 @@ _BATCH = 1000
 
 
 class InlineSource:
-    """``values: [{id: 1, name: x}]``.  A key a row does not have is NULL; declared types are law, others are seen."""
+    """``values: [{id: 1, name: x}]``.  A key a row does not have is NULL; declared types are law, others are
+    seen."""
 
     def __init__(self, spec: SourceSpec) -> None:
         rows = list(spec.values or ())

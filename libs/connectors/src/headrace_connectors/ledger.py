@@ -1,8 +1,8 @@
 """The rules of the ledger, the same in every target: who may claim, who may commit, what a tombstone does.
 
-A ledger row belongs to one load (root run, task, partition).  Its *fence* is the number of the newest attempt that may
-write; a *tombstone* shuts out that attempt too; a *receipt* says that the load landed, and is written in the
-transaction (or rename) of the load itself.
+A ledger row belongs to one load (root run, task, partition).  Its *fence* is the number of the newest attempt
+that may write; a *tombstone* shuts out that attempt too; a *receipt* says that the load landed, and is
+written in the transaction (or rename) of the load itself.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def check_commit(key: LoadKey, fence: int, entry: Entry | None) -> Receipt | Non
 
 
 def buried(entry: Entry | None, fence: int | None) -> Entry:
-    """The entry after a tombstone at ``fence`` (None: for ever).  A receipt stays what it is, a fence never falls."""
+    """The entry after a tombstone at ``fence`` (None: for ever).  A receipt stays what it is, a fence never
+    falls."""
     wanted = FOREVER if fence is None else fence
     if entry is None:
         return Entry(wanted, True, None)
@@ -73,6 +74,6 @@ def load_id(key: LoadKey) -> str:
 
 
 def staging_name(key: LoadKey, fence: int) -> str:
-    """The name of an attempt's staging place: deterministic, so that it can be found, and by fence, so that a paused
-    older attempt that still holds its own cannot stand in the way."""
+    """The name of an attempt's staging place: deterministic, so that it can be found, and by fence, so that a
+    paused older attempt that still holds its own cannot stand in the way."""
     return f"_stg_{load_id(key)}_{fence}"

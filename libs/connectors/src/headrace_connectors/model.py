@@ -55,9 +55,9 @@ class Secret:
 class Connection:
     """How to reach a system: host and database for servers, path for files.
 
-    ``options`` is checked against the list of options its type allows (PostgreSQL: ``sslmode``, ``sslrootcert``,
-    ``application_name``, ``connect_timeout``, ``search_path``, ``ledger_schema``); any other is refused.
-    ``path`` is the database file of SQLite and DuckDB, and the base folder of type ``file``.
+    ``options`` is checked against the list of options its type allows (PostgreSQL: ``sslmode``,
+    ``sslrootcert``, ``application_name``, ``connect_timeout``, ``search_path``, ``ledger_schema``); any other
+    is refused. ``path`` is the database file of SQLite and DuckDB, and the base folder of type ``file``.
     """
 
     id: str
@@ -76,8 +76,9 @@ class Connection:
 class Environment:
     """What the operator gives to the work of one stage.
 
-    ``file_roots`` are the only folders user paths may lead into (none: no files at all).  ``memory_limit_bytes`` is
-    for all the DuckDB instances of the stage together.  Timeouts are seconds; a ``statement_timeout`` of 0 is none.
+    ``file_roots`` are the only folders user paths may lead into (none: no files at all).
+    ``memory_limit_bytes`` is for all the DuckDB instances of the stage together.  Timeouts are seconds; a
+    ``statement_timeout`` of 0 is none.
     """
 
     temp_dir: Path
@@ -97,9 +98,9 @@ class Environment:
 class Column:
     """A column of a relation.
 
-    ``type`` is a DuckDB type name (``BIGINT``, ``DECIMAL(10,2)``, ``VARCHAR``, …), the canonical form.  A type with no
-    exact DuckDB counterpart travels as VARCHAR, its text kept exactly; ``native`` (the type's name in ``system``)
-    says what it is, so that a sink of the same system can put it back.
+    ``type`` is a DuckDB type name (``BIGINT``, ``DECIMAL(10,2)``, ``VARCHAR``, …), the canonical form.  A
+    type with no exact DuckDB counterpart travels as VARCHAR, its text kept exactly; ``native`` (the type's
+    name in ``system``) says what it is, so that a sink of the same system can put it back.
     """
 
     name: str
@@ -113,9 +114,10 @@ class Column:
 class Incremental:
     """Read only what is new: rows whose ``cursor`` column lies above ``lower``.
 
-    ``lower`` is the opaque value an earlier ``SourceResult.cursor`` held (None: read everything, or from ``initial``).
-    With a ``lag`` the read starts that far below ``lower`` and includes it, so that late commits are seen; rows then
-    come again, and a merge by key absorbs them.  Seconds for dates and times, a number for numbers.
+    ``lower`` is the opaque value an earlier ``SourceResult.cursor`` held (None: read everything, or from
+    ``initial``). With a ``lag`` the read starts that far below ``lower`` and includes it, so that late
+    commits are seen; rows then come again, and a merge by key absorbs them.  Seconds for dates and times, a
+    number for numbers.
     """
 
     cursor: str
@@ -184,7 +186,8 @@ class SinkSpec:
 
 @dataclass(frozen=True)
 class LoadKey:
-    """The identity of a load: it lands once however often it is tried.  ``partition`` is "" when there is one."""
+    """The identity of a load: it lands once however often it is tried.  ``partition`` is "" when there is
+    one."""
 
     root_run_id: str
     task: str
@@ -256,7 +259,8 @@ class Source(Protocol):
     async def load(
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
-        """Read everything into a new table ``relation`` of ``scratch``; a table left by an earlier try is replaced.
+        """Read everything into a new table ``relation`` of ``scratch``; a table left by an earlier try is
+        replaced.
 
         Cancelling this call stops the query at the server before it returns.
         """
@@ -269,7 +273,8 @@ class Source(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Something that takes a relation once.  Calls come in the order claim, stage, commit; any may be retried."""
+    """Something that takes a relation once.  Calls come in the order claim, stage, commit; any may be
+    retried."""
 
     @property
     def guarantee(self) -> Guarantee:
@@ -291,11 +296,14 @@ class Sink(Protocol):
         columns: Sequence[Column] = (),
         progress: ProgressListener = no_progress,
     ) -> Staged:
-        """Put the rows of ``relation`` beside the target, invisible to its readers; rebuilt from nothing on a retry.
+        """Put the rows of ``relation`` beside the target, invisible to its readers; rebuilt from nothing on a
+        retry.
 
-        ``columns`` describes the relation where the caller knows more than the scratch does (``native`` types).
+        ``columns`` describes the relation where the caller knows more than the scratch does (``native``
+        types).
 
-        :raises ConnectorError: of class DATA, naming column, row and the kind of value, when something does not fit.
+        :raises ConnectorError: of class DATA, naming column, row and the kind of value, when something does
+            not fit.
         """
         ...
 

@@ -146,5 +146,6 @@ async def list_tables(connection: Connection, environment: Environment, limit: i
 def _unknown(connection: Connection) -> ConnectorError:
     return configuration(
         "CONNECTION_TYPE_UNKNOWN",
-        f"connection {connection.name} is of type {connection.type!r}; known are postgresql, sqlite, duckdb and file",
+        f"connection {connection.name} is of type {connection.type!r}; known are postgresql, sqlite, "
+        "duckdb and file",
     )

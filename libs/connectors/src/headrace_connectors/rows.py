@@ -17,8 +17,8 @@ _LEAST_BLOCK = 1024 * 1024
 
 
 def row_bytes(spec: SourceSpec) -> int:
-    """The longest row a source may have, in bytes of text (``options.max_row_bytes``, 4 MiB): it must fit into a block
-    of the parser.
+    """The longest row a source may have, in bytes of text (``options.max_row_bytes``, 4 MiB): it must fit
+    into a block of the parser.
 
     :raises ConnectorError: OPTION_INVALID.
     """

@@ -1,7 +1,8 @@
 """The scratch: a stage's own DuckDB, on disk, within its memory, and locked in.
 
-User SQL runs here and nowhere else.  It sees the tables that sources have loaded and nothing of the machine: no files,
-no network, no extensions, no settings.  Rows come in and go out as Arrow batches through this package's own code.
+User SQL runs here and nowhere else.  It sees the tables that sources have loaded and nothing of the machine:
+no files, no network, no extensions, no settings.  Rows come in and go out as Arrow batches through this
+package's own code.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Scratch:
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run one or more statements; cancelling interrupts them.
 
-        :raises ConnectorError: SQL_INVALID, VALUE_NOT_CONVERTIBLE, MEMORY_LIMIT, DISK_FULL, SQL_NOT_ALLOWED, …
+        :raises ConnectorError: SQL_INVALID, VALUE_NOT_CONVERTIBLE, MEMORY_LIMIT, DISK_FULL, SQL_NOT_ALLOWED,
+            …
         """
         await self._run(sql, parameters, 0)
 

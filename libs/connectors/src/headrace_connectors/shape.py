@@ -1,4 +1,5 @@
-"""How the columns that come in meet the columns that are there: by name, with precise refusals before any row moves."""
+"""How the columns that come in meet the columns that are there: by name, with precise refusals before any row
+moves."""
 
 from __future__ import annotations
 

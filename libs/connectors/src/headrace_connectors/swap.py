@@ -11,7 +11,8 @@ from headrace_connectors.model import SinkMode
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap.  ``target`` and ``staging`` are quoted SQL names; ``partition`` is a condition on target rows.
+    """One swap.  ``target`` and ``staging`` are quoted SQL names; ``partition`` is a condition on target
+    rows.
 
     ``unique`` says that a unique index of the target is exactly the keys, so that ON CONFLICT finds them.
     """

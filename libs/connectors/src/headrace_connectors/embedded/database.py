@@ -23,7 +23,7 @@ async def probe(connection: Connection, environment: Environment) -> str:
         if connection.type == "sqlite":
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return f"SQLite {sqlite3.sqlite_version}"
-        return f"DuckDB {database.execute('SELECT version()').fetchone()[0]}"
+        return f"DuckDB {database.execute('SELECT version()').fetchall()[0][0]}"
 
     return str(await _with_file(connection, environment, look))
 
@@ -42,7 +42,8 @@ async def list_page(connection: Connection, environment: Environment, limit: int
 
 def _sqlite_page(database: Any, limit: int, after: str) -> TablePage:
     rows = database.execute(
-        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
+        "'sqlite\\_%' ESCAPE '\\' "
         "AND name <> ? AND name > ? ORDER BY name LIMIT ?",
         [TABLE, after, limit + 1],
     ).fetchall()
@@ -63,7 +64,8 @@ def _duckdb_page(database: Any, limit: int, after: str) -> TablePage:
     schema, _, name = after.partition("\t")
     rows = database.execute(
         "SELECT schema_name, name, kind, estimate FROM ("
-        "SELECT schema_name, table_name AS name, 'table' AS kind, estimated_size AS estimate FROM duckdb_tables() "
+        "SELECT schema_name, table_name AS name, 'table' AS kind, estimated_size AS estimate FROM "
+        "duckdb_tables() "
         "WHERE database_name = current_database() UNION ALL "
         "SELECT schema_name, view_name, 'view', NULL FROM duckdb_views() "
         "WHERE NOT internal AND database_name = current_database()) "
@@ -75,7 +77,8 @@ def _duckdb_page(database: Any, limit: int, after: str) -> TablePage:
     for place, table, kind, estimate in rows[:limit]:
         described = database.execute(
             "SELECT column_name, data_type, is_nullable FROM duckdb_columns() "
-            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
+            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY "
+            "column_index",
             [place, table],
         ).fetchall()
         columns = tuple(Column(str(c[0]), str(c[1]), bool(c[2]), str(c[1]), "duckdb") for c in described)

@@ -45,7 +45,8 @@ class DuckdbSource:
     async def open(cls, spec: SourceSpec, connection: Connection, environment: Environment) -> DuckdbSource:
         """Open the file and look the columns up; it stays open (and locked to other processes) until closed.
 
-        :raises ConnectorError: FILE_NOT_FOUND, PATH_NOT_ALLOWED, LOCK_TIMEOUT, TABLE_NOT_FOUND, COLUMN_NOT_FOUND.
+        :raises ConnectorError: FILE_NOT_FOUND, PATH_NOT_ALLOWED, LOCK_TIMEOUT, TABLE_NOT_FOUND,
+            COLUMN_NOT_FOUND.
         """
         path: Path = readable_file(connection.path or "", None, environment)
 
@@ -115,8 +116,8 @@ class DuckdbSource:
                 column=incremental.cursor,
             )
         column = quote(incremental.cursor)
-        row = database.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM {_origin(self.spec)}").fetchone()
-        top = row[0] if row else None
+        rows = database.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM {_origin(self.spec)}").fetchall()
+        top = rows[0][0]
         lower = cursors.lower_bound(incremental)
         parts = [] if lower is None else [_from(column, lower, kind, incremental.lag)]
         if top is None:
@@ -140,11 +141,13 @@ def _describe(database: duckdb.DuckDBPyConnection, spec: SourceSpec) -> list[Col
     else:
         schema, name = split_table(spec.table or "")
         found = database.execute(
-            "SELECT 1 FROM (SELECT schema_name, table_name AS name FROM duckdb_tables() WHERE NOT internal UNION ALL "
-            "SELECT schema_name, view_name FROM duckdb_views()) WHERE schema_name = coalesce(?, 'main') AND name = ?",
+            "SELECT 1 FROM (SELECT schema_name, table_name AS name FROM duckdb_tables() WHERE NOT "
+            "internal UNION ALL "
+            "SELECT schema_name, view_name FROM duckdb_views()) WHERE schema_name = coalesce(?, 'main') "
+            "AND name = ?",
             [schema, name],
-        ).fetchone()
-        if found is None:
+        ).fetchall()
+        if not found:
             raise configuration("TABLE_NOT_FOUND", f"there is no table {spec.table}", table=spec.table or "")
     rows = database.execute(f"DESCRIBE SELECT * FROM {_origin(spec)}").fetchall()
     columns = {str(row[0]): Column(str(row[0]), str(row[1]), True, str(row[1]), "duckdb") for row in rows}

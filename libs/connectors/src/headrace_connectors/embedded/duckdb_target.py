@@ -82,7 +82,8 @@ class DuckdbTarget:
         """The columns of a table, None when there is none."""
         rows = self.run(
             "SELECT column_name, data_type, NOT is_nullable, column_default FROM duckdb_columns() "
-            "WHERE database_name = current_database() AND schema_name = coalesce(?, 'main') AND table_name = ? "
+            "WHERE database_name = current_database() AND schema_name = coalesce(?, 'main') AND "
+            "table_name = ? "
             "ORDER BY column_index",
             [schema, name],
         )
@@ -91,8 +92,10 @@ class DuckdbTarget:
     def unique_keys(self, schema: str | None, name: str) -> list[frozenset[str]]:
         """The column sets of primary keys and unique constraints."""
         rows = self.run(
-            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
-            "AND schema_name = coalesce(?, 'main') AND table_name = ? AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')",
+            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = "
+            "current_database() "
+            "AND schema_name = coalesce(?, 'main') AND table_name = ? AND constraint_type IN ('PRIMARY "
+            "KEY', 'UNIQUE')",
             [schema, name],
         )
         return [frozenset(str(part) for part in row[0]) for row in rows if isinstance(row[0], list)]

@@ -18,7 +18,8 @@ def ensure(target: Target) -> None:
     """Make the table when it is not there; the caller's transaction holds the file's write lock."""
     target.run(
         f"CREATE TABLE IF NOT EXISTS {_TABLE} (root_run_id VARCHAR NOT NULL, task VARCHAR NOT NULL, "
-        "part VARCHAR NOT NULL, fence BIGINT NOT NULL, tombstoned BOOLEAN NOT NULL, target VARCHAR, staging VARCHAR, "
+        "part VARCHAR NOT NULL, fence BIGINT NOT NULL, tombstoned BOOLEAN NOT NULL, target VARCHAR, "
+        "staging VARCHAR, "
         '"rows" BIGINT, bytes BIGINT, checksum VARCHAR, "cursor" BLOB, committed_fence BIGINT, '
         "committed_at VARCHAR, PRIMARY KEY (root_run_id, task, part))"
     )

@@ -205,9 +205,7 @@ class EmbeddedSink:
 
     def _prepare(self, target: Target, incoming: list[Column], staging: str) -> Plan:
         found = target.table(self._schema, self._name)
-        known = None if found is None else [
-            TargetColumn(c.name, c.not_null and not c.has_default and not c.generated, not c.generated) for c in found
-        ]  # fmt: skip
+        known = None if found is None else [_matchable(column) for column in found]
         matched = shape.match(incoming, known, self.spec, f"table {self.spec.table}")
         declared = {column.name: column.declared for column in found or ()}
         types = tuple(declared.get(column.name) or target.declared_type(column) for column in matched.loaded)
@@ -281,8 +279,7 @@ class EmbeddedSink:
     async def _in_transaction(self, work: Callable[[Target], T]) -> T:
         """Run ``work`` in one writing transaction, on the open file or on a fresh opening of it."""
         keep = self._target is not None
-        target: Target = self._target or await self._blocking(self._open)
-        self._target = target
+        target = await self._opened()
 
         def call() -> T:
             target.begin()
@@ -301,12 +298,19 @@ class EmbeddedSink:
                 await self._shut()
 
     async def _drop_staging(self, staging: str) -> None:
-        target: Target = self._target or await self._blocking(self._open)
+        target = await self._opened()
         try:
             await self._blocking(lambda: target.drop_staging(staging))
         finally:
-            self._target = target
             await self._shut()
+
+    async def _opened(self) -> Target:
+        """The open file, or a fresh opening of it, which the caller then shuts."""
+        target = self._target
+        if target is None:
+            target = await self._blocking(self._open)
+            self._target = target
+        return target
 
     async def _blocking(self, call: Callable[[], T]) -> T:
         def guarded() -> T:
@@ -327,6 +331,11 @@ class EmbeddedSink:
         target, self._target = self._target, None
         if target is not None:
             await in_thread(target.close)
+
+
+def _matchable(column: FileColumn) -> TargetColumn:
+    required = column.not_null and not column.has_default and not column.generated
+    return TargetColumn(column.name, required, not column.generated)
 
 
 def _undo(target: Target) -> None:

@@ -1,8 +1,8 @@
 """SQLite: its files, its types and what they can hold exactly.
 
-A column's declared type is law here, though SQLite itself would store anything anywhere.  Types that SQLite's numbers
-cannot hold exactly (decimals of more than 15 digits, integers beyond 64 bits) are declared with TEXT affinity, which
-SQLite reads off the word TEXT in the type's name.
+A column's declared type is law here, though SQLite itself would store anything anywhere.  Types that SQLite's
+numbers cannot hold exactly (decimals of more than 15 digits, integers beyond 64 bits) are declared with TEXT
+affinity, which SQLite reads off the word TEXT in the type's name.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ _DECIMAL = re.compile(r"(?:TEXT )?(?:DECIMAL|NUMERIC)\s*\(\s*(\d+)\s*(?:,\s*(\d+
 _EXACT_DIGITS = 15
 """Decimal digits that survive a trip through SQLite's 64-bit floats."""
 _NAMED = {
-    "DATE": "DATE", "TIME": "TIME", "DATETIME": "TIMESTAMP", "TIMESTAMP": "TIMESTAMP", "TIMESTAMPTZ": TIMESTAMPTZ,
+    "DATE": "DATE", "TIME": "TIME", "DATETIME": "TIMESTAMP", "TIMESTAMP": "TIMESTAMP",
+    "TIMESTAMPTZ": TIMESTAMPTZ,
     TIMESTAMPTZ: TIMESTAMPTZ, "UUID": "UUID", "JSON": "JSON", "TEXT JSON": "JSON", "INTERVAL": "INTERVAL",
-    "BOOLEAN": "BOOLEAN", "BOOL": "BOOLEAN", "BLOB": "BLOB", "TEXT HUGEINT": "HUGEINT", "TEXT UHUGEINT": "UHUGEINT",
-    "TEXT UBIGINT": "UBIGINT", "TEXT TIME WITH TIME ZONE": "TIME WITH TIME ZONE", "TEXT BIT": "BIT",
-    "TIMESTAMP_NS": "TIMESTAMP_NS", "TIMESTAMP_MS": "TIMESTAMP_MS", "TIMESTAMP_S": "TIMESTAMP_S", "FLOAT4": "FLOAT",
+    "BOOLEAN": "BOOLEAN", "BOOL": "BOOLEAN", "BLOB": "BLOB", "TEXT HUGE": "HUGEINT", "TEXT UHUGE": "UHUGEINT",
+    "TEXT UBIG": "UBIGINT", "TEXT TIME WITH TIME ZONE": "TIME WITH TIME ZONE", "TEXT BIT": "BIT",
+    "TIMESTAMP_NS": "TIMESTAMP_NS", "TIMESTAMP_MS": "TIMESTAMP_MS", "TIMESTAMP_S": "TIMESTAMP_S",
+    "FLOAT4": "FLOAT",
 }  # fmt: skip
 
 
 def canonical_of(declared: str) -> str | None:
-    """The canonical type of a declared one, by SQLite's own affinity rules where it is no name we know; None when it
-    declares nothing (then the values decide)."""
+    """The canonical type of a declared one, by SQLite's own affinity rules where it is no name we know; None
+    when it declares nothing (then the values decide)."""
     name = " ".join(declared.upper().split())
     decimal = _DECIMAL.fullmatch(name)
     if decimal and int(decimal[1]) <= 38:
@@ -70,11 +72,14 @@ def declared_type(column: Column) -> str:
     if canonical.is_nested(kind):
         raise configuration(
             "TYPE_NOT_SUPPORTED",
-            f"column {column.name}: SQLite has no place for {kind}; turn it into JSON (to_json) or scalar columns",
+            f"column {column.name}: SQLite has no place for {kind}; turn it into JSON (to_json) or "
+            "scalar columns",
             column=column.name,
             type=kind,
         )
-    if kind in ("HUGEINT", "UHUGEINT", "UBIGINT", "TIME WITH TIME ZONE", "BIT", "JSON"):
+    if kind in ("HUGEINT", "UHUGEINT", "UBIGINT"):
+        return f"TEXT {kind.removesuffix('INT')}"  # INT in a type's name would give it INTEGER affinity
+    if kind in ("TIME WITH TIME ZONE", "BIT", "JSON"):
         return f"TEXT {kind}"
     if kind in INTEGER_RANGES:
         return "INTEGER"
@@ -142,7 +147,8 @@ class SqliteTarget:
         return declared_type(column)
 
     def checks(self, column: Column, declared: str, not_null: bool) -> list[Check]:
-        """Fit by canonical type; and what SQLite would change: NaN becomes NULL, long decimals become floats."""
+        """Fit by canonical type; and what SQLite would change: NaN becomes NULL, long decimals become
+        floats."""
         target = canonical_of(declared) or column.type
         found = fit.checks(column, target, not_null)
         sql = quote(column.name)

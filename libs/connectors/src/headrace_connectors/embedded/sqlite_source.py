@@ -55,7 +55,8 @@ class SqliteSource:
     async def open(cls, spec: SourceSpec, connection: Connection, environment: Environment) -> SqliteSource:
         """Open the file for reading and look the columns up.
 
-        :raises ConnectorError: FILE_NOT_FOUND, PATH_NOT_ALLOWED, TABLE_NOT_FOUND, COLUMN_NOT_FOUND, TYPES_MIXED.
+        :raises ConnectorError: FILE_NOT_FOUND, PATH_NOT_ALLOWED, TABLE_NOT_FOUND, COLUMN_NOT_FOUND,
+            TYPES_MIXED.
         """
         path = readable_file(connection.path or "", None, environment)
 
@@ -281,7 +282,8 @@ def _seen(database: sqlite3.Connection, spec: SourceSpec, name: str) -> str:
     if len(kinds) > 1:
         raise configuration(
             "TYPES_MIXED",
-            f"column {name} has no declared type and holds {' and '.join(sorted(kinds))}; declare it in schema",
+            f"column {name} has no declared type and holds {' and '.join(sorted(kinds))}; declare it in "
+            "schema",
             column=name,
         )
     named = {"integer": "BIGINT", "real": "DOUBLE", "blob": "BLOB"}

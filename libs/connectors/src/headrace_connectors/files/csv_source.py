@@ -1,7 +1,7 @@
 """Reading CSV: every row as text first, then each column to its type, strictly.
 
-Declared types are law.  The type of an undeclared column is inferred from all of the file, never from a sample: the
-narrowest type that every value has *exactly as it is written* (``007`` and ``+5`` stay text).
+Declared types are law.  The type of an undeclared column is inferred from all of the file, never from a
+sample: the narrowest type that every value has *exactly as it is written* (``007`` and ``+5`` stay text).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class CsvSource:
     async def open(cls, spec: SourceSpec, paths: Sequence[Path]) -> CsvSource:
         """Read the headers.
 
-        :raises ConnectorError: CSV_HEADER_DIFFERS, COLUMN_NOT_FOUND, DUPLICATE_COLUMN, ENCODING_INVALID, FILE_EMPTY.
+        :raises ConnectorError: CSV_HEADER_DIFFERS, COLUMN_NOT_FOUND, DUPLICATE_COLUMN, ENCODING_INVALID,
+            FILE_EMPTY.
         """
         form = dialect(spec.options, str(paths[0]))
 
@@ -118,7 +119,8 @@ class CsvSource:
             listed = ", ".join(self._conversions(columns, "__row"))
             try:
                 await scratch.execute(
-                    f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)} WHERE __file = {number} "
+                    f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)} WHERE __file = "
+                    f"{number} "
                     "ORDER BY rowid"
                     if len(self._paths) > 1
                     else f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)}"
@@ -163,10 +165,10 @@ class CsvSource:
         skipped = 1 if form.header else 0
 
         def refuse(row: Any) -> str:
-            problems.append((row.number, row.expected_columns, row.actual_columns))
+            problems.append((row.expected_columns, row.actual_columns))
             return "error"
 
-        problems: list[tuple[int | None, int, int]] = []
+        problems: list[tuple[int, int]] = []
         reader = open_csv(
             file,
             pa.schema([(name, pa.string()) for name in included]),
@@ -195,7 +197,7 @@ class CsvSource:
         )
         renamed = pa.schema([pa.field(f"c{index}", pa.string()) for index in range(len(included))])
         return with_row_numbers(
-            pa.RecordBatchReader.from_batches(renamed, _renamed(reader, renamed, problems, path, skipped))
+            pa.RecordBatchReader.from_batches(renamed, _renamed(reader, renamed, problems, path))
         )
 
     async def _with_line(self, error: ConnectorError, path: Path) -> ConnectorError:
@@ -205,6 +207,10 @@ class CsvSource:
             return data(
                 error.code, f"{path.name}, line {line}: not valid {self._form.encoding}", line=str(line)
             )
+        if error.code == "CSV_ROW_INVALID":
+            line = await in_thread(lambda: _line_of_width(path, self._form, len(self._names)))
+            text = f"{path.name}, line {line}: {error.message.partition(': ')[2]}"
+            return data(error.code, text, line=str(line), path=path.name)
         record = error.details.get("row", "")
         if not record.startswith("record "):
             return error
@@ -222,7 +228,7 @@ class CsvSource:
 
 
 def _renamed(
-    reader: Any, schema: pa.Schema, problems: list[tuple[int | None, int, int]], path: Path, skipped: int
+    reader: Any, schema: pa.Schema, problems: list[tuple[int, int]], path: Path
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
@@ -232,16 +238,16 @@ def _renamed(
     except pa.ArrowInvalid as error:
         if not problems:
             raise
-        number, expected, actual = problems[0]
-        details = {"row": f"record {number - skipped}"} if number is not None else {}
+        expected, actual = problems[0]
         raise data(
-            "CSV_ROW_INVALID", f"{path.name}: the row has {actual} fields, expected {expected}", **details
+            "CSV_ROW_INVALID", f"{path.name}: a row of {actual} fields, expected {expected}"
         ) from error
 
 
 def opened(path: Path, encoding: str = "utf-8") -> IO[bytes]:
     """The file's bytes as UTF-8, unpacked when its name ends in ``.gz``."""
-    file = cast("IO[bytes]", gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+    packed = path.suffix == ".gz"
+    file = cast("IO[bytes]", gzip.open(path, "rb") if packed else path.open("rb"))  # noqa: SIM115 - the caller closes
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
         return file
     return cast("IO[bytes]", _Recoded(io.TextIOWrapper(file, encoding=encoding, newline="")))
@@ -275,10 +281,13 @@ class _Recoded(io.RawIOBase):
 def _names(path: Path, form: Dialect, spec: SourceSpec) -> list[str]:
     """The column names of a file: its header, or the declared schema, or column1, column2, …"""
     try:
-        with io.TextIOWrapper(opened(path, form.encoding), encoding="utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(
+            opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="surrogateescape"
+        ) as text:
             first: list[str] | None = next(_records(text, form), None)
-    except UnicodeDecodeError as error:
-        raise data("ENCODING_INVALID", f"{path.name}: the header is not valid {form.encoding}") from error
+        "".join(first or ()).encode()
+    except UnicodeError as error:
+        raise data("ENCODING_INVALID", f"{path.name}, line 1: not valid {form.encoding}", line="1") from error
     except (OSError, csv.Error, EOFError) as error:
         raise _broken(error, path) from error
     if first is None:
@@ -333,6 +342,21 @@ def _line_of(path: Path, form: Dialect, record: int) -> int:
         for row in reader:
             seen += 1 if row else 0
             if seen == record:
+                return start
+            start = int(reader.line_num) + 1
+    return start
+
+
+def _line_of_width(path: Path, form: Dialect, width: int) -> int:
+    """The line on which the first record begins that has another number of fields than ``width``."""
+    csv.field_size_limit(2**31 - 1)
+    start = 1
+    with io.TextIOWrapper(
+        opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="replace"
+    ) as text:
+        reader = _records(text, form)
+        for row in reader:
+            if row and len(row) != width:
                 return start
             start = int(reader.line_num) + 1
     return start

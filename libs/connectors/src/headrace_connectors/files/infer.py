@@ -1,4 +1,5 @@
-"""Types of text columns that nobody has declared: the narrowest one that every value is, exactly as written."""
+"""Types of text columns that nobody has declared: the narrowest one that every value is, exactly as
+written."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _PREDICATES = {
     "AND NOT isinf(TRY_CAST({0} AS DOUBLE)) "
     "AND length(ltrim(translate(split_part(lower({0}), 'e', 1), '-.', ''), '0')) <= 15",
     "DECIMAL": f"regexp_full_match({{0}}, '{_INTEGER}(\\.[0-9]+)?')",
-    "DATE": "regexp_full_match({0}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') AND TRY_CAST({0} AS DATE) IS NOT NULL",
+    "DATE": "regexp_full_match({0}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') AND TRY_CAST({0} AS DATE) IS "
+    "NOT NULL",
     "TIMESTAMP": f"regexp_full_match({{0}}, '{_CLOCK.replace('{', '{{').replace('}', '}}')}') "
     "AND TRY_CAST({0} AS TIMESTAMP) IS NOT NULL",
     TIMESTAMPTZ: f"regexp_full_match({{0}}, '{_CLOCK.replace('{', '{{').replace('}', '}}')}"
@@ -31,8 +33,8 @@ _PREDICATES = {
 async def infer(scratch: Scratch, table: str, columns: Sequence[str]) -> list[str]:
     """The type of each text column of ``table``.
 
-    A first look at some rows only rules candidates out (one value is enough for that); what is left is asked of every
-    row.
+    A first look at some rows only rules candidates out (one value is enough for that); what is left is asked
+    of every row.
     """
     candidates = {column: list(_PREDICATES) for column in columns}
     first = f"(SELECT * FROM {quote(table)} LIMIT {_FIRST_LOOK})"

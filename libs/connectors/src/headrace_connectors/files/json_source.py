@@ -1,14 +1,15 @@
 """Reading JSON: newline-delimited or one array of objects.
 
-DuckDB cuts the objects apart and leaves their text alone; Arrow reads the numbers of declared columns from that text,
-digit by digit.  The type of an undeclared column is inferred from all of the file.  A number of JSON is a DOUBLE there;
-one with more digits than that keeps is refused until its column is declared.
+DuckDB cuts the objects apart and leaves their text alone; Arrow reads the numbers of declared columns from
+that text, digit by digit.  The type of an undeclared column is inferred from all of the file.  A number of
+JSON is a DOUBLE there; one with more digits than that keeps is refused until its column is declared.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 8192
 _SHARE = 4
 _LONG_NUMBER = r"[:\[,]\s*-?[0-9][0-9.]{17,}"
-_DIRECT = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+_DIRECT = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
+           "UBIGINT",
            "FLOAT", "DOUBLE")  # fmt: skip
 
 
@@ -48,13 +50,19 @@ class JsonSource:
         paths: Sequence[Path],
         environment: Environment,
         columns: list[Column],
-        loose: bool,
+        inferred: set[str],
     ) -> None:
         self.spec = spec
         self._paths = list(paths)
         self._environment = environment
         self._columns = columns
-        self._loose = loose
+        self._loose = {
+            column.name
+            for column in columns
+            if column.type == "JSON"
+            or canonical.is_nested(column.type)
+            or (column.name in inferred and column.type == "DOUBLE")
+        }
 
     @classmethod
     async def open(cls, spec: SourceSpec, paths: Sequence[Path], environment: Environment) -> JsonSource:
@@ -65,7 +73,7 @@ class JsonSource:
         declared = {name: canonical.normalise(kind, name) for name, kind in spec.schema.items()}
         wanted = list(spec.columns)
         if (wanted and set(wanted) <= set(declared)) or (declared and not wanted):
-            return cls(spec, paths, environment, [Column(n, declared[n]) for n in wanted or declared], False)
+            return cls(spec, paths, environment, [Column(n, declared[n]) for n in wanted or declared], set())
         seen = await in_thread(lambda: _inferred(paths, environment))
         for name in (*wanted, *declared):
             if name not in seen:
@@ -75,8 +83,7 @@ class JsonSource:
                     column=name,
                 )
         columns = [Column(name, declared.get(name) or seen[name]) for name in wanted or seen]
-        loose = any("DOUBLE" in column.type for column in columns if column.name not in declared)
-        return cls(spec, paths, environment, columns, loose)
+        return cls(spec, paths, environment, columns, {c.name for c in columns if c.name not in declared})
 
     async def columns(self) -> list[Column]:
         """The columns in the order they are read."""
@@ -116,6 +123,9 @@ class JsonSource:
         if kind in _DIRECT or canonical.decimal_of(kind):
             return f"c{index}"
         row = "'object ' || (__row + 1)"
+        if kind in ("HUGEINT", "UHUGEINT"):
+            text = f"json_extract_string(__raw, {literal(_pointer(column.name))})"
+            return canonical.converting(text, kind, column.name, row, on_unrepresentable)
         if kind == "JSON" or canonical.is_nested(kind):
             part = f"json_extract(__raw, {literal(_pointer(column.name))})"
             value = f"CASE WHEN json_type({part}) = 'NULL' THEN NULL ELSE {part} END"
@@ -128,12 +138,13 @@ class JsonSource:
         flat = [
             (f"c{index}", column.name, _arrow(column.type))
             for index, column in enumerate(self._columns)
-            if column.type != "JSON" and not canonical.is_nested(column.type)
+            if column.type not in ("JSON", "HUGEINT", "UHUGEINT") and not canonical.is_nested(column.type)
         ]
         schema = pa.schema([*((short, kind) for short, _, kind in flat), ("__raw", pa.string())])
         asked = pa.schema([(name, kind) for _, name, kind in flat])
         stream = database.sql(
-            f"SELECT CAST(json AS VARCHAR) AS raw FROM read_json_objects({literal(str(path))}, format = 'auto')"
+            f"SELECT CAST(json AS VARCHAR) AS raw FROM read_json_objects({literal(str(path))}, format = "
+            "'auto')"
         ).to_arrow_reader(_BATCH_ROWS)
 
         def read() -> Iterator[pa.RecordBatch]:
@@ -141,7 +152,7 @@ class JsonSource:
             for batch in stream:
                 texts = batch.column(0).to_pylist()
                 if self._loose:
-                    _refuse_long_numbers(texts, path, start)
+                    _refuse_lost_digits(texts, self._loose, path, start)
                 parsed = _parse(texts, asked, path, start)
                 start += len(texts)
                 columns = [parsed.column(name).combine_chunks() for _, name, _ in flat]
@@ -151,7 +162,8 @@ class JsonSource:
 
 
 def _parse(texts: list[str], schema: pa.Schema, path: Path, start: int) -> pa.Table:
-    """The fields of ``schema`` out of a batch of objects; on a misfit, object by object to the one at fault."""
+    """The fields of ``schema`` out of a batch of objects; on a misfit, object by object to the one at
+    fault."""
     import pyarrow as pa
     from pyarrow import json
 
@@ -193,20 +205,38 @@ def _misfit(text: str, path: Path, number: int) -> ConnectorError:
     )
 
 
-def _refuse_long_numbers(texts: list[str], path: Path, start: int) -> None:
+def _refuse_lost_digits(texts: list[str], names: set[str], path: Path, start: int) -> None:
+    """Stop where a number of the named fields has more digits than the DOUBLE it is read as.
+
+    A search for long digit strings finds the few objects worth a closer look.
+    """
+    import json
+
     import pyarrow as pa
     from pyarrow import compute
 
-    hits = compute.match_substring_regex(pa.array(texts), _LONG_NUMBER)
-    first = compute.index(hits, True).as_py()
-    if first >= 0:
-        raise data(
-            "NUMBER_TOO_LONG",
-            f"{path.name}, object {start + first + 1}: a number of 18 digits or more would be rounded; declare its "
-            "column in schema (DECIMAL or VARCHAR)",
-            row=f"object {start + first + 1}",
-            path=path.name,
-        )
+    hits = compute.match_substring_regex(pa.array(texts), _LONG_NUMBER).to_pylist()
+    for number, text in ((i, text) for i, (hit, text) in enumerate(zip(hits, texts, strict=True)) if hit):
+        found = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+        for name in names & set(found):
+            if _loses_digits(found[name]):
+                raise data(
+                    "NUMBER_TOO_LONG",
+                    f"{path.name}, object {start + number + 1}, field {name}: a number has more digits "
+                    "than a DOUBLE "
+                    "keeps; declare its column in schema (DECIMAL or VARCHAR)",
+                    row=f"object {start + number + 1}",
+                    column=name,
+                    path=path.name,
+                )
+
+
+def _loses_digits(value: object) -> bool:
+    if isinstance(value, Decimal):
+        return Decimal(repr(float(value))) != value and not (value == int(value) and abs(value) < 2**64)
+    if isinstance(value, dict):
+        return any(_loses_digits(part) for part in value.values())
+    return isinstance(value, list) and any(_loses_digits(part) for part in value)
 
 
 def _inferred(paths: Sequence[Path], environment: Environment) -> dict[str, str]:
@@ -216,7 +246,8 @@ def _inferred(paths: Sequence[Path], environment: Environment) -> dict[str, str]
     try:
         rows = database.execute(
             f"DESCRIBE SELECT * FROM read_json([{listed}], format = 'auto', sample_size = -1, "
-            "map_inference_threshold = -1, convert_strings_to_integers = false, dateformat = '@', timestampformat = '@')"
+            "map_inference_threshold = -1, convert_strings_to_integers = false, dateformat = '@', "
+            "timestampformat = '@')"
         ).fetchall()
     except Exception as error:
         raise duck.translate(error, paths[0].name) from error
@@ -254,6 +285,6 @@ def _arrow(kind: str) -> Any:
     known = {
         "BOOLEAN": pa.bool_(), "TINYINT": pa.int8(), "SMALLINT": pa.int16(), "INTEGER": pa.int32(),
         "BIGINT": pa.int64(), "UTINYINT": pa.uint8(), "USMALLINT": pa.uint16(), "UINTEGER": pa.uint32(),
-        "UBIGINT": pa.uint64(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "HUGEINT": pa.decimal128(38, 0),
+        "UBIGINT": pa.uint64(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(),
     }  # fmt: skip
     return known.get(kind, pa.string())

@@ -1,8 +1,9 @@
 """The ledger of a file target: small JSON files beside it, changed under a lock, never half-written.
 
-A load lands by one rename.  Before it, the *intent* (what is about to land, under which fence) is written and synced;
-after it, the receipt.  Whoever finds an intent without a receipt can tell what happened: the staged file is still
-there (the rename did not happen) or it is not (the load has landed, and its receipt is written now).
+A load lands by one rename.  Before it, the *intent* (what is about to land, under which fence) is written and
+synced; after it, the receipt.  Whoever finds an intent without a receipt can tell what happened: the staged
+file is still there (the rename did not happen) or it is not (the load has landed, and its receipt is written
+now).
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class FileLedger:
         staged.replace(final)
         sync_folder(final.parent)
         sync_folder(staged.parent)
-        self._write(key, {**body, "intent": None, "receipt": {**told, "committed_at": _now()}})
+        self._write(
+            key,
+            {**body, "intent": None, "receipt": {**told, "committed_at": receipt.committed_at.isoformat()}},
+        )
         return receipt
 
     def staged_path(self, key: LoadKey, fence: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -40,7 +39,8 @@ def format_of(path: str, declared: FileFormat | None) -> FileFormat:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written; the default is RFC 4180: unquoted nothing is NULL, ``""`` is an empty text."""
+    """How a CSV file is written; the default is RFC 4180: unquoted nothing is NULL, ``""`` is an empty
+    text."""
 
     delimiter: str = ","
     quote: str = '"'
@@ -68,7 +68,7 @@ def dialect(options: Mapping[str, object], path: str) -> Dialect:
         raise _invalid("escape", "the quote character (doubled quotes) or a backslash")
     encoding = str(options.get("encoding", default.encoding))
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)
     except LookupError as error:
         raise _invalid("encoding", "the name of a text encoding") from error
     return Dialect(

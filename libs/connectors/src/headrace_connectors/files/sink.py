@@ -1,7 +1,7 @@
 """Writing files: staged beside the target, landed by one rename, recorded in the target's ledger.
 
-*replace* is one file at the path.  *append* makes the path a folder and adds one part file, named after the load.
-*replace_partition* makes it a folder too, with one file a range.  A merge needs a database.
+*replace* is one file at the path.  *append* makes the path a folder and adds one part file, named after the
+load. *replace_partition* makes it a folder too, with one file a range.  A merge needs a database.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ async def open_file_source(
 ) -> Source:
     """The source for ``spec.path``.
 
-    :raises ConnectorError: PATH_NOT_ALLOWED, FILE_NOT_FOUND, FORMAT_UNKNOWN, and what looking at the files meets.
+    :raises ConnectorError: PATH_NOT_ALLOWED, FILE_NOT_FOUND, FORMAT_UNKNOWN, and what looking at the files
+        meets.
     """
     if spec.path is None:
         raise configuration("SOURCE_INVALID", "a file source needs a path")

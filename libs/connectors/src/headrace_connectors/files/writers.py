@@ -184,7 +184,8 @@ def _synced(file: IO[bytes]) -> int:
 
 
 def _shut(file: IO[bytes]) -> None:
-    """Close; bytes that a full disk has refused once are refused again here, and that was reported already."""
+    """Close; bytes that a full disk has refused once are refused again here, and that was reported
+    already."""
     try:
         file.close()
     except OSError:

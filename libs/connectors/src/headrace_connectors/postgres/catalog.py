@@ -16,7 +16,8 @@ from headrace_connectors.postgres.session import Session
 
 @dataclass(frozen=True)
 class NativeColumn:
-    """A column as the catalogue has it; ``native`` is what ``format_type`` says, domains resolved to their base."""
+    """A column as the catalogue has it; ``native`` is what ``format_type`` says, domains resolved to their
+    base."""
 
     name: str
     native: str
@@ -66,7 +67,8 @@ WITH RECURSIVE base AS (
   SELECT b.attnum, b.attname, t.typbasetype, t.typtypmod, b.not_null OR t.typnotnull
   FROM base b JOIN pg_type t ON t.oid = b.typid WHERE t.typtype = 'd'
 )
-SELECT a.attname AS name, format_type(b.typid, b.typmod) AS native, format_type(a.atttypid, a.atttypmod) AS declared,
+SELECT a.attname AS name, format_type(b.typid, b.typmod) AS native,
+       format_type(a.atttypid, a.atttypmod) AS declared,
        b.not_null, a.atthasdef OR a.attidentity <> '' AS has_default, a.attgenerated <> '' AS generated,
        a.attidentity = 'a' AS identity_always, b.typid::bigint < 16384 AND a.atttypid = b.typid AS builtin
 FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
@@ -75,7 +77,8 @@ ORDER BY a.attnum
 """
 _UNIQUE = """
 SELECT i.indisprimary AS is_primary,
-       ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(num, place)
+       ARRAY(SELECT a.attname::text
+             FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(num, place)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num ORDER BY k.place) AS names
 FROM pg_index i
 WHERE i.indrelid = $1::bigint::oid AND i.indisunique AND i.indisvalid AND i.indimmediate
@@ -132,7 +135,8 @@ async def describe_query(raw: Any, query: str) -> list[NativeColumn]:
 
 
 async def _through_view(raw: Any, query: str) -> list[NativeColumn]:
-    """The columns with their type modifiers, which only a view's catalogue entry tells; the view never stays."""
+    """The columns with their type modifiers, which only a view's catalogue entry tells; the view never
+    stays."""
     await raw.execute("SAVEPOINT headrace_describe")
     try:
         await raw.execute(f"CREATE TEMPORARY VIEW headrace_described AS {query}\n")

@@ -1,7 +1,8 @@
 """PostgreSQL to PostgreSQL without decoding a row: binary COPY out, binary COPY in, block by block.
 
-Only for columns of identical built-in types: binary COPY converts nothing, and types of a database's own have other
-numbers elsewhere.  What :mod:`headrace_connectors.gate` checks in the scratch is checked here on the staged rows.
+Only for columns of identical built-in types: binary COPY converts nothing, and types of a database's own have
+other numbers elsewhere.  What :mod:`headrace_connectors.gate` checks in the scratch is checked here on the
+staged rows.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ async def _check(sink: PostgresSink, plan: Plan) -> None:
                 partition = sink.spec.partition
                 raise data(
                     "VALUE_DOES_NOT_FIT",
-                    f"column {partition.column}: a value outside the partition [{partition.start}, {partition.end})",
+                    f"column {partition.column}: a value outside the partition [{partition.start}, "
+                    f"{partition.end})",
                     column=partition.column,
                     value_class="a value outside the partition",
                 )

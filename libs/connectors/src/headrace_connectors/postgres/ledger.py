@@ -55,8 +55,10 @@ class PostgresLedger:
             if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
                 raise configuration(
                     "LEDGER_NOT_PERMITTED",
-                    f"connection {session.connection.name}: user {session.connection.username} may not keep the load "
-                    f"ledger; run: CREATE SCHEMA {quote(self.schema)} AUTHORIZATION the_user, or name another schema "
+                    f"connection {session.connection.name}: user {session.connection.username} may not "
+                    "keep the load "
+                    f"ledger; run: CREATE SCHEMA {quote(self.schema)} AUTHORIZATION the_user, or name "
+                    "another schema "
                     "in the connection's option ledger_schema",
                 ) from error
             raise
@@ -109,7 +111,8 @@ class PostgresLedger:
     ) -> Receipt:
         """Write the receipt."""
         row = await raw.fetchrow(
-            f"UPDATE {self.table} SET rows = $4, bytes = $5, checksum = $6, cursor = $7, committed_fence = $8, "
+            f"UPDATE {self.table} SET rows = $4, bytes = $5, checksum = $6, cursor = $7, "
+            "committed_fence = $8, "
             "committed_at = clock_timestamp(), updated_at = clock_timestamp(), backend_pid = NULL "
             "WHERE root_run_id = $1 AND task = $2 AND partition = $3 RETURNING committed_at",
             *_values(key), rows, size, checksum, cursor, fence,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ async def conditions(
 ) -> list[str]:
     """The conditions of the parts: half-open ranges that leave nothing out, NULLs with the first.
 
-    The cuts lie where equal numbers of rows are expected: at quantiles of the column (``sampled``: of a sample of it), so that gaps in a key do no harm.
+    The cuts lie where equal numbers of rows are expected: at quantiles of the column (``sampled``: of a
+    sample of it), so that gaps in a key do no harm.
 
     :raises ConnectorError: COLUMN_NOT_FOUND, SPLIT_INVALID.
     """
@@ -42,7 +44,7 @@ async def conditions(
     if not typed:
         return [condition]
     parts = [f"({column} < {typed[0]} OR {column} IS NULL)"]
-    parts += [f"{column} >= {low} AND {column} < {high}" for low, high in zip(typed, typed[1:], strict=False)]
+    parts += [f"{column} >= {low} AND {column} < {high}" for low, high in itertools.pairwise(typed)]
     parts.append(f"{column} >= {typed[-1]}")
     return [f"({condition}) AND {part}" if condition else part for part in parts]
 

@@ -1,4 +1,5 @@
-"""A connection to PostgreSQL: opened through the address guard, with allowed options only, and stoppable for certain."""
+"""A connection to PostgreSQL: opened through the address guard, with allowed options only, and stoppable for
+certain."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from headrace_connectors.roots import inside_roots
 ALLOWED_OPTIONS = frozenset(
     {"sslmode", "sslrootcert", "application_name", "connect_timeout", "search_path", "ledger_schema"}
 )
-"""Everything else (``options``, ``service``, ``passfile``, ``host`` lists, …) could point the driver elsewhere."""
+"""Everything else (``options``, ``service``, ``passfile``, ``host`` lists, …) could point the driver
+elsewhere."""
 
 _TLS_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _STOP_SECONDS = 5.0
@@ -30,7 +32,8 @@ _TEXT_FORMS = (
     "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL TimeZone = 'UTC'; "
     "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL synchronize_seqscans = off; "
 )
-"""How values look as text, whatever the server's or the role's defaults are.  Local, for the sake of poolers."""
+"""How values look as text, whatever the server's or the role's defaults are.  Local, for the sake of
+poolers."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ class Session:
 async def connect(connection: Connection, environment: Environment, role: str = "") -> Session:
     """Open a session; ``role`` is added to the application name that shows in ``pg_stat_activity``.
 
-    :raises ConnectorError: ADDRESS_NOT_ALLOWED, HOST_NOT_FOUND, UNREACHABLE, CONNECT_TIMEOUT, AUTHENTICATION_FAILED,
-        DATABASE_NOT_FOUND, TLS_FAILED, OPTION_NOT_ALLOWED, …
+    :raises ConnectorError: ADDRESS_NOT_ALLOWED, HOST_NOT_FOUND, UNREACHABLE, CONNECT_TIMEOUT,
+        AUTHENTICATION_FAILED, DATABASE_NOT_FOUND, TLS_FAILED, OPTION_NOT_ALLOWED, …
     """
     host, port = _endpoint(connection)
     tls = _tls(connection, host, environment)
@@ -159,9 +162,11 @@ async def connect(connection: Connection, environment: Environment, role: str = 
 
 
 async def _have_client_watched(raw: asyncpg.Connection) -> None:
-    """Have the server look every few seconds whether this process still lives, and end its query when it does not.
+    """Have the server look every few seconds whether this process still lives, and end its query when it does
+    not.
 
-    Otherwise the query of a process that was killed goes on until it next sends something, and keeps its locks.
+    Otherwise the query of a process that was killed goes on until it next sends something, and keeps its
+    locks.
     """
     try:
         await raw.execute("SET client_connection_check_interval = '5s'")
@@ -186,7 +191,8 @@ async def end_backend(connection: Connection, environment: Environment, backend:
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectorError) as error:
         raise transient(
             "QUERY_NOT_STOPPED",
-            f"connection {connection.name}: the server could not be made to stop process {backend.pid} in time",
+            f"connection {connection.name}: the server could not be made to stop process {backend.pid} "
+            "in time",
             pid=str(backend.pid),
         ) from error
 
@@ -201,7 +207,8 @@ def _endpoint(connection: Connection) -> tuple[str, int]:
     if unknown:
         raise configuration(
             "OPTION_NOT_ALLOWED",
-            f"connection {connection.name}: option {unknown[0]!r} is not one of {', '.join(sorted(ALLOWED_OPTIONS))}",
+            f"connection {connection.name}: option {unknown[0]!r} is not one of "
+            f"{', '.join(sorted(ALLOWED_OPTIONS))}",
             option=unknown[0],
         )
     if not connection.host:
@@ -264,7 +271,8 @@ def _tls(connection: Connection, host: str, environment: Environment) -> ssl.SSL
 
 
 class _NamedContext(ssl.SSLContext):
-    """Verifies the certificate against the name the user gave, though the socket goes to the address checked for it."""
+    """Verifies the certificate against the name the user gave, though the socket goes to the address checked
+    for it."""
 
     name = ""
 

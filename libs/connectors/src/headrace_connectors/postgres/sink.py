@@ -1,12 +1,12 @@
 """Writing PostgreSQL: rows land once, by COPY and one committing transaction.
 
-Two ways to stage.  An *append* into a table that exists copies straight into it, inside a transaction that stays open
-until :meth:`commit`: nobody sees a row before, a crash leaves nothing, and rows are written once.  Every other mode
-copies into an unlogged staging table and swaps in one transaction.  A table that does not exist is staged as a logged
-table and moved into place.
+Two ways to stage.  An *append* into a table that exists copies straight into it, inside a transaction that
+stays open until :meth:`commit`: nobody sees a row before, a crash leaves nothing, and rows are written once.
+Every other mode copies into an unlogged staging table and swaps in one transaction.  A table that does not
+exist is staged as a logged table and moved into place.
 
-*replace* is DELETE and INSERT: readers are never blocked nor see an empty table, and grants, views, foreign keys and
-identity stay (TRUNCATE would take the table away from readers until the commit).
+*replace* is DELETE and INSERT: readers are never blocked nor see an empty table, and grants, views, foreign
+keys and identity stay (TRUNCATE would take the table away from readers until the commit).
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class PostgresSink:
         return sink
 
     async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
-        """Commit ``fence``; the server process of the attempt before is ended, since it can do nothing any more."""
+        """Commit ``fence``; the server process of the attempt before is ended, since it can do nothing any
+        more."""
         async with self.session.transaction() as raw:
             await self.ledger.make_row(raw, key)
             entry = await self.ledger.read(raw, key, lock=True)
@@ -138,7 +139,8 @@ class PostgresSink:
         return staged
 
     async def prepare(self, columns: Sequence[Column], direct: bool = True) -> Plan:
-        """Match the columns with the target's and make an empty staging place; nothing of the target is touched."""
+        """Match the columns with the target's and make an empty staging place; nothing of the target is
+        touched."""
         key, fence = self._claim_of_this_attempt()
         await self._leave_transaction()
         staging = f"{quote(self.ledger.schema)}.{quote(ledger.staging_name(key, fence))}"
@@ -162,7 +164,8 @@ class PostgresSink:
         return plan
 
     async def copy(self, plan: Plan, blocks: AsyncIterator[bytes], form: str) -> None:
-        """COPY blocks into the staging place (or, for a direct append, into the open transaction's target)."""
+        """COPY blocks into the staging place (or, for a direct append, into the open transaction's
+        target)."""
         schema, name = (
             (plan.table.schema, plan.table.name) if plan.direct and plan.table else self.staging_place()
         )
@@ -272,7 +275,8 @@ class PostgresSink:
         return receipt
 
     async def _move_into_place(self, plan: Plan, staged: Staged) -> None:
-        """The staging table becomes the target; if somebody made the target meanwhile, its shape must be looked at."""
+        """The staging table becomes the target; if somebody made the target meanwhile, its shape must be
+        looked at."""
         raw = self.session.raw
         if await catalog.find_table(raw, self.spec.table or "") is not None:
             raise transient(

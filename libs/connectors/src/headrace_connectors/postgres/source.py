@@ -1,7 +1,8 @@
 """Reading PostgreSQL: COPY out of one snapshot, in blocks, into the scratch.
 
 Columns have the types the catalogue declares.  What has no exact canonical type travels as text (see
-:mod:`headrace_connectors.postgres.types`).  The bounds of incremental reads come from the snapshot that is read.
+:mod:`headrace_connectors.postgres.types`).  The bounds of incremental reads come from the snapshot that is
+read.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class PostgresSource:
         return SourceResult(meter.rows, meter.bytes, cursor, warnings)
 
     async def read(self, one: Any) -> tuple[bytes | None, tuple[str, ...]]:
-        """Run ``one(session, raw, query)`` for each key range, all on one snapshot; give the cursor and warnings."""
+        """Run ``one(session, raw, query)`` for each key range, all on one snapshot; give the cursor and
+        warnings."""
         async with self.session.transaction("read") as raw:
             bound, condition, warnings = await self._bounds(raw)
             ranges = await conditions(
@@ -242,7 +244,8 @@ async def _both(pumping: asyncio.Future[None], inserting: asyncio.Future[None], 
 
 
 def _csv_reader(feed: BlockFeed, columns: list[Column], numbered: bool, block: int) -> pa.RecordBatchReader:
-    """COPY's CSV as batches with columns c0, c1, … (and the number of the row): NULL is bare, '' is quoted."""
+    """COPY's CSV as batches with columns c0, c1, … (and the number of the row): NULL is bare, '' is
+    quoted."""
     import pyarrow as pa
     from pyarrow import csv
 

@@ -30,18 +30,21 @@ _PLAIN = {
 }
 _TYPMOD = re.compile(r"(.*?)\(([-\d]+)(?:,([-\d]+))?\)(.*)")
 _CREATED = {
-    "BOOLEAN": "boolean", "TINYINT": "smallint", "SMALLINT": "smallint", "INTEGER": "integer", "BIGINT": "bigint",
+    "BOOLEAN": "boolean", "TINYINT": "smallint", "SMALLINT": "smallint", "INTEGER": "integer",
+    "BIGINT": "bigint",
     "HUGEINT": "numeric(39,0)", "UTINYINT": "smallint", "USMALLINT": "integer", "UINTEGER": "bigint",
     "UBIGINT": "numeric(20,0)", "UHUGEINT": "numeric(39,0)", "FLOAT": "real", "DOUBLE": "double precision",
     "VARCHAR": "text", "BLOB": "bytea", "DATE": "date", "TIME": "time", "TIMESTAMP": "timestamp",
     "TIMESTAMP_S": "timestamp", "TIMESTAMP_MS": "timestamp", "TIMESTAMP_NS": "timestamp",
-    TIMESTAMPTZ: "timestamp with time zone", "TIME WITH TIME ZONE": "time with time zone", "INTERVAL": "interval",
+    TIMESTAMPTZ: "timestamp with time zone", "TIME WITH TIME ZONE": "time with time zone",
+    "INTERVAL": "interval",
     "UUID": "uuid", "JSON": "jsonb", "BIT": "bit varying",
 }  # fmt: skip
 
 
 def split_typmod(native: str) -> tuple[str, tuple[int, ...]]:
-    """``numeric(10,2)`` into its name and modifiers; the modifier may stand inside (``time(3) without time zone``)."""
+    """``numeric(10,2)`` into its name and modifiers; the modifier may stand inside (``time(3) without time
+    zone``)."""
     match = _TYPMOD.fullmatch(native)
     if match is None or native.endswith("[]"):
         return native, ()
@@ -50,7 +53,8 @@ def split_typmod(native: str) -> tuple[str, tuple[int, ...]]:
 
 
 def canonical_of(native: str) -> str:
-    """The canonical type of a PostgreSQL type as ``format_type`` writes it; VARCHAR for all that has no exact one.
+    """The canonical type of a PostgreSQL type as ``format_type`` writes it; VARCHAR for all that has no exact
+    one.
 
     An unbounded ``numeric`` and one of more than 38 digits travel as text: a DECIMAL would cut them.
     """
@@ -69,7 +73,8 @@ def canonical_of(native: str) -> str:
 
 
 def from_text(stream: str, column: Column, row: str, on_unrepresentable: str) -> str:
-    """SQL in the scratch for the text PostgreSQL wrote of a value (``stream`` may hold a typed value already)."""
+    """SQL in the scratch for the text PostgreSQL wrote of a value (``stream`` may hold a typed value
+    already)."""
     kind = column.type
     if kind in ("BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR"):
         return stream
@@ -127,7 +132,8 @@ def not_supported(column: Column, system: str) -> Exception:
     """The refusal of a type a target has no exact place for."""
     return configuration(
         "TYPE_NOT_SUPPORTED",
-        f"column {column.name}: {system} has no place for {column.type}; turn it into JSON (to_json) or scalar columns",
+        f"column {column.name}: {system} has no place for {column.type}; turn it into JSON (to_json) or "
+        "scalar columns",
         column=column.name,
         type=column.type,
     )
@@ -222,7 +228,8 @@ class Fit:
         raise self._mismatch()
 
     def _wide_numeric(self, precision: int, scale: int) -> list[Check]:
-        """Beyond DuckDB's 38 digits PostgreSQL checks the range itself; only its silent rounding must be ruled out."""
+        """Beyond DuckDB's 38 digits PostgreSQL checks the range itself; only its silent rounding must be
+        ruled out."""
         source = self.column.type
         decimal = canonical.decimal_of(source)
         if (decimal is not None and decimal[1] <= scale) or source in INTEGER_RANGES:
