@@ -1,5 +1,7 @@
 """Plans: tasks, stages, engine, guarantees, and bytes that stay the same."""
 
+from itertools import pairwise
+
 import pytest
 from headrace_definition import Plan, StagePayload, compile_definition, validate
 from headrace_definition.plan import CheckTask, SinkTask, SourceTask, TransformTask
@@ -195,7 +197,7 @@ def test_a_graph_has_an_order_or_a_cycle(edges: list[tuple[int, int]]) -> None:
         assert all(order.index(read) < order.index(key) for key in order for read in inputs[key])
     else:
         assert cycle[0] == cycle[-1]
-        assert all(before in inputs[after] for before, after in zip(cycle, cycle[1:], strict=False))
+        assert all(before in inputs[after] for before, after in pairwise(cycle))
 
 
 @given(st.data())

@@ -155,7 +155,7 @@ def test_yaml_1_1_readers_take_texts_for_texts_too(text: str) -> None:
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:
-    assert published_schema() == schema_text(), "run: python -m headrace_definition.schema"
+    assert published_schema() == schema_text(), "call headrace_definition.schema.write_schema()"
 
 
 def test_the_schema_accepts_what_the_model_accepts() -> None:

@@ -1,6 +1,7 @@
 """Every spelling, and every definition that the API references print, against the canonical form."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from headrace_definition import ConnectionDefaults, Definition, compile_definition, to_yaml
@@ -325,3 +326,19 @@ def test_models_can_be_made_in_python_too() -> None:
         sinks=(Sink(discard=True),),
     )
     assert [task.key for task in compiled(to_yaml(definition)).plan.tasks] == ["a", "t", "f", "l"]
+
+
+def test_what_follows_several_checks_reads_what_they_check() -> None:
+    nodes = [{"id": "s", "nodeType": "source", "config": {"values": [{"x": 1}]}}]
+    nodes += [{"id": f"c{i}", "nodeType": "row_count", "config": {"min": 1}} for i in range(3)]
+    nodes += [{"id": "k", "nodeType": "target", "config": {"discard": True}}]
+    path = ["s", "c0", "c1", "c2", "k"]
+    edges = [{"source": source, "target": target} for source, target in pairwise(path)]
+    plan = compiled(json.dumps({"nodes": nodes, "edges": edges})).plan
+    assert {task.key: task.inputs for task in plan.tasks if task.inputs} == dict.fromkeys(path[1:], ("s",))
+
+
+def test_checks_in_a_circle_do_not_hang() -> None:
+    nodes = [{"id": key, "nodeType": "row_count", "config": {"min": 1}} for key in ("a", "b")]
+    edges = [{"source": "a", "target": "b"}, {"source": "b", "target": "a"}]
+    assert error_codes(json.dumps({"nodes": nodes, "edges": edges}))

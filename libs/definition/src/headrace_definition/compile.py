@@ -1,6 +1,6 @@
 """Text to plan: the one way in for everything that reads definitions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace_definition.engines import choose_engine, sink_guarantee
 from headrace_definition.inference import infer_inputs
@@ -219,7 +219,7 @@ def _with_connection(task: TaskDraft, defaults: ConnectionDefaults) -> TaskDraft
     if elsewhere or default is None or element.connection or element.path or element.connector:
         return task
     connected = element.model_copy(update={"connection": default})
-    return TaskDraft(task.key, task.kind, connected, task.node)
+    return replace(task, element=connected)
 
 
 def _check_parameters(definition: Definition, root: Mapping, findings: Findings) -> None:

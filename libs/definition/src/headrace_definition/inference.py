@@ -5,7 +5,7 @@ from itertools import islice
 
 from headrace_definition.model import SqlTransform, Union
 from headrace_definition.problems import Findings
-from headrace_definition.sqltext import parse_select
+from headrace_definition.sqltext import ParsedSql, parse_select
 from headrace_definition.tasks import TaskDraft
 
 
@@ -18,7 +18,11 @@ def infer_inputs(tasks: list[TaskDraft], known: Iterable[str], findings: Finding
     for task in tasks:
         element = task.element
         if isinstance(element, SqlTransform) and element.inputs is None and element.sql:
-            task.element = element.model_copy(update={"inputs": _tables_of(element.sql, folded)})
+            parsed = parse_select(element.sql)
+            task.judged = ParsedSql(None, parsed.tables, parsed.issues)
+            # Tables that are no task are reported where the SQL is judged.
+            names = [folded[table.name.lower()] for table in parsed.tables if table.name.lower() in folded]
+            task.element = element.model_copy(update={"inputs": tuple(names)})
     flow = _Flow(tasks)
     for task in tasks:
         if task.kind == "transform":
@@ -30,14 +34,6 @@ def infer_inputs(tasks: list[TaskDraft], known: Iterable[str], findings: Finding
     for task in tasks:
         if task.kind in ("check", "sink") and _lacks_input(task):
             _fill(task, flow.ends(task), findings)
-
-
-def _tables_of(sql: str, folded: dict[str, str]) -> tuple[str, ...] | None:
-    """The tasks that a SQL text reads. Tables that are no task are reported where the SQL is judged."""
-    parsed = parse_select(sql)
-    if parsed.tree is None:
-        return None
-    return tuple(folded[table.name.lower()] for table in parsed.tables if table.name.lower() in folded)
 
 
 def _lacks_input(task: TaskDraft) -> bool:

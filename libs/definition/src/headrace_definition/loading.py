@@ -26,7 +26,7 @@ from headrace_definition.problems import DefinitionError, Findings, Problem
 from headrace_definition.scalars import resolve
 
 DEFAULT_MAX_BYTES = 1024 * 1024
-DEFAULT_MAX_NODES = 250_000
+DEFAULT_MAX_NODES = 200_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,10 @@ class Scalar:
             last = index
             if count == wanted:
                 break
-        return line_and_column(source, last if last is not None else self.start)
+        # Counted from the scalar on: counting from the top would cost a large text dearly for each of many
+        # errors.
+        lines, column = line_and_column(source[self.start : last if last is not None else self.start], None)
+        return self.line + lines - 1, column + (self.column - 1 if lines == 1 else 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +155,7 @@ def _escape(source: str, index: int) -> tuple[int, bool]:
     return 2, kind in " \t\n\r\tntvfrNLP_"
 
 
-def line_and_column(source: str, index: int) -> tuple[int, int]:
-    """Line and column, from 1, of a character of a text."""
+def line_and_column(source: str, index: int | None) -> tuple[int, int]:
+    """Line and column, from 1, of a character of a text; of the one after its last for None."""
     before = source[:index].replace("\r\n", "\n").replace("\r", "\n")
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1

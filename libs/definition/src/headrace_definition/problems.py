@@ -5,11 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from headrace_definition.nodes import Node, Scalar, path_text
+from headrace_definition.suggestions import nearest
 
 Severity = Literal["error", "warning"]
 
 MAX_PROBLEMS = 200
 """Problems that are reported of one definition; a broken text of a thousand tasks repeats itself."""
+
+
+MAX_SUGGESTIONS = 100
+"""Problems that come with a suggestion: finding one costs more than all else, and a text may have 50,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,14 @@ class Findings:
     """Collects problems while a definition is read, so that its author gets all of them at once."""
 
     found: list[Problem] = field(default_factory=list)
+    suggestions_left: int = MAX_SUGGESTIONS
+
+    def nearest(self, word: str, candidates: Iterable[str]) -> str | None:
+        """The candidate that a word was probably meant to be, for the first problems of a text alone."""
+        if self.suggestions_left <= 0:
+            return None
+        self.suggestions_left -= 1
+        return nearest(word, candidates)
 
     def error(
         self, code: str, at: Node, message: str, *, suggestion: str | None = None, key: str = ""

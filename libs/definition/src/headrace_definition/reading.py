@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails, to_json
 from headrace_definition.model import Definition
 from headrace_definition.nodes import Mapping, Node, Scalar, Sequence, plain
 from headrace_definition.problems import Findings
-from headrace_definition.suggestions import nearest
 
 _TASK_LISTS = ("sources", "transformations", "quality_checks", "sinks")
 _WRONG_TYPES = {
@@ -84,18 +83,18 @@ def _report(detail: ErrorDetails, root: Mapping, findings: Findings) -> None:
         if last == "<<":
             message = "merge keys are not part of YAML 1.2; repeat the keys or use an alias for a whole value"
         findings.error(
-            "UNKNOWN_KEY", key_node, message, suggestion=nearest(last, _known_keys(tuple(loc[:-1])))
+            "UNKNOWN_KEY", key_node, message, suggestion=findings.nearest(last, _known_keys(tuple(loc[:-1])))
         )
     elif kind == "union_tag_invalid":
         tags = _words(str(context.get("expected_tags", "")))
         at = node.get("type") if isinstance(node, Mapping) else None
-        hint = nearest(_text(at), tags)
+        hint = findings.nearest(_text(at), tags)
         findings.error("UNKNOWN_TYPE", at or node, f"must be one of {', '.join(tags)}", suggestion=hint)
     elif kind == "union_tag_not_found":
         findings.error("MISSING_KEY", node, "the type is required", key="type")
     elif kind in ("literal_error", "enum"):
         words = _words(str(context.get("expected", "")).replace(" or ", ", "))
-        hint = nearest(_text(node), words)
+        hint = findings.nearest(_text(node), words)
         findings.error("INVALID_VALUE", node, f"must be {' or '.join(words)}", suggestion=hint)
     else:
         code = "WRONG_TYPE" if kind in _WRONG_TYPES else "INVALID_VALUE"
@@ -112,6 +111,8 @@ def _message(detail: ErrorDetails, kind: str) -> str:
         return str(context.get("error", "not a valid value"))
     if kind in ("too_short", "string_too_short"):
         return "must not be empty"
+    if kind == "string_too_long":
+        return f"must be at most {context.get('max_length')} characters long"
     return detail["msg"].removeprefix("Input ").removeprefix("Value ")
 
 

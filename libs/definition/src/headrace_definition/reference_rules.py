@@ -10,7 +10,6 @@ from headrace_definition.problems import Findings
 from headrace_definition.settings import CompileSettings
 from headrace_definition.spellings.rewriting import text_of
 from headrace_definition.substitution import Placeholder, SubstitutionError, placeholders, sql_placeholders
-from headrace_definition.suggestions import nearest
 from headrace_definition.tasks import TaskDraft, TaskKind, find_cycle
 
 _NO_PLACEHOLDERS = frozenset({"schema", "layout", "description", "parameters"})
@@ -45,7 +44,7 @@ def check_inputs(tasks: list[TaskDraft], known: ReadOnly[str, TaskKind], finding
                 continue
             at = _place_of(key, task)
             if kind is None:
-                hint = nearest(key, readable)
+                hint = findings.nearest(key, readable)
                 findings.error("UNDEFINED_INPUT", at, f"no task is called {key!r}", suggestion=hint)
             else:
                 findings.error("INVALID_INPUT", at, f"{key!r} is {_KIND_WORDS[kind]}, which offers no rows")
@@ -62,13 +61,13 @@ def check_connections(task: TaskDraft, settings: CompileSettings, findings: Find
     if not isinstance(element, Source | Sink):
         return
     if element.connector is not None and element.connector.lower() not in settings.connectors:
-        hint = nearest(element.connector, settings.connectors)
+        hint = findings.nearest(element.connector, settings.connectors)
         message = f"there is no connector {element.connector!r} here"
         findings.warning("UNKNOWN_CONNECTOR", task.place("connector"), message, suggestion=hint)
     if element.connection is not None:
         types = settings.connection_types
         if types is not None and element.connection not in types and "${" not in element.connection:
-            hint = nearest(element.connection, types)
+            hint = findings.nearest(element.connection, types)
             message = f"there is no connection {element.connection!r} yet"
             findings.warning("UNKNOWN_CONNECTION", task.place("connection"), message, suggestion=hint)
     if isinstance(element, Source) and element.values is not None:
@@ -114,7 +113,7 @@ def _check_placeholder(
 ) -> None:
     shown = f"${{{found.reference}}}"
     if found.scope == "params" and found.name not in definition.parameters:
-        hint = nearest(found.name, definition.parameters)
+        hint = findings.nearest(found.name, definition.parameters)
         findings.error(
             "UNDECLARED_PARAMETER", node, f"{shown} is not declared in `parameters`", suggestion=hint
         )

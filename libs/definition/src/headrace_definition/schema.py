@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from headrace_definition.model import Definition
@@ -32,6 +33,12 @@ def schema_text() -> str:
 def published_schema() -> str:
     """The text of the published file; a test holds it equal to `schema_text()`."""
     return files("headrace_definition").joinpath(SCHEMA_FILE).read_text(encoding="utf-8")
+
+
+def write_schema() -> None:
+    """Writes the published file anew, after the model has changed."""
+    path = files("headrace_definition").joinpath(SCHEMA_FILE)
+    Path(str(path)).write_text(schema_text(), encoding="utf-8")
 
 
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from headrace_definition.model import (
     Aggregate,
@@ -15,7 +16,6 @@ from headrace_definition.model import (
 from headrace_definition.nodes import Mapping, Node, Scalar, Sequence
 from headrace_definition.problems import Findings
 from headrace_definition.sqltext import ParsedSql, parse_expression, parse_ordering, parse_select, query_issue
-from headrace_definition.suggestions import nearest
 from headrace_definition.tasks import TaskDraft
 
 
@@ -67,13 +67,13 @@ def check_sql_of(
         return
     allowed = {key.lower() for key in task.inputs}
     for field in sql_fields(task):
-        parsed = field.parse(field.text)
+        parsed = task.judged or field.parse(field.text)
         for issue in parsed.issues:
             _add(issue.code, issue.message, issue.offset, field.node, source, findings)
         usable = all(issue.code == "SQL_FORBIDDEN" for issue in parsed.issues)
         for table in parsed.tables if usable else ():
             if table.name.lower() not in allowed:
-                hint = nearest(table.name, (*task.inputs, *readable))
+                hint = findings.nearest(table.name, chain(task.inputs, readable))
                 message = f"the table {table.name!r} is not a declared input"
                 if hint is not None:
                     message += f"; did you mean {hint!r}?"

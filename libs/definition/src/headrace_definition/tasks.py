@@ -9,6 +9,7 @@ from typing import Literal
 from headrace_definition.model import Definition, QualityCheck, Sink, Source, Transformation
 from headrace_definition.nodes import Mapping, Node, Sequence
 from headrace_definition.spellings.rewriting import text_of
+from headrace_definition.sqltext import ParsedSql
 
 TaskKind = Literal["source", "transform", "check", "sink"]
 Element = Source | Transformation | QualityCheck | Sink
@@ -30,6 +31,8 @@ class TaskDraft:
     kind: TaskKind
     element: Element
     node: Mapping
+    judged: ParsedSql | None = None
+    """What was seen of its SQL while its inputs were inferred, without the tree, which is large."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

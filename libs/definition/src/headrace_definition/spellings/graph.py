@@ -20,7 +20,6 @@ from headrace_definition.spellings.rewriting import (
     without,
 )
 from headrace_definition.spellings.words import CHECK_TYPES, TRANSFORMATION_TYPES
-from headrace_definition.suggestions import nearest
 
 _SOURCE = frozenset({"source", "input", "extract", "extractor", "reader", "read"})
 _SINK = frozenset({"target", "sink", "destination", "output", "load", "loader", "writer", "write"})
@@ -64,9 +63,10 @@ def rewrite(root: Mapping, findings: Findings) -> Mapping:
             return without(root, "nodes", "edges")
     vertices, ids = _vertices(root, findings)
     layout_edges = _edges(root, vertices, ids, findings)
+    checked = _checked_tasks(vertices)
     result = without(root, "nodes", "edges", "connectorId")
     for role, name in _LISTS.items():
-        elements = [_element(vertex, vertices, ids) for vertex in vertices.values() if vertex.role == role]
+        elements = [_element(vertex, checked, ids) for vertex in vertices.values() if vertex.role == role]
         if role == "source":
             elements = [_with_connector(element, root.get("connectorId")) for element in elements]
         if elements:
@@ -143,7 +143,9 @@ def _vertex(key: str, node: Mapping, findings: Findings) -> _Vertex | None:
     if kind in CHECK_TYPES:
         return _Vertex(key, "check", CHECK_TYPES[kind], config, node)
     at = node.get("type") or node
-    findings.error("UNKNOWN_TYPE", at, "not a known kind of node", suggestion=nearest(kind, sorted(_ALL)))
+    findings.error(
+        "UNKNOWN_TYPE", at, "not a known kind of node", suggestion=findings.nearest(kind, sorted(_ALL))
+    )
     return None
 
 
@@ -160,7 +162,9 @@ def _edges(
                 findings.error("MISSING_KEY", edge, f"an edge needs a {end}", key=end)
             elif name not in ids:
                 at = edge.get(end) or edge
-                findings.error("UNDEFINED_NODE", at, "no node has this id", suggestion=nearest(name, ids))
+                findings.error(
+                    "UNDEFINED_NODE", at, "no node has this id", suggestion=findings.nearest(name, ids)
+                )
             else:
                 ends.append(ids[name])
         if len(ends) == 2:
@@ -169,22 +173,30 @@ def _edges(
     return edges
 
 
-def _through_checks(key: str, vertices: dict[str, _Vertex]) -> str:
-    seen: set[str] = set()
-    while key in vertices and vertices[key].role == "check" and vertices[key].incoming and key not in seen:
-        seen.add(key)
-        key = vertices[key].incoming[0][0]
-    return key
+def _checked_tasks(vertices: dict[str, _Vertex]) -> dict[str, str]:
+    """For each check the task whose rows it looks at, be it by way of other checks."""
+    checked: dict[str, str] = {}
+    for start in vertices:
+        passed: dict[str, None] = {}
+        key = start
+        while vertices[key].role == "check" and vertices[key].incoming and key not in passed:
+            if key in checked:
+                key = checked[key]
+                break
+            passed[key] = None
+            key = vertices[key].incoming[0][0]
+        checked.update(dict.fromkeys(passed, key))
+    return checked
 
 
-def _element(vertex: _Vertex, vertices: dict[str, _Vertex], ids: dict[str, str]) -> Mapping:
+def _element(vertex: _Vertex, checked: dict[str, str], ids: dict[str, str]) -> Mapping:
     element = _with_task_keys(vertex.config, ids)
     element = with_entry(element, "id", made(vertex.key, vertex.node.get("id") or vertex.node))
     if vertex.role == "transform" and "type" not in element:
         element = with_entry(element, "type", made(vertex.type or _guess(element), vertex.node))
     elif vertex.role == "check" and vertex.type is not None and "type" not in element:
         element = with_entry(element, "type", made(vertex.type, vertex.node))
-    inputs = list(dict.fromkeys((_through_checks(key, vertices), label) for key, label in vertex.incoming))
+    inputs = list(dict.fromkeys((checked.get(key, key), label) for key, label in vertex.incoming))
     return _with_inputs(element, vertex, inputs)
 
 
@@ -250,5 +262,8 @@ def _refuse_unknown(item: Mapping, known: frozenset[str], findings: Findings) ->
     for key in item.entries:
         if key not in known:
             findings.error(
-                "UNKNOWN_KEY", item.key_node(key), "not a known key", suggestion=nearest(key, sorted(known))
+                "UNKNOWN_KEY",
+                item.key_node(key),
+                "not a known key",
+                suggestion=findings.nearest(key, sorted(known)),
             )
