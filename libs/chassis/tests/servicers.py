@@ -29,7 +29,7 @@ class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
         return await self._answer(request, workspaces_pb2.Workspace(name=request.name))
 
     async def GetWorkspace(self, request: Any, context: Any) -> Any:
-        return await self._answer(request, workspaces_pb2.Workspace(id=request.workspace_id))
+        return await self._answer(request, workspaces_pb2.Workspace(id=request.id))
 
     async def UpdateWorkspace(self, request: Any, context: Any) -> Any:
         return await self._answer(request, workspaces_pb2.Workspace())

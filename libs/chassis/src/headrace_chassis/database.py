@@ -101,11 +101,14 @@ class Database:
         Saves the round trips of BEGIN and COMMIT. Raises Unavailable when the database is away.
         """
         with translated():
-            conn = await self._live_connection()
+            conn, raw = await self._live_connection()
             try:
                 yield conn
+            except BaseException as error:
+                _drop_broken(raw, error)
+                raise
             finally:
-                await _give_back(conn)
+                await _give_back(conn, raw)
 
     @asynccontextmanager
     async def transaction(
@@ -117,18 +120,19 @@ class Database:
         while it committed. Serialization failures and deadlocks pass through: `run` tries again after those.
         """
         with translated():
-            conn = await self._live_connection()
+            conn, raw = await self._live_connection()
             try:
-                transaction = driver(conn).transaction(isolation=isolation, readonly=readonly)
+                transaction = raw.transaction(isolation=isolation, readonly=readonly)
                 await transaction.start()
                 try:
                     yield conn
-                except BaseException:
-                    await _roll_back(conn, transaction)
+                except BaseException as error:
+                    _drop_broken(raw, error)
+                    await _roll_back(raw, transaction)
                     raise
                 await _commit(transaction, readonly)
             finally:
-                await _give_back(conn)
+                await _give_back(conn, raw)
 
     async def run(
         self,
@@ -164,10 +168,12 @@ class Database:
         async with self.read() as conn:
             await driver(conn).execute("SELECT 1")
 
-    async def _live_connection(self) -> AsyncConnection:
+    async def _live_connection(self) -> tuple[AsyncConnection, asyncpg.Connection]:
         """Takes a connection from the pool, skipping those that the driver has already seen closed.
 
         After a restart of PostgreSQL every pooled connection is closed, and asyncpg knows: no ping is needed.
+        The driver's connection is returned beside it, since SQLAlchemy no longer gives it out once it has
+        seen it break.
         """
         for _ in range(self._pool_size + 1):
             conn = self.engine.connect()
@@ -175,8 +181,11 @@ class Database:
                 await conn.start()
             except sa.exc.TimeoutError:
                 raise Unavailable("a database connection (all are in use)") from None
-            if not driver(conn).is_closed():
-                return conn
+            except OSError as error:  # refused, no such socket, no such host, no answer in time
+                raise Unavailable("the database") from error
+            raw = driver(conn)
+            if not raw.is_closed():
+                return conn, raw
             await conn.invalidate()
             await conn.close()
         raise Unavailable("the database")
@@ -223,10 +232,14 @@ def is_away(error: BaseException) -> bool:
     state = sqlstate(error)
     if state is not None:
         return state in _AWAY or state.startswith(_AWAY_CLASSES)
-    return any(isinstance(seen, OSError | TimeoutError) or _is_closed(seen) for seen in _chain(error))
+    return any(_is_closed(seen) for seen in _chain(error))
 
 
 def _is_closed(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | sa.exc.PendingRollbackError | asyncpg.InternalClientError):
+        # The socket broke; SQLAlchemy has seen that, and somebody went on using it; the driver lost track,
+        # which happens when the server goes down between two messages.
+        return True
     # asyncpg tells "connection is closed" and misuse of its API by one class; only the text tells them apart.
     return isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
 
@@ -240,16 +253,26 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen = below if isinstance(below, BaseException) else seen.__cause__
 
 
+_DATABASE_ERRORS = (
+    sa.exc.DBAPIError,
+    sa.exc.PendingRollbackError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns errors that mean "the database is away" into Unavailable, and the server's time limit into its
-    own error.
+    """Turns errors of database calls that mean "it is away" into Unavailable, and its time limit into a
+    deadline.
 
-    Looks only at errors of database calls, so that an OSError of something else passes through.
+    Other errors pass through as they are, also an OSError or TimeoutError of something else.
     """
     try:
         yield
-    except (sa.exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DATABASE_ERRORS as error:
         if is_away(error):
             _log.info("database is away", error=type(error).__name__, sqlstate=sqlstate(error))
             raise Unavailable("the database") from error
@@ -261,7 +284,7 @@ def translated() -> Iterator[None]:
 async def _commit(transaction: Transaction, readonly: bool) -> None:
     try:
         await transaction.commit()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DATABASE_ERRORS as error:
         # Any answer of the server to COMMIT other than success means that it rolled back; no answer means
         # anything.
         if is_away(error) and not readonly:
@@ -269,29 +292,34 @@ async def _commit(transaction: Transaction, readonly: bool) -> None:
         raise
 
 
-async def _roll_back(conn: AsyncConnection, transaction: Transaction) -> None:
+async def _roll_back(raw: asyncpg.Connection, transaction: Transaction) -> None:
     """Rolls back; where even that fails, the connection is closed by `_give_back`, which rolls back as
     well."""
-    if driver(conn).is_closed():
+    if raw.is_closed():
         return
     try:
         await transaction.rollback()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DATABASE_ERRORS as error:
         _log.info("rollback failed; the connection is closed instead", error=type(error).__name__)
 
 
-async def _give_back(conn: AsyncConnection) -> None:
+def _drop_broken(raw: asyncpg.Connection, error: BaseException) -> None:
+    """Closes a connection whose server went away, also where the driver has not noticed yet."""
+    if isinstance(error, _DATABASE_ERRORS) and is_away(error):
+        raw.terminate()
+
+
+async def _give_back(conn: AsyncConnection, raw: asyncpg.Connection) -> None:
     """Returns a connection to the pool, or closes it where it is broken or still within a transaction.
 
     Shielded: a call that is cancelled must not leak a connection, nor hand its open transaction to the next
     call.
     """
-    await asyncio.shield(_return(conn))
+    await asyncio.shield(_return(conn, raw))
 
 
-async def _return(conn: AsyncConnection) -> None:
-    raw = driver(conn)
-    if raw.is_closed() or raw.is_in_transaction():
+async def _return(conn: AsyncConnection, raw: asyncpg.Connection) -> None:
+    if not conn.invalidated and (raw.is_closed() or raw.is_in_transaction()):
         await conn.invalidate()
     await conn.close()
 

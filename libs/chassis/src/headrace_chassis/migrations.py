@@ -7,7 +7,8 @@ against a newer schema (migrations only add), so a database that is ahead of thi
 import asyncio
 import importlib.resources
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from headrace_chassis import database
@@ -60,7 +61,7 @@ async def upgrade(
 async def _upgrade_once(url: str, package: str) -> None:
     engine = create_async_engine(database.driver_url(url), poolclass=NullPool, connect_args={"timeout": 5.0})
     try:
-        async with engine.connect() as conn:
+        async with _connection(engine) as conn:
             # Session-level, since each revision is a transaction of its own; a replica that dies lets go of
             # it.
             await conn.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
@@ -70,6 +71,19 @@ async def _upgrade_once(url: str, package: str) -> None:
             await conn.commit()
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def _connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    conn = engine.connect()
+    try:
+        await conn.start()
+    except OSError as error:
+        raise Unavailable("the database") from error
+    try:
+        yield conn
+    finally:
+        await conn.close()
 
 
 def _migrate(conn: sa.Connection, package: str) -> None:

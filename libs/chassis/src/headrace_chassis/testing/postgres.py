@@ -31,10 +31,9 @@ class PostgresServer:
         conn = await asyncpg.connect(self.url())
         try:
             await conn.execute("ALTER SYSTEM SET fsync = off")
-            await conn.execute("ALTER SYSTEM SET max_connections = 300")
+            await conn.execute("SELECT pg_reload_conf()")
         finally:
             await conn.close()
-        self.restart("fast")
 
     async def new_database(self) -> str:
         """Makes an empty database and returns its URL."""
