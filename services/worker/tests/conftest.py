@@ -9,8 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from headrace.execution.v1 import workers_pb2
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import Served, serve
+from headrace_chassis.testing.waiting import eventually
 from headrace_worker.config import WorkerSettings
 from headrace_worker.engine.options import EngineOptions
 from headrace_worker.wiring import Worker, running
@@ -20,6 +22,20 @@ from .scripted_server import ScriptedExecution, Stream
 from .target_server import TargetServer
 
 Running = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+async def process_of(worker: Worker, work: workers_pb2.Assignment) -> int:
+    """The process that works on an assignment, once it has begun."""
+
+    async def pid() -> int | None:
+        holding = worker.supervisor.holdings.find(work.ref)
+        if holding is None or holding.process is None or holding.progress is None:
+            return None
+        return holding.process.pid
+
+    found = await eventually(pid)
+    assert found is not None
+    return found
 
 
 @pytest.fixture

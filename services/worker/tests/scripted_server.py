@@ -37,6 +37,11 @@ class Stream:
         """Hand work out."""
         self.send(assignments=workers_pb2.AssignmentBatch(assignments=assignments))
 
+    def cancel(self, work: workers_pb2.Assignment, *, grace_ms: int = 5000) -> None:
+        """Say that a user cancelled it."""
+        reason = workers_pb2.CANCEL_REASON_CANCELLED
+        self.send(cancel=workers_pb2.CancelAssignment(ref=work.ref, reason=reason, grace_ms=grace_ms))
+
     def end(self) -> None:
         """Close the stream."""
         self.outgoing.put_nowait(None)

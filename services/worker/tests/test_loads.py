@@ -361,3 +361,43 @@ async def test_a_target_that_is_away_is_a_transient_failure(bench: EngineBench) 
     result = await bench.run(load("[{id: 1}]"))
     assert failure(result)[1:] == ("TRANSIENT", "out")
     assert "canary" not in str(result)
+
+
+async def test_an_incremental_source_hands_its_cursor_on_through_an_artifact(
+    bench: EngineBench, warehouse: asyncpg.Connection
+) -> None:
+    text = """
+sources: [{id: events, connection: warehouse, table: events, incremental: {cursor: id}}]
+transformations: [{id: kept, type: filter, input: events, condition: id > 0, materialize: true}]
+sinks: [{id: out, input: kept, connection: warehouse, table: landed}]
+"""
+    await warehouse.execute("CREATE TABLE events (id bigint); INSERT INTO events VALUES (1), (2)")
+    known: list[workers_pb2.Cursor] = []
+    for expected in (2, 1):
+        run = str(uuid.uuid4())
+        first = await bench.run(text, "s1", run_id=run, cursors=known)
+        second = await bench.run(text, "s2", run_id=run)
+        assert (outcome(first), outcome(second)) == ("COMPLETED", "COMPLETED")
+        assert rows(first)["events"] == (0, expected)
+        known = cursors(second)
+        await warehouse.execute("INSERT INTO events VALUES (3)")
+
+    assert await fetch(warehouse) == [(1,), (2,), (3,)]
+
+
+async def test_sinks_of_other_stages_that_came_to_different_places_are_refused(
+    bench: EngineBench, warehouse: asyncpg.Connection
+) -> None:
+    text = """
+sources: [{id: events, connection: warehouse, table: events, incremental: {cursor: id}}]
+transformations: [{id: kept, type: filter, input: events, condition: id > 0, materialize: true}]
+sinks:
+  - {id: a, input: kept, connection: warehouse, table: a}
+  - {id: b, input: kept, connection: warehouse, table: b}
+"""
+    known = [
+        workers_pb2.Cursor(sink="a", source="events", value=b"{}"),
+        workers_pb2.Cursor(sink="b", source="events", value=b""),
+    ]
+    result = await bench.run(text, "s1", cursors=known)
+    assert failure(result) == ("CURSORS_DIVERGED", "CONFIGURATION", "events")

@@ -8,7 +8,7 @@ from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_chassis.testing.waiting import eventually
 from headrace_worker.wiring import Worker
 
-from .conftest import Running
+from .conftest import Running, process_of
 from .scripted_server import ScriptedExecution, Stream, stage
 from .stages import ENDLESS, NOOP, payload
 
@@ -59,7 +59,7 @@ async def test_a_message_that_comes_twice_is_run_once(stream: Stream) -> None:
     stream.assign(other)
 
     await stream.result_of(other)
-    stream.send(cancel=workers_pb2.CancelAssignment(ref=work.ref, reason=1, grace_ms=5000))
+    stream.cancel(work)
     await stream.result_of(work)
 
     assert len(stream.bodies("result")) == 2
@@ -95,7 +95,7 @@ async def test_a_running_stage_goes_on_over_a_broken_stream(
 
     assert [ref.assignment_id for ref in again.hello.held] == [work.ref.assignment_id]
     assert again.hello.worker_id == stream.hello.worker_id
-    again.send(cancel=workers_pb2.CancelAssignment(ref=work.ref, reason=1, grace_ms=5000))
+    again.cancel(work)
     assert (await again.result_of(work)).outcome == workers_pb2.OUTCOME_CANCELLED
 
 
@@ -174,10 +174,8 @@ async def test_a_stage_that_kills_its_process_fails_alone(stream: Stream, worker
     neighbour, poison = stage(payload(ENDLESS)), stage(payload(ENDLESS))
     stream.assign(neighbour)
     await stream.until(lambda: stream.bodies("progress"))
-    before = set(worker.pool.pids)
     stream.assign(poison)
-    pid = await eventually(lambda: _new_busy_process(worker, before, poison))
-    os.kill(pid, signal.SIGKILL)
+    os.kill(await process_of(worker, poison), signal.SIGKILL)
 
     result = await stream.result_of(poison)
 
@@ -191,13 +189,6 @@ async def test_a_stage_that_kills_its_process_fails_alone(stream: Stream, worker
     after = stage(payload(NOOP))
     stream.assign(after)
     assert (await stream.result_of(after)).outcome == workers_pb2.OUTCOME_COMPLETED
-
-
-async def _new_busy_process(worker: Worker, _: set[int], work: workers_pb2.Assignment) -> int | None:
-    holding = worker.supervisor.holdings.find(work.ref)
-    if holding is None or holding.process is None or holding.progress is None:
-        return None
-    return holding.process.pid
 
 
 async def test_the_death_of_the_zygote_is_survived(stream: Stream, worker: Worker) -> None:
@@ -235,9 +226,9 @@ async def test_a_stage_that_ignores_a_cancel_is_killed_after_its_grace(
 ) -> None:
     work = stage(payload(ENDLESS))
     stream.assign(work)
-    pid = await eventually(lambda: _new_busy_process(worker, set(), work))
+    pid = await process_of(worker, work)
     os.kill(pid, signal.SIGSTOP)
-    stream.send(cancel=workers_pb2.CancelAssignment(ref=work.ref, reason=1, grace_ms=200))
+    stream.cancel(work, grace_ms=200)
 
     result = await stream.result_of(work)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from headrace.execution.v1 import runs_pb2, workers_pb2
+from headrace.execution.v1 import workers_pb2
 from headrace_chassis.testing.waiting import eventually
 from headrace_worker.wiring import Worker
 
-from .conftest import Running
+from .conftest import Running, process_of
 from .engine_bench import failure, outcome, states
 from .scripted_server import ScriptedExecution, Stream, stage
 from .stages import ENDLESS, NOOP, payload
@@ -38,20 +38,6 @@ async def database(target_server: TargetServer, execution: ScriptedExecution) ->
     )
     execution.connections = [connection]
     return await target_server.connect(name)
-
-
-async def process_of(worker: Worker, work: workers_pb2.Assignment) -> int:
-    """The process that works on an assignment, once it has begun."""
-
-    async def pid() -> int | None:
-        holding = worker.supervisor.holdings.find(work.ref)
-        if holding is None or holding.process is None or holding.progress is None:
-            return None
-        return holding.process.pid
-
-    found = await eventually(pid)
-    assert found is not None
-    return found
 
 
 async def test_secrets_are_asked_for_under_the_lease_and_leave_no_trace(
@@ -169,7 +155,7 @@ async def test_a_cancelled_stage_that_had_to_be_killed_is_settled(
     work = stage(payload(SLOW_SOURCE), fence=4)
     stream.assign(work)
     os.kill(await process_of(worker, work), signal.SIGSTOP)
-    stream.send(cancel=workers_pb2.CancelAssignment(ref=work.ref, reason=1, grace_ms=200))
+    stream.cancel(work, grace_ms=200)
 
     result = await stream.result_of(work)
 
@@ -255,4 +241,3 @@ async def test_chores_travel_like_stages(stream: Stream, database: asyncpg.Conne
     result: Any = await stream.result_of(chore)
     assert b'"success":true' in result.answer
     assert not result.tasks
-    assert runs_pb2.TASK_STATE_UNSPECIFIED == 0

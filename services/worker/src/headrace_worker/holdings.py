@@ -31,6 +31,8 @@ class Holding:
     """One assignment that the worker holds, under one fence."""
 
     assignment: workers_pb2.Assignment
+    accepted_at: float
+    """When it came, by the supervisor's clock."""
     phase: Phase = Phase.WAITING
     process: StageProcess | None = None
     stop: StopReason | None = None

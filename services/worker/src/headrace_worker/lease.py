@@ -26,10 +26,6 @@ class Lease:
         """The server has renewed the lease in answer to a message sent at `asked_at`."""
         self._asked_at = max(self._asked_at, asked_at)
 
-    def given_up(self) -> None:
-        """The server says that it has not renewed the lease: nothing is the worker's own any more."""
-        self._asked_at = float("-inf")
-
     @property
     def valid(self) -> bool:
         """Whether the lease still stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,13 @@ class ServerLink(Agent):
     def serve(self, supervisor: Supervisor) -> None:
         """Say who works off what the server hands out; before the first round."""
         self._supervisor = supervisor
+
+    async def flush(self, seconds: float) -> None:
+        """Have everything written that was to be sent, as far as it takes no longer than this."""
+        if self._outgoing is not None:
+            with contextlib.suppress(TimeoutError):  # the server finds out by the lease
+                async with asyncio.timeout(seconds):
+                    await self._outgoing.join()
 
     async def check(self) -> None:
         """Raises Unavailable while there is no stream."""
@@ -162,6 +170,7 @@ class ServerLink(Agent):
             if request.HasField("heartbeat"):
                 self._heartbeats.append(self._clock())
             await call.write(request)
+            outgoing.task_done()
 
     async def _beat(self, supervisor: Supervisor) -> bool:
         while True:
@@ -192,11 +201,10 @@ class ServerLink(Agent):
                 return True
 
     def _heartbeat_answered(self, ack: workers_pb2.HeartbeatAck, supervisor: Supervisor) -> None:
-        # Answers come in the order of the heartbeats.
+        # Answers come in the order of the heartbeats. One that did not renew (the server's database was away)
+        # takes nothing: the lease stands for as long as it was last renewed for.
         asked_at = self._heartbeats.popleft() if self._heartbeats else None
-        if not ack.renewed:
-            self._lease.given_up()
-        elif asked_at is not None:
+        if ack.renewed and asked_at is not None:
             self._lease.renewed(asked_at)
         supervisor.lost(ack.lost)
         supervisor.fence_itself()

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 from headrace.execution.v1 import runs_pb2, workers_pb2
 
+from headrace_worker import metrics
 from headrace_worker.engine.failure import Failure, attempt_timeout, stage_crashed, worker_shutdown
 from headrace_worker.engine.task_error import error_message
 from headrace_worker.holdings import Holding, Holdings, Phase
@@ -86,6 +87,11 @@ class Supervisor:
             return 0
         return max(0, self._slots - len(self._active) - len(self._queue))
 
+    @property
+    def active(self) -> int:
+        """How many assignments are being worked off."""
+        return len(self._active)
+
     def accept(self, assignments: Iterable[workers_pb2.Assignment]) -> None:
         """Start work. While the worker goes down, it is given back."""
         for assignment in assignments:
@@ -97,7 +103,7 @@ class Supervisor:
                 continue
             if held is not None:
                 self._abandon(held)
-            holding = Holding(assignment)
+            holding = Holding(assignment, accepted_at=self._clock())
             self.holdings.add(holding)
             self._queue.append(holding)
         self._fill_slots()
@@ -161,6 +167,8 @@ class Supervisor:
         for holding in waiting:
             self.holdings.drop(holding)
         self._release([holding.ref for holding in waiting])
+        beat = workers_pb2.Heartbeat(free_slots=0, held=self.holdings.refs())
+        self._outbox.send(workers_pb2.ConnectRequest(heartbeat=beat))
         if not await self._until(lambda: not self._working, seconds):
             for holding in self.holdings.in_phase(Phase.RUNNING):
                 self._stop(holding, StopReason.SHUTDOWN, GRACE_SECONDS)
@@ -317,6 +325,7 @@ class Supervisor:
 
     def _record(self, holding: Holding, result: workers_pb2.AssignmentResult) -> None:
         holding.result, holding.phase, holding.process = result, Phase.FINISHED, None
+        metrics.ended(holding.assignment.kind, result.outcome, self._clock() - holding.accepted_at)
         self._active.discard(holding)
         self._unreported.pop(holding.ref.assignment_id, None)
         self._send_result(holding)

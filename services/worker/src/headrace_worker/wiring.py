@@ -16,6 +16,7 @@ from headrace_chassis.channels import Metadata, call_metadata, open_channel
 from headrace_chassis.identity import WorkerTokens
 from headrace_chassis.observability.metrics import OperationsServer
 
+from headrace_worker import metrics
 from headrace_worker.config import WorkerSettings
 from headrace_worker.engine.artifact_store import ArtifactStore
 from headrace_worker.lease import Lease
@@ -26,6 +27,8 @@ from headrace_worker.secret_references import SecretReferences
 from headrace_worker.server_link import ServerLink, WorkerIdentity
 from headrace_worker.supervisor import Supervisor
 from headrace_worker.temp_folder import TempFolder
+
+_FLUSH_SECONDS = 2.0
 
 
 def boot_clock() -> float:
@@ -83,6 +86,8 @@ async def running(settings: WorkerSettings, environment: dict[str, str]) -> Asyn
         )
         stack.push_async_callback(supervisor.close)
         link.serve(supervisor)
+        metrics.ACTIVE.set_function(lambda: supervisor.active)
+        metrics.CONNECTED.set_function(lambda: float(link.connected))
         sweeper = ArtifactSweeper(
             ArtifactStore(settings.worker_artifacts_dir), settings.worker_artifacts_hours * 3600
         )
@@ -100,3 +105,4 @@ async def running(settings: WorkerSettings, environment: dict[str, str]) -> Asyn
             if operations is not None:
                 operations.drain()
             await supervisor.drain(settings.drain_seconds)
+            await link.flush(_FLUSH_SECONDS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from headrace_connectors.api import (
     Connection,
@@ -168,16 +167,16 @@ def _range_bound(text: str) -> dt.datetime | dt.date | int:
 
 
 def _split(config: Source) -> Split | None:
-    if config.split is None or config.split.ranges == 1:
+    if config.split is None or config.split.ranges == 1 or config.split.column is None:
         return None
-    return Split(column=cast("str", config.split.column), ranges=config.split.ranges)
+    return Split(column=config.split.column, ranges=config.split.ranges)
 
 
 def _refuse_unbuilt(task: str, config: Source | Sink) -> None:
     if config.connector is not None:
         why = (
-            f"connector {config.connector!r} is not available; "
-            "use a connection of type postgresql, sqlite, duckdb or file"
+            f"connector {config.connector!r} described in place is not available; "
+            "make a connection of type postgresql, sqlite, duckdb or file and name it"
         )
         raise TaskFailed(task, Failure("CONNECTOR_NOT_AVAILABLE", CONFIGURATION, why))
     if isinstance(config, Source) and config.streaming:

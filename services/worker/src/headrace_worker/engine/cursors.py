@@ -18,7 +18,7 @@ def lower_bounds(
     return {
         source.key: known[sink, source.key]
         for source in program.sources
-        if source.config.incremental is not None and (sink, source.key) in known
+        if source.config.incremental is not None and known.get((sink, source.key))
     }
 
 
@@ -59,6 +59,7 @@ def bounds_for_others(
         values = {value for (sink, of), value in known.items() if of == source.key and sink not in here}
         if len(values) > 1:
             raise ValueError(source.key)
-        if values:
-            bounds[source.key] = values.pop()
+        # An empty value is that of a sink which has landed nothing yet.
+        if value := next(iter(values), b""):
+            bounds[source.key] = value
     return bounds

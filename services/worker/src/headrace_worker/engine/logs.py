@@ -19,6 +19,7 @@ class StageLogFormatter(logging.Formatter):
         super().__init__()
         self.redactor = Redactor()
         self.assignment = ""
+        self.trace_id = ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Called by logging."""
@@ -30,6 +31,8 @@ class StageLogFormatter(logging.Formatter):
             "assignment": self.assignment,
             "pid": record.process,
         }
+        if self.trace_id:
+            told["trace_id"] = self.trace_id
         if record.exc_info:
             told["exception"] = self.redactor.text(self.formatException(record.exc_info))
         return orjson.dumps(told).decode()

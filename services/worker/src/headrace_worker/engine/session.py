@@ -66,6 +66,7 @@ class Session:
         self._assignment = assignment
         self._logs = logs
         logs.assignment = assignment.ref.assignment_id
+        logs.trace_id = assignment.traceparent[3:35]
         self._options = options
         self._redactor = Redactor()
         self._board = TaskBoard((), _now)

@@ -227,6 +227,9 @@ class StageRunner:
                 result = await source.load(scratch, key, self._board.reading(key))
                 reading.columns[key] = await source.columns()
         self._note_source(task, reading, result.rows, result.bytes, result.cursor, result.warnings)
+        if task.config.split is not None and task.config.split.column is None:
+            why = f"{key}: `split` names no column, so the table was read in one range"
+            self.warnings.append(Warned(key, "SPLIT_COLUMN_MISSING", why))
         await self._release(scratch, reading, key, readers=0)
 
     def _note_source(
