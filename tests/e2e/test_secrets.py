@@ -6,7 +6,9 @@ import uuid
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import httpx
+import pytest
 from headrace_local.testing import StackUnderTest, create_pipeline, demand, wait_for_end
 
 
@@ -84,6 +86,29 @@ def test_a_stored_secret_is_encrypted_at_rest(stack: StackUnderTest, admin: http
             secrets += f"s{marker}".encode() in content
     assert names > 0, "the search does find what is stored"
     assert secrets == 0
+
+
+async def test_no_service_may_look_into_the_database_of_another(stack: StackUnderTest) -> None:
+    running = stack.running
+    passwords = running.credentials.postgres_passwords
+    for user, database in (("metadata", "execution"), ("execution", "metadata"), ("warehouse", "metadata")):
+        with pytest.raises(asyncpg.PostgresError):
+            await asyncpg.connect(
+                host=str(running.home.sockets / "postgres"),
+                port=running.ports["postgres"],
+                user=user,
+                password=passwords[user],
+                database=database,
+            )
+    for user in ("postgres", "metadata"):  # by TCP, not even where they may be
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await asyncpg.connect(
+                host="127.0.0.1",
+                port=running.ports["postgres"],
+                user=user,
+                password=passwords[user],
+                database=user,
+            )
 
 
 def test_files_of_the_stack_are_private(stack: StackUnderTest) -> None:

