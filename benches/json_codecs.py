@@ -3,7 +3,7 @@
 json_format is told to write defaults, as the codecs do, so that both write the same fields. Rounds alternate,
 and the best round counts.
 
-    python benches/codecs.py
+    python benches/json_codecs.py
 """
 
 import time
