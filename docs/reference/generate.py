@@ -49,9 +49,11 @@ def settings_page() -> Iterator[str]:
 
 
 def _default(field: Any) -> str:
-    if field.default is PydanticUndefined and field.default_factory is None:
+    if field.default_factory is not None:
+        return "of the machine"  # the page must be the same wherever it is made
+    if field.default is PydanticUndefined:
         return "required"
-    value = field.default_factory() if field.default_factory is not None else field.default
+    value = field.default
     if value is None or value == ():
         return ""
     if isinstance(value, tuple):
