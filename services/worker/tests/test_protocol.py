@@ -4,6 +4,7 @@ import os
 import signal
 
 import psutil
+import pytest
 from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_chassis.testing.waiting import eventually
 from headrace_worker.wiring import Worker
@@ -271,3 +272,18 @@ async def test_no_process_outlives_the_worker(execution: ScriptedExecution, run_
         pids = {*worker.pool.pids, worker.pool.zygote_pid}
 
     assert not [pid for pid in pids if pid is not None and psutil.pid_exists(pid)]
+
+
+async def test_stage_processes_inherit_no_secret_and_no_thread(
+    execution: ScriptedExecution, run_worker: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_SECRET_PG", "canary-9000")
+    async with run_worker() as worker:
+        await execution.next_stream()
+        assert worker.pool.zygote_pid is not None
+        zygote = psutil.Process(worker.pool.zygote_pid)
+        processes = [zygote, *zygote.children()]
+        assert len(processes) > 1
+        assert zygote.num_threads() == 1
+        for process in processes:
+            assert "canary" not in str(process.environ())

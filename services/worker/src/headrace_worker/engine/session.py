@@ -194,11 +194,7 @@ class Session:
 
     async def _interrupted(self, runner: StageRunner, program: Program) -> _Result:
         """The attempt took too long, or the worker goes down. What has landed has landed nevertheless."""
-        for load in runner.loads:
-            if load.committing and load.receipt is None:
-                with contextlib.suppress(Exception):  # the ledger could not be asked: the next attempt will
-                    async with asyncio.timeout(_RECEIPT_SECONDS):
-                        load.receipt = await load.sink.receipt(load.key)
+        await runner.settle_unknown_commits(_RECEIPT_SECONDS)
         if program.sinks and len(runner.landed) == len(program.sinks):
             return self._conclude(workers_pb2.OUTCOME_COMPLETED, runner)
         return self._stopped_short(runner)

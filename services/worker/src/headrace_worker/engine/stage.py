@@ -7,6 +7,7 @@ again finds the receipts of what has landed and does the rest.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -121,6 +122,23 @@ class StageRunner:
         """Stop what still runs at the targets, and let go of them."""
         for problem in await close_all(self.loads):
             _log.warning("closing a sink: %s", problem)
+
+    async def settle_unknown_commits(self, seconds: float) -> None:
+        """Ask the ledgers about commits that were interrupted. One that cannot be asked in time stays
+        unknown: the next attempt asks it first of all.
+        """
+        for load in self.loads:
+            if not load.committing or load.receipt is not None:
+                continue
+            try:
+                async with asyncio.timeout(seconds):
+                    fresh = await open_load(load.task, self._binding, self._connections, self._environment)
+                    try:
+                        load.receipt = await fresh.sink.receipt(load.key)
+                    finally:
+                        await fresh.sink.close()
+            except (TaskFailed, ConnectorError, TimeoutError) as error:
+                _log.warning("task %s: whether it has landed is not known: %s", load.task.key, error)
 
     async def _claim(self) -> None:
         for task in self._program.sinks:
