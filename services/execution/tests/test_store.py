@@ -165,7 +165,7 @@ class TestRuns:
 
         assert await ask(any_store, lambda tx: tx.runs.lock_idle([run.id])) == {}
         assert await ask(any_store, lambda tx: tx.runs.lock_idle_of([stage])) == {}
-        assert await ask(any_store, lambda tx: tx.runs.claim(5)) == []
+        assert await ask(any_store, lambda tx: tx.runs.claim(5)) == ([], {})
         waiting = asyncio.create_task(ask(any_store, lambda tx: tx.runs.lock_of([stage])))
         done.set()
         assert set(await waiting) == {run.id}
@@ -182,7 +182,8 @@ class TestClaims:
         settled = await lease(any_store, settled)
         await change(any_store, settled.id, _lost_while_cancelled)
 
-        claims = await ask(any_store, lambda tx: tx.runs.claim(10))
+        claims, runs = await ask(any_store, lambda tx: tx.runs.claim(10))
+        assert set(runs) == {claim.run for claim in claims}
 
         assert [claim.run for claim in claims] == [settled.id, high.id, old.id, new.id, low.id]
         assert [claim.fence for claim in claims] == sorted({claim.fence for claim in claims})
@@ -192,9 +193,9 @@ class TestClaims:
         (run,) = await add(any_store, {"made": recipe((), (0,))})
         await lease(any_store, run)
 
-        assert not await ask(any_store, lambda tx: tx.runs.has_ready())
+        assert len(await ask(any_store, lambda tx: tx.runs.fences(2, unless_ready=True))) == 2
         assert not await any_store.has_waiting()
-        assert await ask(any_store, lambda tx: tx.runs.claim(10)) == []
+        assert await ask(any_store, lambda tx: tx.runs.claim(10)) == ([], {})
 
     async def test_many_claimers_at_once_share_the_work_and_never_one_stage(self, any_store: Store) -> None:
         await add(any_store, *({"made": recipe((), ())} for _ in range(30)))
@@ -203,8 +204,7 @@ class TestClaims:
             mine: list[UUID] = []
 
             async def work(tx: Tx) -> list[UUID]:
-                claims = await tx.runs.claim(7)
-                before = await tx.runs.lock({claim.run for claim in claims})
+                claims, before = await tx.runs.claim(7)
                 after = dict(before)
                 taken = []
                 for claim in claims:
@@ -228,6 +228,8 @@ class TestClaims:
     async def test_fences_grow_over_all_transactions(self, any_store: Store) -> None:
         first = await ask(any_store, lambda tx: tx.runs.fences(3))
         second = await ask(any_store, lambda tx: tx.runs.fences(2))
+        await add(any_store)
+        assert await ask(any_store, lambda tx: tx.runs.fences(2, unless_ready=True)) == []
 
         assert first + second == sorted({*first, *second})
 

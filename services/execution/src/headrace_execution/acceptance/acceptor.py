@@ -11,16 +11,15 @@ from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
 from headrace_execution import convert
 from headrace_execution.batching import Batcher
 from headrace_execution.clock import Moments
-from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.changes import event
 from headrace_execution.domain.holding import ConcurrencyLimit, must_wait
 from headrace_execution.domain.lifecycle import Order, accept
-from headrace_execution.domain.run import Run, Stage
+from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import StageState
 from headrace_execution.errors import AtConcurrencyLimit, PipelineClosed
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
-from headrace_execution.workers.handouts import Handout, send, stage_handouts
+from headrace_execution.workers.handouts import Hand, Handout, send, stage_handouts
 from headrace_execution.workers.pool import Session, WorkerPool
 
 LARGEST = 200
@@ -93,7 +92,8 @@ class Acceptor:
             _decide(tx, asked, closed, lookups, live) for asked in batch
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
-        given = await self._lease(tx, runs, slots)
+        hand = await self._lease(tx, runs, slots)
+        runs = hand.after
         await tx.runs.insert(list(runs.values()))
         await tx.tell([told for run in runs.values() if (told := event(None, run)) is not None])
         answers = [
@@ -108,30 +108,22 @@ class Acceptor:
             ]
         )
         any_ready = any(stage.state is StageState.READY for run in runs.values() for stage in run.stages)
-        return _Batch(answers, await stage_handouts(tx, given), any_ready)
+        return _Batch(answers, await stage_handouts(tx, hand), any_ready)
 
-    async def _lease(
-        self, tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session]
-    ) -> list[tuple[Run, Stage, Session]]:
+    async def _lease(self, tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session]) -> Hand:
         """Hands ready stages to free slots, the most urgent first, unless older ones wait for them."""
+        hand = Hand(after=runs)
         ready = [
             (run.id, stage.id)
             for run in sorted(runs.values(), key=lambda run: -run.priority)
             for stage in run.stages
             if stage.state is StageState.READY
         ][: len(slots)]
-        if not ready or await tx.runs.has_ready():
-            return []
+        fences = await tx.runs.fences(len(ready), unless_ready=True)
         moment = self._moments.at(tx.now)
-        fences = await tx.runs.fences(len(ready))
-        leased = list(zip(ready, slots, fences, strict=False))
-        for (run_id, stage_id), session, fence in leased:
-            runs[run_id] = assign(runs[run_id], stage_id, session.worker.id, fence, moment)
-        return [
-            (runs[run_id], stage, session)
-            for (run_id, stage_id), session, _ in leased
-            if (stage := runs[run_id].stage(stage_id)) is not None
-        ]
+        for (run_id, stage_id), session, fence in zip(ready, slots, fences, strict=False):
+            hand.give(run_id, stage_id, session, fence, moment)
+        return hand
 
 
 def _decide(

@@ -90,6 +90,11 @@ STAGE_STEPS: Mapping[StageState, frozenset[StageState]] = MappingProxyType(
     }
 )
 
+STAGE_LEAPS = frozenset({(StageState.BLOCKED, StageState.LEASED)})
+"""Two steps that one transaction takes at once: what a stage waited for completes, and a free slot takes
+it.
+"""
+
 _TASK_ENDS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
 
 TASK_STEPS: Mapping[TaskState, frozenset[TaskState]] = MappingProxyType(

@@ -7,8 +7,9 @@ from headrace_execution.recording import Change, record
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
 from headrace_execution.workers.handouts import (
+    Hand,
     Handout,
-    claim_stages,
+    lease_stages,
     probe_handouts,
     send,
     stage_handouts,
@@ -55,6 +56,7 @@ class Dispatcher(Agent):
         free = list(slots)
         for handout in handouts:
             free.remove(handout.session)
-        changes, given = await claim_stages(tx, free, self._moments.at(tx.now))
-        handouts += await stage_handouts(tx, given)
-        return handouts, await record(tx, changes)
+        hand = Hand()
+        await lease_stages(tx, hand, free, self._moments.at(tx.now))
+        changes = await record(tx, hand.changes)
+        return [*handouts, *await stage_handouts(tx, hand)], changes

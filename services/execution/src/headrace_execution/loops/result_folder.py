@@ -12,11 +12,11 @@ from headrace_chassis.errors import HeadraceError
 
 from headrace_execution.clock import Moments
 from headrace_execution.domain.assignments import finish
-from headrace_execution.domain.run import ErrorClass, Failure, Outcome, Run, StageResult
+from headrace_execution.domain.run import ErrorClass, Failure, Outcome, StageResult
 from headrace_execution.recording import Change, record
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
-from headrace_execution.workers.handouts import Handout, claim_stages, send, stage_handouts
+from headrace_execution.workers.handouts import Hand, Handout, lease_stages, send, stage_handouts
 from headrace_execution.workers.pool import Session, WorkerPool
 
 _log = structlog.get_logger(__name__)
@@ -119,29 +119,21 @@ class ResultFolder(Agent):
     async def _apply(self, tx: Tx, batch: Sequence[Reported], slots: Sequence[Session]) -> _Fold:
         moment = self._moments.at(tx.now)
         before = await tx.runs.lock_of({reported.assignment for reported in batch})
+        hand = Hand(before, dict(before))
         owner = {stage.id: run.id for run in before.values() for stage in run.stages}
-        after: dict[UUID, Run] = dict(before)
         done = _Fold()
         for reported in batch:
+            key = (reported.assignment, reported.worker, reported.fence)
             run_id = owner.get(reported.assignment)
             if run_id is not None:
-                after[run_id] = finish(
-                    after[run_id],
-                    reported.assignment,
-                    reported.worker,
-                    reported.fence,
-                    reported.result,
-                    moment,
-                )
+                hand.after[run_id] = finish(hand.after[run_id], *key, reported.result, moment)
             elif await tx.probes.answer(
                 reported.worker, reported.assignment, reported.fence, reported.answer
             ):
                 done.answered.append(reported.assignment)
-        done.changes = await record(tx, [(before[run_id], after[run_id]) for run_id in before])
-        if slots:
-            claimed, given = await claim_stages(tx, slots, moment)
-            done.handouts = await stage_handouts(tx, given)
-            done.changes += await record(tx, claimed)
+        await lease_stages(tx, hand, slots, moment)
+        done.changes = await record(tx, hand.changes)
+        done.handouts = await stage_handouts(tx, hand)
         return done
 
     def _acknowledge(self, batch: Sequence[Reported]) -> None:

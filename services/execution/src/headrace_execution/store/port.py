@@ -137,18 +137,20 @@ class Runs(Protocol):
     async def lock_of(self, stage_ids: Collection[UUID]) -> dict[UUID, Run]:
         """The runs that these stages belong to, locked, by run id."""
 
-    async def claim(self, limit: int) -> list[Claim]:
-        """Up to so many ready stages, settlements first, then by priority and age; their runs are locked.
-        Stages of runs that others have locked are passed over."""
+    async def claim(self, limit: int) -> tuple[list[Claim], dict[UUID, Run]]:
+        """Up to so many ready stages, settlements first, then by priority and age; and their runs, which are
+        locked.
 
-    async def has_ready(self) -> bool:
-        """Whether any stage waits for a slot."""
+        Stages of runs that others have locked are passed over. A stage may have changed before its run was
+        locked: the run tells.
+        """
 
     async def save(self, changes: Sequence[tuple[Run, Run]]) -> None:
         """Writes what differs between each run as it was locked and as it is now. Raises ConcurrentChange."""
 
-    async def fences(self, count: int) -> list[int]:
-        """So many new fences, growing, above all before."""
+    async def fences(self, count: int, *, unless_ready: bool = False) -> list[int]:
+        """So many new fences, growing, above all before; none if it is asked so and a stage waits for a
+        slot."""
 
     async def due(self, limit: int) -> list[UUID]:
         """Runs of which something is due, the longest overdue first."""

@@ -4,7 +4,7 @@ it.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.execution.v1 import workers_pb2
@@ -34,33 +34,65 @@ class Handout:
     message: workers_pb2.Assignment
 
 
-async def claim_stages(
-    tx: Tx, slots: Sequence[Session], moment: Moment
-) -> tuple[list[Change], list[tuple[Run, Stage, Session]]]:
-    """Leases waiting stages to free slots: returns the changes to record, and who gets what."""
-    claims = await tx.runs.claim(len(slots))
-    before = await tx.runs.lock({claim.run for claim in claims})
-    after = dict(before)
-    given: list[tuple[UUID, UUID, Session]] = []
+@dataclass(slots=True)
+class Hand:
+    """Runs in the hands of one transaction: as they were locked, as they are now, and which stages go
+    where.
+    """
+
+    before: dict[UUID, Run] = field(default_factory=dict)
+    after: dict[UUID, Run] = field(default_factory=dict)
+    given: list[tuple[UUID, UUID, Session]] = field(default_factory=list)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What is to be recorded."""
+        return [(self.before[run_id], self.after[run_id]) for run_id in self.before]
+
+    def give(self, run_id: UUID, stage_id: UUID, session: Session, fence: int, moment: Moment) -> None:
+        """Leases a stage."""
+        self.after[run_id] = assign(self.after[run_id], stage_id, session.worker.id, fence, moment)
+        self.given.append((run_id, stage_id, session))
+
+    def stage(self, run_id: UUID, stage_id: UUID) -> Stage | None:
+        """A stage as it is now."""
+        return self.after[run_id].stage(stage_id)
+
+
+async def lease_stages(tx: Tx, hand: Hand, slots: Sequence[Session], moment: Moment) -> None:
+    """Fills free slots: with stages that wait in the store, then with those that this transaction makes
+    ready.
+    """
     free = iter(slots)
+    claims, runs = await tx.runs.claim(len(slots))
+    for run_id, run in runs.items():
+        hand.before.setdefault(run_id, run)
+        hand.after.setdefault(run_id, run)
     for claim in claims:
-        run = after.get(claim.run)
-        stage = run.stage(claim.stage) if run is not None else None
-        if run is None or stage is None or stage.state is not StageState.READY:
-            continue  # it changed between the look for it and the lock
-        session = next(free)
-        after[run.id] = assign(run, stage.id, session.worker.id, claim.fence, moment)
-        given.append((run.id, stage.id, session))
-    changes = [(before[run_id], after[run_id]) for run_id in before]
-    return changes, [
-        (after[run_id], stage, session)
-        for run_id, stage_id, session in given
-        if (stage := after[run_id].stage(stage_id)) is not None
+        stage = hand.stage(claim.run, claim.stage)
+        if stage is not None and stage.state is StageState.READY:
+            hand.give(claim.run, claim.stage, next(free), claim.fence, moment)
+    left = list(free)
+    ready = [
+        (run_id, stage.id)
+        for run_id, run in hand.after.items()
+        for stage in run.stages
+        if stage.state is StageState.READY
+        and hand.before[run_id].stages[stage.position].state is not StageState.READY
+    ][: len(left)]
+    fences = await tx.runs.fences(len(ready))
+    for (run_id, stage_id), session, fence in zip(ready, left, fences, strict=False):
+        hand.give(run_id, stage_id, session, fence, moment)
+
+
+async def stage_handouts(tx: Tx, hand: Hand) -> list[Handout]:
+    """The messages that go with leased stages, with the cursors as they stand now: to be asked for when
+    what this transaction changes is recorded."""
+    given = [
+        (hand.after[run_id], stage, session)
+        for run_id, stage_id, session in hand.given
+        if (stage := hand.stage(run_id, stage_id)) is not None
     ]
-
-
-async def stage_handouts(tx: Tx, given: Sequence[tuple[Run, Stage, Session]]) -> list[Handout]:
-    """The messages that go with leased stages, with the cursors as they stand now."""
     loads = {
         (run.pipeline, sink)
         for run, stage, _ in given

@@ -131,26 +131,40 @@ def arrays(columns: Sequence[Column[V]], objects: Sequence[V]) -> list[list[Any]
     return [[column.get(item) for item in objects] for column in columns]
 
 
-def insert_sql(table: str, columns: Sequence[Column[Any]]) -> str:
-    """Inserts any number of rows in one statement."""
-    return f"INSERT INTO {table} ({names(columns)}) SELECT * FROM unnest({_parameters(columns)})"
+def insert_sql(table: str, columns: Sequence[Column[Any]], *, first: int = 1) -> str:
+    """Inserts any number of rows in one statement; its parameters are numbered from `first`."""
+    return f"INSERT INTO {table} ({names(columns)}) SELECT * FROM unnest({_parameters(columns, first)})"
 
 
 def update_sql(
-    table: str, columns: Sequence[Column[Any]], key: Sequence[Column[Any]], guard: Mapping[str, str]
+    table: str,
+    columns: Sequence[Column[Any]],
+    key: Sequence[Column[Any]],
+    guard: Mapping[str, str],
+    *,
+    first: int = 1,
 ) -> str:
     """Updates any number of rows in one statement; each only where its guard columns have the values given
-    last.
-    """
-    changing = [column for column in columns if column.changes]
-    given = [*key, *changing, *(Column(f"old_{name}", kind, lambda _: None) for name, kind in guard.items())]
-    assignments = ", ".join(f"{column.name} = u.{column.name}" for column in changing)
+    last."""
+    given = updated(columns, key, guard)
+    assignments = ", ".join(f"{column.name} = u.{column.name}" for column in changing(columns))
     matches = [f"t.{column.name} = u.{column.name}" for column in key]
     matches += [f"t.{name} = u.old_{name}" for name in guard]
     return (
-        f"UPDATE {table} AS t SET {assignments} FROM unnest({_parameters(given)}) AS u({names(given)}) "
+        f"UPDATE {table} AS t SET {assignments} FROM unnest({_parameters(given, first)}) AS u({names(given)}) "
         f"WHERE {' AND '.join(matches)}"
     )
+
+
+def updated(
+    columns: Sequence[Column[Any]], key: Sequence[Column[Any]], guard: Mapping[str, str]
+) -> list[Column[Any]]:
+    """The parameters of an update, in their order: the key, the columns that can change, and the guard."""
+    return [
+        *key,
+        *changing(columns),
+        *(Column(f"old_{name}", kind, lambda _: None) for name, kind in guard.items()),
+    ]
 
 
 def changing(columns: Sequence[Column[V]]) -> list[Column[V]]:
@@ -158,8 +172,8 @@ def changing(columns: Sequence[Column[V]]) -> list[Column[V]]:
     return [column for column in columns if column.changes]
 
 
-def _parameters(columns: Sequence[Column[Any]]) -> str:
-    return ", ".join(f"${index}::{column.type}[]" for index, column in enumerate(columns, start=1))
+def _parameters(columns: Sequence[Column[Any]], first: int) -> str:
+    return ", ".join(f"${index}::{column.type}[]" for index, column in enumerate(columns, start=first))
 
 
 def to_run(row: Mapping[str, Any], recipe: Recipe, stages: tuple[Stage, ...]) -> Run:

@@ -24,15 +24,32 @@ from headrace_execution.store.sql.rows import (
     to_stage,
     to_task,
     update_sql,
+    updated,
 )
 
-_INSERT_RUNS = insert_sql("runs", RUN_COLUMNS)
-_INSERT_STAGES = insert_sql("stages", STAGE_COLUMNS)
-_INSERT_TASKS = insert_sql("tasks", TASK_COLUMNS)
+_STAGES_FROM = len(RUN_COLUMNS) + 1
+_TASKS_FROM = _STAGES_FROM + len(STAGE_COLUMNS)
 
-_UPDATE_RUNS = update_sql("runs", RUN_COLUMNS, RUN_COLUMNS[:1], {"revision": "bigint"})
-_UPDATE_STAGES = update_sql("stages", STAGE_COLUMNS, STAGE_COLUMNS[:1], {"state": "text", "fence": "bigint"})
-_UPDATE_TASKS = update_sql("tasks", TASK_COLUMNS, TASK_COLUMNS[:2], {"state": "text"})
+# Runs with their stages and tasks go to the database, and come back changed, in one round trip.
+_INSERT = f"""
+WITH r AS ({insert_sql("runs", RUN_COLUMNS)}),
+     s AS ({insert_sql("stages", STAGE_COLUMNS, first=_STAGES_FROM)})
+{insert_sql("tasks", TASK_COLUMNS, first=_TASKS_FROM)}
+"""
+
+_RUN_GUARD = {"revision": "bigint"}
+_STAGE_GUARD = {"state": "text", "fence": "bigint"}
+_TASK_GUARD = {"state": "text"}
+_SAVED_STAGES_FROM = len(updated(RUN_COLUMNS, RUN_COLUMNS[:1], _RUN_GUARD)) + 1
+_SAVED_TASKS_FROM = _SAVED_STAGES_FROM + len(updated(STAGE_COLUMNS, STAGE_COLUMNS[:1], _STAGE_GUARD))
+_SAVE = f"""
+WITH r AS ({update_sql("runs", RUN_COLUMNS, RUN_COLUMNS[:1], _RUN_GUARD)} RETURNING 1),
+     s AS ({update_sql("stages", STAGE_COLUMNS, STAGE_COLUMNS[:1], _STAGE_GUARD, first=_SAVED_STAGES_FROM)}
+     RETURNING 1), t AS ({
+    update_sql("tasks", TASK_COLUMNS, TASK_COLUMNS[:2], _TASK_GUARD, first=_SAVED_TASKS_FROM)
+} RETURNING 1)
+SELECT (SELECT count(*) FROM r) AS runs, (SELECT count(*) FROM s) AS stages, (SELECT count(*) FROM t) AS tasks
+"""
 
 _RUNS = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY ($1::uuid[])"
 _LOCK_RUNS = f"{_RUNS} ORDER BY id FOR NO KEY UPDATE"
@@ -46,17 +63,18 @@ _LOCK_IDLE_RUNS_OF = f"{_LOCK_RUNS_OF} SKIP LOCKED"
 _STAGES = f"SELECT {names(STAGE_COLUMNS)} FROM stages WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
 _TASKS = f"SELECT {names(TASK_COLUMNS)} FROM tasks WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
 
-# The run's lock is the aggregate's: whoever has it may change its stages. The stage is read again under
-# that lock, for this statement may have seen it as it was before another transaction let go of the run.
-_CLAIM = """
-SELECT c.run, c.id, nextval('fences') AS fence FROM (
-    SELECT s.run, s.id FROM stages AS s JOIN runs AS r ON r.id = s.run
+# The run's lock is the aggregate's: whoever has it may change its stages. They are read again under that
+# lock, for this statement may have seen one as it was before another transaction let go of the run.
+_CLAIM = f"""
+SELECT c.*, nextval('fences') AS claimed_fence FROM (
+    SELECT s.id AS claimed_stage, {", ".join(f"r.{column.name}" for column in RUN_COLUMNS)}
+    FROM stages AS s JOIN runs AS r ON r.id = s.run
     WHERE s.state = 'READY' ORDER BY s.purpose DESC, s.priority DESC, s.ready_at, s.id
     LIMIT $1 FOR NO KEY UPDATE OF r SKIP LOCKED
 ) AS c
 """
-_HAS_READY = "SELECT EXISTS (SELECT FROM stages WHERE state = 'READY')"
 _FENCES = "SELECT nextval('fences') FROM generate_series(1, $1)"
+_FENCES_UNLESS_READY = f"{_FENCES} WHERE NOT EXISTS (SELECT FROM stages WHERE state = 'READY')"
 _DUE = """
 (SELECT id, due_at AS due FROM runs WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
 UNION ALL
@@ -93,11 +111,14 @@ class SqlRuns:
             return
         stored = await self._recipes.store(self._conn, [(run.pipeline, run.recipe) for run in runs])
         self._after_commit.extend(_remembering(self._recipes, key, recipe) for key, recipe in stored)
-        await self._conn.execute(_INSERT_RUNS, *arrays(RUN_COLUMNS, runs))
         stages = [StageRow(run, stage) for run in runs for stage in run.stages]
-        await self._conn.execute(_INSERT_STAGES, *arrays(STAGE_COLUMNS, stages))
         tasks = [TaskRow(run.id, task) for run in runs for stage in run.stages for task in stage.tasks]
-        await self._conn.execute(_INSERT_TASKS, *arrays(TASK_COLUMNS, tasks))
+        await self._conn.execute(
+            _INSERT,
+            *arrays(RUN_COLUMNS, runs),
+            *arrays(STAGE_COLUMNS, stages),
+            *arrays(TASK_COLUMNS, tasks),
+        )
 
     async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """See the port."""
@@ -121,76 +142,50 @@ class SqlRuns:
         rows = await self._conn.fetch(statement, list(ids))
         return {run.id: run for run in await assemble(self._conn, rows, self._recipes)}
 
-    async def claim(self, limit: int) -> list[Claim]:
+    async def claim(self, limit: int) -> tuple[list[Claim], dict[UUID, Run]]:
         """See the port."""
         if limit <= 0:
-            return []
+            return [], {}
         rows = await self._conn.fetch(_CLAIM, limit)
-        return [Claim(row["run"], row["id"], row["fence"]) for row in rows]
+        by_run = {row["id"]: row for row in rows}
+        runs = await assemble(self._conn, list(by_run.values()), self._recipes)
+        claims = [Claim(row["id"], row["claimed_stage"], row["claimed_fence"]) for row in rows]
+        return claims, {run.id: run for run in runs}
 
-    async def has_ready(self) -> bool:
+    async def fences(self, count: int, *, unless_ready: bool = False) -> list[int]:
         """See the port."""
-        return bool(await self._conn.fetchval(_HAS_READY))
-
-    async def fences(self, count: int) -> list[int]:
-        """See the port."""
-        return [row[0] for row in await self._conn.fetch(_FENCES, count)] if count else []
+        if not count:
+            return []
+        rows = await self._conn.fetch(_FENCES_UNLESS_READY if unless_ready else _FENCES, count)
+        return [row[0] for row in rows]
 
     async def save(self, changes: Sequence[tuple[Run, Run]]) -> None:
         """See the port."""
         changed = [(before, after) for before, after in changes if before != after]
         if not changed:
             return
-        await self._update(
-            _UPDATE_RUNS,
+        stages = _changed_stages(changed)
+        tasks = _changed_tasks(changed)
+        stage_rows, task_rows = [row for _, row in stages], [row for _, row in tasks]
+        saved = await self._conn.fetchrow(
+            _SAVE,
             [after.id for _, after in changed],
             *arrays(changing(RUN_COLUMNS)[:-1], [after for _, after in changed]),
             [before.revision + 1 for before, _ in changed],
             [before.revision for before, _ in changed],
+            [row.stage.id for row in stage_rows],
+            *arrays(changing(STAGE_COLUMNS), stage_rows),
+            [old.state for old, _ in stages],
+            [old.fence for old, _ in stages],
+            [row.run for row in task_rows],
+            [row.task.position for row in task_rows],
+            *arrays(changing(TASK_COLUMNS), task_rows),
+            [old.state for old, _ in tasks],
         )
-        await self._save_stages(changed)
-        await self._save_tasks(changed)
-
-    async def _save_stages(self, changed: Sequence[tuple[Run, Run]]) -> None:
-        stages = [
-            (old, StageRow(after, new))
-            for before, after in changed
-            for old, new in zip(before.stages, after.stages, strict=True)
-            if old is not new and _without_tasks(old) != _without_tasks(new)
-        ]
-        if stages:
-            rows = [row for _, row in stages]
-            await self._update(
-                _UPDATE_STAGES,
-                [row.stage.id for row in rows],
-                *arrays(changing(STAGE_COLUMNS), rows),
-                [old.state for old, _ in stages],
-                [old.fence for old, _ in stages],
+        if tuple(saved) != (len(changed), len(stages), len(tasks)):
+            raise ConcurrentChange(
+                f"{saved} where {(len(changed), len(stages), len(tasks))} rows were to change"
             )
-
-    async def _save_tasks(self, changed: Sequence[tuple[Run, Run]]) -> None:
-        tasks = [
-            (old, TaskRow(after.id, new))
-            for before, after in changed
-            for old_stage, new_stage in zip(before.stages, after.stages, strict=True)
-            if old_stage is not new_stage
-            for old, new in zip(old_stage.tasks, new_stage.tasks, strict=True)
-            if old != new
-        ]
-        if tasks:
-            rows = [row for _, row in tasks]
-            await self._update(
-                _UPDATE_TASKS,
-                [row.run for row in rows],
-                [row.task.position for row in rows],
-                *arrays(changing(TASK_COLUMNS), rows),
-                [old.state for old, _ in tasks],
-            )
-
-    async def _update(self, statement: str, keys: list[Any], *values: list[Any]) -> None:
-        status: str = await self._conn.execute(statement, keys, *values)
-        if int(status.rpartition(" ")[2]) != len(keys):
-            raise ConcurrentChange(f"{status} where {len(keys)} rows were to change")
 
     async def due(self, limit: int) -> list[UUID]:
         """See the port."""
@@ -237,6 +232,26 @@ def _stage(row: Any, recipe: Recipe, tasks: Sequence[Task]) -> Stage:
 
 def _by_run(rows: Sequence[Any]) -> dict[UUID, list[Any]]:
     return {run: list(group) for run, group in groupby(rows, key=itemgetter("run"))}
+
+
+def _changed_stages(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Stage, StageRow]]:
+    return [
+        (old, StageRow(after, new))
+        for before, after in changed
+        for old, new in zip(before.stages, after.stages, strict=True)
+        if old is not new and _without_tasks(old) != _without_tasks(new)
+    ]
+
+
+def _changed_tasks(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Task, TaskRow]]:
+    return [
+        (old, TaskRow(after.id, new))
+        for before, after in changed
+        for old_stage, new_stage in zip(before.stages, after.stages, strict=True)
+        if old_stage is not new_stage
+        for old, new in zip(old_stage.tasks, new_stage.tasks, strict=True)
+        if old != new
+    ]
 
 
 def _without_tasks(stage: Stage) -> tuple[Any, ...]:
