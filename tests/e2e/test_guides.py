@@ -1,8 +1,10 @@
-"""The guides do what they say: their blocks are executed, and what they print is compared."""
+"""The guides and the README do what they say: their blocks are executed, and what they print is compared."""
 
 import contextlib
 import io
+import json
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 from headrace_local.home import HOME_VARIABLE, PORT_VARIABLE
 from headrace_local.testing import StackUnderTest
 
-GUIDES = sorted((Path(__file__).parents[2] / "docs" / "guides").glob("*.md"))
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -61,3 +65,21 @@ def test_a_guide_does_what_it_says(
 def test_there_are_guides() -> None:
     assert GUIDES
     assert all(steps(guide) for guide in GUIDES)
+
+
+def test_the_readmes_first_pipeline_runs(stack: StackUnderTest) -> None:
+    """Its commands, pasted one after the other; only the home and the port differ from a newcomer's."""
+    section = README.read_text(encoding="utf-8").partition("## Your first pipeline")[2].partition("\n## ")[0]
+    commands = [block["text"] for block in BLOCK.finditer(section) if block["language"] == "bash"]
+    assert len(commands) == 3
+    script = "".join(commands).replace("make up\n", "").replace(".headrace/", f"{stack.home.root}/")
+    script = script.replace("127.0.0.1:8082", f"127.0.0.1:{stack.port}")
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["overallStatus"] in ("PENDING", "RUNNING", "COMPLETED")
