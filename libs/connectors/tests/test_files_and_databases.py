@@ -309,7 +309,7 @@ async def test_csv_errors_name_the_place(
 
 async def test_csv_dialects(root: Path, environment: Environment, scratch: Scratch) -> None:
     (root / "bom.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n"x ""y""\r\nz",\r\n"",NA\r\n')
-    options = {"null_values": ["", "NA"]}
+    options: dict[str, object] = {"null_values": ["", "NA"]}
     await move_out(SourceSpec(path="bom.csv", options=options), None, environment, scratch)
     assert await scratch.fetch("SELECT a, b FROM back") == [('x "y"\r\nz', None), ("", None)]
     (root / "latin.csv").write_bytes("nom;prix\nété;1,5\n".encode("latin-1"))
@@ -637,8 +637,6 @@ async def test_a_tombstone_keeps_out_what_was_staged(
 async def test_a_file_load_cut_at_the_rename_is_settled_either_way(
     root: Path, environment: Environment, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace_connectors.files import ledger as file_ledger
-
     await scratch.execute("CREATE TABLE rows AS SELECT 1 AS a")
     spec = SinkSpec(path="out.csv", mode="replace")
     for number, after_rename in enumerate((False, True)):
@@ -656,7 +654,7 @@ async def test_a_file_load_cut_at_the_rename_is_settled_either_way(
             return Path(real(self, target))
 
         with monkeypatch.context() as patch:
-            patch.setattr(file_ledger.Path, "replace", dying)
+            patch.setattr(Path, "replace", dying)
             with pytest.raises(ConnectorError):
                 await sink.commit(key, 1)
         found = await sink.receipt(key)

@@ -206,7 +206,8 @@ class SqliteTarget:
         try:
             self._connection.executemany(f"INSERT INTO {self.staging_sql(name)} VALUES ({marks})", rows)
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a failed write may have ended it already
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
 
