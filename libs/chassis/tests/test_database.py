@@ -230,16 +230,17 @@ def test_libpq_urls_are_taken() -> None:
     assert (url.drivername, dict(url.query)) == ("postgresql+asyncpg", {"ssl": "require"})
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp(prefix="hr-pg-", dir="/tmp"))
+    server = asyncio.run(postgres.started(folder / "data"))
+    yield server
+    server.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class TestRestart:
     """PostgreSQL goes down and comes back; nobody restarts the process."""
-
-    @pytest.fixture(scope="class")
-    def server(self) -> Iterator[PostgresServer]:
-        folder = Path(tempfile.mkdtemp(prefix="hr-pg-", dir="/tmp"))
-        server = asyncio.run(postgres.started(folder / "data"))
-        yield server
-        server.remove()
-        shutil.rmtree(folder, ignore_errors=True)
 
     @pytest.mark.parametrize("mode", ["fast", "immediate"])
     async def test_under_load(self, server: PostgresServer, mode: Any) -> None:
