@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf import empty_pb2, message_factory
 from google.protobuf.descriptor import Descriptor
+from headrace_chassis import faults
 from headrace_chassis.channels import Metadata, call_metadata
 from headrace_chassis.errors import InvalidRequest, Problem, from_rpc_error
 from headrace_chassis.identity import Principal
@@ -92,7 +93,9 @@ class RpcEndpoint:
         Raises HeadraceError, and ClientGoneError where the client has gone.
         """
         message = await self._message(request, values)
+        faults.point("gateway.forward.before")
         response = await self._called(request, message, self._metadata(request, principal))
+        faults.point("gateway.forward.after")
         return self._answer(request, response)
 
     async def _message(self, request: Request, values: list[str]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import uvloop
 
+from headrace_chassis import faults
 from headrace_chassis.settings import SettingsError
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
     stack unwinds: servers before the clients they use. The first SIGTERM or SIGINT sets `stop`; the second
     exits at once. Settings that do not do are told in one line, without a traceback.
     """
+    faults.arm(os.environ)
     try:
         uvloop.run(_watched(main))
     except SettingsError as error:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 from headrace.execution.v1 import runs_pb2, workers_pb2
+from headrace_chassis import faults
 
 from headrace_worker import metrics
 from headrace_worker.engine.failure import Failure, attempt_timeout, stage_crashed, worker_shutdown
@@ -106,6 +107,7 @@ class Supervisor:
             holding = Holding(assignment, accepted_at=self._clock())
             self.holdings.add(holding)
             self._queue.append(holding)
+            faults.point("worker.assignment.received")
         self._fill_slots()
 
     def cancel(self, order: workers_pb2.CancelAssignment) -> None:
@@ -332,7 +334,9 @@ class Supervisor:
 
     def _send_result(self, holding: Holding) -> None:
         holding.sent_at = self._clock()
+        faults.point("worker.result.before_send")
         self._outbox.send(workers_pb2.ConnectRequest(result=holding.result))
+        faults.point("worker.result.sent")
 
     def _release(self, refs: list[workers_pb2.AssignmentRef]) -> None:
         if refs:

@@ -7,6 +7,7 @@ CloudEvents 1.0 attributes as headers (binary content mode of its NATS protocol 
 import uuid
 from typing import Any
 
+from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.bus import Bus, OutgoingMessage, stream_config
 from headrace_chassis.database import Database, driver
@@ -65,7 +66,9 @@ class OutboxPublisher(Agent):
         if not rows:
             return False
         messages = [self._message(row) for row in rows]
+        faults.point("outbox.publish.before")
         count = await self._bus.publish_all(self._stream, messages, timeout=ACKNOWLEDGE_SECONDS)
+        faults.point("outbox.publish.after")
         if count:
             async with self._db.read() as conn:
                 await driver(conn).execute(_MOVE, self._me, rows[count - 1]["position"])

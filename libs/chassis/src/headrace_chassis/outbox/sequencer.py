@@ -5,6 +5,7 @@ from collections.abc import Callable
 import asyncpg
 from prometheus_client import Gauge
 
+from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.database import Database, driver
 
@@ -75,6 +76,7 @@ class OutboxSequencer(Agent):
                     await raw.execute(_WAIT_A_LITTLE)
                     await raw.execute(_WAIT_FOR_TURN, LOCK)
                 status: str = await raw.execute(_ASSIGN, self._batch)
+                faults.point("outbox.sequence.before_commit")
         except asyncpg.LockNotAvailableError:
             return 0
         return int(status.rpartition(" ")[2])

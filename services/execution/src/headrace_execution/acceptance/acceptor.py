@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2
+from headrace_chassis import faults
 from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, IdempotencyKeyReused
 from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
 
@@ -71,10 +72,12 @@ class Acceptor:
         await self._batcher.drain()
 
     async def _accept(self, batch: Sequence[Asked]) -> list[runs_pb2.RunResponse | Exception]:
+        faults.point("execution.accept.before")
         slots = self._pool.reserve(len(batch))
         done = _Batch()
         try:
             done = await self._store.run(lambda tx: self._write(tx, batch, slots))
+            faults.point("execution.accept.committed")
         finally:
             send(self._pool, done.handouts, slots)
         self._signals.told()
@@ -107,6 +110,7 @@ class Acceptor:
                 if asked.key is not None and isinstance(outcome, Run) and not isinstance(answer, Exception)
             ]
         )
+        faults.point("execution.accept.outbox_written")
         any_ready = any(stage.state is StageState.READY for run in runs.values() for stage in run.stages)
         return _Batch(answers, await stage_handouts(tx, hand), any_ready)
 

@@ -1,5 +1,6 @@
 """Hands waiting work to free slots."""
 
+from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 
 from headrace_execution.clock import Moments
@@ -42,9 +43,11 @@ class Dispatcher(Agent):
         slots = self._pool.reserve(BATCH)
         if not slots:
             return False
+        faults.point("execution.claim.before")
         handouts: list[Handout] = []
         try:
             handouts, changes = await self._store.run(lambda tx: self._claim(tx, slots))
+            faults.point("execution.claim.committed")
         finally:
             send(self._pool, handouts, slots)
         self._signals.committed(changes)
@@ -59,4 +62,5 @@ class Dispatcher(Agent):
         hand = Hand()
         await lease_stages(tx, hand, free, self._moments.at(tx.now))
         changes = await record(tx, hand.changes)
+        faults.point("execution.claim.before_commit")
         return [*handouts, *await stage_handouts(tx, hand)], changes

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 from headrace.execution.v1 import workers_pb2
+from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.errors import HeadraceError
 
@@ -64,6 +65,7 @@ class ResultFolder(Agent):
 
     def submit(self, reported: Reported) -> None:
         """Takes a result in. A repeated one takes the place of the first."""
+        faults.point("execution.result.received")
         self._waiting[reported.assignment, reported.fence] = reported
         self._pool.vacate(reported.worker, reported.assignment, reported.fence)
         self.wake()
@@ -110,6 +112,7 @@ class ResultFolder(Agent):
         done = _Fold()
         try:
             done = await self._store.run(lambda tx: self._apply(tx, batch, slots))
+            faults.point("execution.fold.committed")
         finally:
             send(self._pool, done.handouts, slots)
         self._signals.committed(done.changes)
@@ -134,6 +137,7 @@ class ResultFolder(Agent):
         await lease_stages(tx, hand, slots, moment)
         done.changes = await record(tx, hand.changes)
         done.handouts = await stage_handouts(tx, hand)
+        faults.point("execution.fold.before_commit")
         return done
 
     def _acknowledge(self, batch: Sequence[Reported]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from headrace.execution.v1 import workers_pb2
+from headrace_chassis import faults
 
 from headrace_execution.convert import timestamp
 from headrace_execution.domain.assignments import assign
@@ -126,9 +127,12 @@ def send(pool: WorkerPool, handouts: Sequence[Handout], slots: Sequence[Session]
         pool.fill(handout.session, handout.assignment, handout.fence)
         batches[handout.session].append(handout.message)
     pool.hand_back(unused)
+    if batches:
+        faults.point("execution.assign.before_send")
     for session, assignments in batches.items():
         batch = workers_pb2.AssignmentBatch(assignments=assignments)
         session.send(workers_pb2.ConnectResponse(assignments=batch))
+        faults.point("execution.assign.sent")
 
 
 def _stage_message(

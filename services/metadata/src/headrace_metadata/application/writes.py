@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from google.protobuf.message import Message
+from headrace_chassis import faults
 from headrace_chassis.database import Database
 from headrace_chassis.idempotency import IdempotentWrites
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,12 +25,26 @@ class Writes:
     async def keyed(self, response_type: type[M], apply: Callable[[AsyncConnection], Awaitable[M]]) -> M:
         """A POST: what `apply` answers, or what it answered when the caller's idempotency key was first
         used."""
-        response = await self._idempotent.run(response_type, apply)
+        response = await self._idempotent.run(response_type, _watched(apply))
+        faults.point("metadata.write.committed")
         self._wake()
         return response
 
     async def plain(self, apply: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """A PUT or DELETE, which may be repeated as it is."""
-        result = await self._db.run(apply)
+        result = await self._db.run(_watched(apply))
+        faults.point("metadata.write.committed")
         self._wake()
         return result
+
+
+def _watched(apply: Callable[[AsyncConnection], Awaitable[T]]) -> Callable[[AsyncConnection], Awaitable[T]]:
+    """The same work, between the points at which tests kill the process."""
+
+    async def work(conn: AsyncConnection) -> T:
+        faults.point("metadata.write.before")
+        result = await apply(conn)
+        faults.point("metadata.write.before_commit")
+        return result
+
+    return work

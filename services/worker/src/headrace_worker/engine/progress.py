@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from headrace_chassis import faults
 from headrace_connectors.api import ProgressListener
 
 from headrace_worker.engine.failure import Failure
@@ -60,6 +61,7 @@ class TaskBoard:
         """A listener that shows what a sink has been given so far."""
 
         def listen(rows: int, size: int) -> None:
+            faults.point("worker.load.copying")
             self.moved(key, rows_in=rows, size=size)
 
         return listen

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from headrace_chassis import faults
 from headrace_connectors.api import (
     Column,
     ConnectorError,
@@ -111,6 +112,7 @@ class StageRunner:
             LeaseLost: when the lease was not valid any more before a commit.
         """
         await self._claim()
+        faults.point("worker.stage.claimed")
         waiting = {load.task.key: load for load in self.loads if load.receipt is None}
         for bounds, sinks in self._readings(waiting):
             await self._read_and_load(bounds, [waiting[key] for key in sinks])
@@ -297,6 +299,7 @@ class StageRunner:
 
     async def _judge_all(self, scratch: Scratch, reading: _Reading) -> None:
         """Run all checks before any target is touched, so that all that is wrong is told at once."""
+        faults.point("worker.checks.before")
         failed: TaskFailed | None = None
         for task in self._program.checks:
             key = task.key
@@ -316,6 +319,7 @@ class StageRunner:
                 continue
             self._board.fail(key, failure)
             failed = failed or TaskFailed(key, failure)
+        faults.point("worker.checks.after")
         if failed is not None:
             raise failed
 
@@ -348,7 +352,9 @@ class StageRunner:
                 raise LeaseLost
             cursor = pack_cursors(self._cursors_of(load.task.key, reading))
             with self._blaming(load.task.key):
+                faults.point("worker.commit.before")
                 receipt = await load.commit(self._context.fence, cursor)
+                faults.point("worker.commit.after")
             self._board.complete(load.task.key, rows_out=receipt.rows, size=receipt.bytes)
 
     def _cursors_of(self, key: str, reading: _Reading) -> dict[str, bytes]:

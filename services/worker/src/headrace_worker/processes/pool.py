@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 import structlog
+from headrace_chassis import faults
 
 from headrace_worker.engine.options import EngineOptions
 from headrace_worker.processes.frames import Frame, FrameBuffer, FrameError, pack
@@ -31,6 +32,7 @@ _PASSED_ON = (
     "LD_LIBRARY_PATH",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    faults.VARIABLE,
 )
 """Environment that stage processes get. Credentials of the worker and the operator's secrets stay behind."""
 

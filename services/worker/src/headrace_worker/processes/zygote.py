@@ -28,6 +28,8 @@ import socket
 import sys
 import traceback
 
+from headrace_chassis import faults
+
 from headrace_worker.engine.options import EngineOptions
 from headrace_worker.processes.parent_death import Orphaned, die_with_parent
 
@@ -61,6 +63,7 @@ def main() -> None:
     if not first:
         return
     options = EngineOptions.from_json(first)
+    faults.arm(os.environ)
     for module in PRELOADED:
         importlib.import_module(module)
     gc.collect()
