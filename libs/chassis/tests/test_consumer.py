@@ -1,21 +1,27 @@
 """Consumers: each event has its effect once."""
 
 import asyncio
+import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace_chassis import consumer as consumers
+from headrace_chassis.agents import AgentRunner
+from headrace_chassis.bus import Bus
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.database import Database
 from headrace_chassis.errors import Unavailable
-from headrace_chassis.outbox import NewEvent, OutboxSequencer, append, event_log
+from headrace_chassis.outbox import NewEvent, OutboxPublisher, OutboxSequencer, append, event_log
 from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.broker import NatsServer
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.waiting import eventually
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 Effect = Callable[[AsyncConnection, Sequence[event_log_pb2.Event]], Awaitable[None]]
@@ -83,6 +89,94 @@ async def test_repeated_events_have_no_second_effect(db: Database, authority: Au
         await publish(db, "c")
         await drain(follower(db, stub, authority))
     assert await effects(db) == ["a", "b", "c"]
+
+
+async def test_tripled_and_reordered_answers_have_each_effect_once_and_in_order(
+    db: Database, authority: Authority
+) -> None:
+    def tamper(answer: event_log_pb2.ListEventsResponse) -> event_log_pb2.ListEventsResponse:
+        events = list(answer.events) * 3
+        random.Random(7).shuffle(events)
+        return event_log_pb2.ListEventsResponse(
+            events=events, next_after=answer.next_after, oldest=answer.oldest
+        )
+
+    async with serve(authority, [event_log(db)]) as served:
+        log = Log(event_log_pb2_grpc.EventLogServiceStub(served.channel), tamper)
+        await publish(db, *"abcdefgh")
+        await drain(follower(db, log, authority, batch=3))
+    assert await effects(db) == list("abcdefgh")
+
+
+async def test_an_answer_from_the_past_moves_nothing_back(db: Database, authority: Authority) -> None:
+    async with serve(authority, [event_log(db)]) as served:
+        log = Log(event_log_pb2_grpc.EventLogServiceStub(served.channel))
+        consumer = follower(db, log, authority)
+        await publish(db, "a", "b")
+        await drain(consumer)
+        old = event_log_pb2.ListEventsResponse(next_after=1, oldest=1)
+        log.tamper = lambda _: old
+        await drain(consumer)
+        log.tamper = lambda answer: answer
+        await publish(db, "c")
+        await drain(consumer)
+    assert await effects(db) == ["a", "b", "c"]
+
+
+async def test_with_nats_wiped_the_log_heals(db: Database, authority: Authority, tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    bus = Bus(server.url, "test")
+    async with serve(authority, [event_log(db)]) as served:
+        stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
+        consumer = follower(db, stub, authority, bus=bus)
+        consumer.interval_seconds = 0.1
+        runner = AgentRunner([consumer])
+        await bus.start()
+        await runner.start()
+        try:
+            await publish(db, "before")
+            await eventually(lambda: _is(db, ["before"]))
+            server.kill()
+            server.wipe()
+            await publish(db, "during")
+            await eventually(lambda: _is(db, ["before", "during"]))
+            server.start()
+            await publish(db, "after")
+            await eventually(lambda: _is(db, ["before", "during", "after"]))
+        finally:
+            await runner.stop()
+            await bus.close()
+            server.kill()
+
+
+async def test_a_message_on_nats_wakes_the_consumer(
+    db: Database, authority: Authority, nats_server: NatsServer
+) -> None:
+    bus = Bus(nats_server.url, "test")
+    async with serve(authority, [event_log(db)]) as served:
+        stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
+        consumer = follower(db, stub, authority, bus=bus)
+        consumer.interval_seconds = 3600.0
+        runner = AgentRunner([consumer])
+        await bus.start()
+        await runner.start()
+        try:
+            await eventually(lambda: _connected(bus))
+            await publish(db, "a")
+            await OutboxPublisher(db, "source", bus).run_once()
+            await eventually(lambda: _is(db, ["a"]))
+        finally:
+            await runner.stop()
+            await bus.close()
+
+
+async def _is(db: Database, expected: list[str]) -> bool:
+    return await effects(db) == expected
+
+
+async def _connected(bus: Bus) -> bool:
+    return bus.is_connected
 
 
 async def test_several_replicas_share_the_work(db: Database, authority: Authority) -> None:

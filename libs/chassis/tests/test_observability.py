@@ -57,11 +57,17 @@ class TestLogs:
             name="w", secret=CANARY, options={"password": CANARY, "schema": "public"}
         )
         structlog.get_logger("x").warning(
-            "hello", password=CANARY, api_token=CANARY, value=SecretStr(CANARY), connection=message
+            "hello",
+            password=CANARY,
+            api_token=CANARY,
+            value=SecretStr(CANARY),
+            connection=message,
+            options={"password": CANARY, "a": 1},
         )
         assert CANARY not in output.getvalue()
         (line,) = self.lines(output)
         assert line["password"] == REDACTED
+        assert line["options"] == {"password": REDACTED, "a": 1}
         assert line["connection"]["name"] == "w"
         assert line["connection"]["options"]["schema"] == "public"
 

@@ -231,6 +231,32 @@ class TestPublishing:
             await bus.close()
             server.kill()
 
+    async def test_a_publisher_that_dies_repeats_under_the_same_identity(
+        self, db: Database, nats_server: NatsServer
+    ) -> None:
+        got: list[bytes] = []
+        service = f"t{uuid.uuid4().hex[:8]}"
+        bus = Bus(nats_server.url, "test")
+        bus.subscribe(f"headrace.{service}.>", got.append)
+        await bus.start()
+        try:
+            await eventually(_true(lambda: bus.is_connected))
+            await write(db, "a", "b")
+            await sequencer(db).run_once()
+            await OutboxPublisher(db, service, bus).run_once()
+            async with db.transaction() as conn:  # as if it had died before it could remember
+                await conn.execute(
+                    sa.text("UPDATE outbox_head SET published = 0, publisher_until = now() - interval '1 s'")
+                )
+            await OutboxPublisher(db, service, bus).run_once()
+            await eventually(_true(lambda: [data for data in got if data] == [b"a", b"b"] * 2))
+            client = bus._client
+            assert client is not None
+            stream = await client.jetstream().stream_info(f"HEADRACE_{service.upper()}")
+            assert stream.state.messages == 2  # the stream knows the identities
+        finally:
+            await bus.close()
+
     async def test_only_one_replica_publishes_at_a_time(self, db: Database, nats_server: NatsServer) -> None:
         bus = Bus(nats_server.url, "test")
         await bus.start()

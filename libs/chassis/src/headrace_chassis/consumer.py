@@ -96,7 +96,7 @@ class EventConsumer(Agent):
         answer = await self._ask(after, limit)
         if after and answer.oldest > after + 1:
             _log.error("events were pruned unread", consumer=self.name, after=after, oldest=answer.oldest)
-        if answer.next_after == after:
+        if answer.next_after <= after:
             return False
         try:
             await self._db.run(lambda conn: self._apply(conn, after, answer))
@@ -134,9 +134,10 @@ class EventConsumer(Agent):
         raw = driver(conn)
         if await raw.fetchval(_LOCK, self.name, self._source) != after:
             return  # another replica has handled them
-        fresh = await raw.fetch(_RECEIVE, self.name, [event.id for event in answer.events])
+        by_position = {event.position: event for event in answer.events if event.position > after}
+        fresh = await raw.fetch(_RECEIVE, self.name, [event.id for event in by_position.values()])
         new = {str(row["event_id"]) for row in fresh}
-        events = [event for event in answer.events if event.id in new]
+        events = [event for _, event in sorted(by_position.items()) if event.id in new]
         if events:
             await self._handle(conn, events)
         await raw.execute(_MOVE, self.name, self._source, answer.next_after)

@@ -30,6 +30,14 @@ T = TypeVar("T")
 
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
+
+class PoolExhausted(Unavailable):
+    """All connections of this process are in use, and none was given back in time."""
+
+    def __init__(self) -> None:
+        super().__init__("a database connection (all are in use)")
+
+
 ATTEMPTS = 6
 """How often `run` begins at the most."""
 
@@ -151,8 +159,8 @@ class Database:
             try:
                 async with self.transaction(isolation=isolation, readonly=readonly) as conn:
                     return await work(conn)
-            except OutcomeUnknown:
-                raise
+            except (OutcomeUnknown, PoolExhausted):
+                raise  # the one must not be repeated; the other has waited, and waiting again makes it worse
             except Unavailable as error:
                 _log.info("database call is tried again", attempt=attempt, error=error.message)
             except (sa.exc.DBAPIError, asyncpg.PostgresError) as error:
@@ -180,7 +188,7 @@ class Database:
             try:
                 await conn.start()
             except sa.exc.TimeoutError:
-                raise Unavailable("a database connection (all are in use)") from None
+                raise PoolExhausted from None
             except OSError as error:  # refused, no such socket, no such host, no answer in time
                 raise Unavailable("the database") from error
             raw = driver(conn)

@@ -4,7 +4,7 @@ secret."""
 import contextlib
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO, cast
 
 import structlog
@@ -47,7 +47,8 @@ def configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=output),
-        cache_logger_on_first_use=True,
+        # A logger that is kept keeps its stream; one that was asked for by name may be replaced later.
+        cache_logger_on_first_use=stream is None,
     )
     handler = logging.StreamHandler(output)
     handler.setFormatter(
@@ -96,8 +97,15 @@ def _with_ids(service: str) -> structlog.types.Processor:
 
 def _without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if isinstance(value, Message):
-            event[name] = redacted(value)
-        elif isinstance(value, SecretStr) or is_secret_name(name):
-            event[name] = REDACTED
+        event[name] = _masked(name, value)
     return event
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, SecretStr) or is_secret_name(name):
+        return REDACTED
+    if isinstance(value, Message):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: _masked(str(key), item) for key, item in value.items()}
+    return value
