@@ -229,6 +229,7 @@ class ScriptedWorker:
     acks: "asyncio.Queue[workers_pb2.AssignmentRef]" = field(default_factory=asyncio.Queue)
     heartbeat_acks: "asyncio.Queue[workers_pb2.HeartbeatAck]" = field(default_factory=asyncio.Queue)
     welcome: workers_pb2.WorkerWelcome = field(default_factory=workers_pb2.WorkerWelcome)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reconnects: int = 0
     reader: asyncio.Task[None] | None = None
 
@@ -266,7 +267,8 @@ class ScriptedWorker:
 
     async def send(self, **body: Any) -> None:
         """Sends a message."""
-        await self.call.write(workers_pb2.ConnectRequest(**body))
+        async with self.writing:  # gRPC takes one message at a time
+            await self.call.write(workers_pb2.ConnectRequest(**body))
 
     async def finish(
         self, assignment: workers_pb2.Assignment, outcome: str = "COMPLETED", **more: Any

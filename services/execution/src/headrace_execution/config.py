@@ -1,9 +1,10 @@
 """The settings of execution: environment variables, read once."""
 
 from datetime import timedelta
+from typing import Self
 
 from headrace_chassis.settings import ServiceSettings
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headrace_execution.acceptance.compiling import Limits
 from headrace_execution.domain.moment import Patience
@@ -39,10 +40,14 @@ class ExecutionSettings(ServiceSettings):
         description="How long it is tried to settle the loads of a stage whose worker is gone.",
     )
 
-    def lease_terms(self) -> LeaseTerms:
-        """How long leases last. Raises ValueError when heartbeats would come too late for them."""
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS: at most half of LEASE_SECONDS is expected")
+        return self
+
+    def lease_terms(self) -> LeaseTerms:
+        """How long leases last, and how often they are renewed."""
         return LeaseTerms(timedelta(seconds=self.lease_seconds), timedelta(seconds=self.heartbeat_seconds))
 
     def patience(self) -> Patience:

@@ -151,8 +151,8 @@ def update_sql(
     matches = [f"t.{column.name} = u.{column.name}" for column in key]
     matches += [f"t.{name} = u.old_{name}" for name in guard]
     return (
-        f"UPDATE {table} AS t SET {assignments} FROM unnest({_parameters(given, first)}) AS u({names(given)}) "
-        f"WHERE {' AND '.join(matches)}"
+        f"UPDATE {table} AS t SET {assignments} "
+        f"FROM unnest({_parameters(given, first)}) AS u({names(given)}) WHERE {' AND '.join(matches)}"
     )
 
 
@@ -165,6 +165,22 @@ def updated(
         *changing(columns),
         *(Column(f"old_{name}", kind, lambda _: None) for name, kind in guard.items()),
     ]
+
+
+def gathered_sql(table: str, columns: Sequence[Column[Any]], prefix: str, run: str) -> str:
+    """One row for all rows of a run in a table, in the order of their positions: an array a column.
+
+    Arrays of columns, and not of rows: a column that a newer release adds does not disturb them.
+    """
+    arrays = ", ".join(f"array_agg(x.{column.name}) AS {prefix}{column.name}" for column in columns)
+    return f"(SELECT {arrays} FROM (SELECT * FROM {table} WHERE run = {run} ORDER BY position) AS x)"
+
+
+def scattered(row: Mapping[str, Any], columns: Sequence[Column[Any]], prefix: str) -> list[Mapping[str, Any]]:
+    """The rows that `gathered_sql` gathered."""
+    names = [column.name for column in columns]
+    values = (row[f"{prefix}{name}"] or () for name in names)
+    return [dict(zip(names, each, strict=True)) for each in zip(*values, strict=True)]
 
 
 def changing(columns: Sequence[Column[V]]) -> list[Column[V]]:

@@ -1,8 +1,6 @@
 """Runs in SQL."""
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +16,10 @@ from headrace_execution.store.sql.rows import (
     TaskRow,
     arrays,
     changing,
+    gathered_sql,
     insert_sql,
     names,
+    scattered,
     to_run,
     to_stage,
     to_task,
@@ -60,8 +60,10 @@ SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY (ARRAY(
 )) ORDER BY id FOR NO KEY UPDATE
 """
 _LOCK_IDLE_RUNS_OF = f"{_LOCK_RUNS_OF} SKIP LOCKED"
-_STAGES = f"SELECT {names(STAGE_COLUMNS)} FROM stages WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
-_TASKS = f"SELECT {names(TASK_COLUMNS)} FROM tasks WHERE run = ANY ($1::uuid[]) ORDER BY run, position"
+_STAGES = f"CROSS JOIN LATERAL {gathered_sql('stages', STAGE_COLUMNS, 's_', 'r.id')} AS s"
+_TASKS = f"CROSS JOIN LATERAL {gathered_sql('tasks', TASK_COLUMNS, 't_', 'r.id')} AS t"
+_PARTS = f"SELECT r.id, s.*, t.* FROM unnest($1::uuid[]) AS r(id) {_STAGES} {_TASKS}"
+_ONE = f"SELECT r.*, s.*, t.* FROM runs AS r {_STAGES} {_TASKS} WHERE r.id = $1 AND r.tenant = $2"
 
 # The run's lock is the aggregate's: whoever has it may change its stages. They are read again under that
 # lock, for this statement may have seen one as it was before another transaction let go of the run.
@@ -209,29 +211,34 @@ class SqlRuns:
         return [row["id"] for row in await self._conn.fetch(_LIVE, pipeline, limit)]
 
 
+async def read_one(conn: Any, run_id: UUID, tenant: UUID, recipes: RecipeCache) -> Run | None:
+    """A run of a tenant, its stages and tasks of the same moment: one statement sees one."""
+    row = await conn.fetchrow(_ONE, run_id, tenant)
+    if row is None:
+        return None
+    key = (row["pipeline"], row["recipe"])
+    return _run(row, row, (await recipes.load(conn, [key]))[key])
+
+
 async def assemble(conn: Any, rows: Sequence[Any], recipes: RecipeCache) -> list[Run]:
-    """Runs from their rows: reads their stages and tasks, and the recipes that are not at hand."""
+    """Runs from their rows: reads their stages and tasks, and the recipes that are not at hand.
+
+    A statement of its own: it sees what was committed before the rows were locked.
+    """
     if not rows:
         return []
-    ids = [row["id"] for row in rows]
-    stage_rows = _by_run(await conn.fetch(_STAGES, ids))
-    task_rows = _by_run(await conn.fetch(_TASKS, ids))
+    parts = {row["id"]: row for row in await conn.fetch(_PARTS, [row["id"] for row in rows])}
     known = await recipes.load(conn, [(row["pipeline"], row["recipe"]) for row in rows])
-    runs = []
-    for row in rows:
-        recipe = known[row["pipeline"], row["recipe"]]
-        tasks = [to_task(task) for task in task_rows.get(row["id"], ())]
-        stages = tuple(_stage(stage, recipe, tasks) for stage in stage_rows[row["id"]])
-        runs.append(to_run(row, recipe, stages))
-    return runs
+    return [_run(row, parts[row["id"]], known[row["pipeline"], row["recipe"]]) for row in rows]
 
 
-def _stage(row: Any, recipe: Recipe, tasks: Sequence[Task]) -> Stage:
-    return to_stage(row, tuple(tasks[position] for position in recipe.stages[row["position"]].tasks))
-
-
-def _by_run(rows: Sequence[Any]) -> dict[UUID, list[Any]]:
-    return {run: list(group) for run, group in groupby(rows, key=itemgetter("run"))}
+def _run(row: Any, parts: Any, recipe: Recipe) -> Run:
+    tasks = [to_task(task) for task in scattered(parts, TASK_COLUMNS, "t_")]
+    stages = tuple(
+        to_stage(stage, tuple(tasks[position] for position in recipe.stages[stage["position"]].tasks))
+        for stage in scattered(parts, STAGE_COLUMNS, "s_")
+    )
+    return to_run(row, recipe, stages)
 
 
 def _changed_stages(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Stage, StageRow]]:

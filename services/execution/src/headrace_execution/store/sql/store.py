@@ -17,8 +17,7 @@ from headrace_execution.store.port import RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
-from headrace_execution.store.sql.rows import RUN_COLUMNS, names
-from headrace_execution.store.sql.runs import SqlRuns, assemble
+from headrace_execution.store.sql.runs import SqlRuns, read_one
 from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 
 T = TypeVar("T")
@@ -27,7 +26,6 @@ _NOW = "SELECT clock_timestamp() + $1"
 _HAS_WAITING = """
 SELECT EXISTS (SELECT FROM stages WHERE state = 'READY') OR EXISTS (SELECT FROM probes WHERE state = 'READY')
 """
-_GET = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = $1 AND tenant = $2"
 _SUMMARY = (
     "SELECT id, workspace, pipeline, pipeline_version, state, engine, task_count, warning_count, created_at, "
     "started_at, finished_at, triggered_by, summary, cancel_requested_at IS NOT NULL AND finished_at IS NULL "
@@ -71,11 +69,8 @@ class SqlStore:
 
     async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
         """See the port."""
-        # Repeatable: the run, its stages and its tasks are of one moment.
-        async with self._db.transaction(isolation="repeatable_read", readonly=True) as conn:
-            raw = driver(conn)
-            runs = await assemble(raw, await raw.fetch(_GET, run_id, tenant), self._recipes)
-        return runs[0] if runs else None
+        async with self._db.read() as conn:
+            return await read_one(driver(conn), run_id, tenant, self._recipes)
 
     async def list_runs(
         self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None

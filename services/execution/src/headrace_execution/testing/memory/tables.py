@@ -1,0 +1,68 @@
+"""The tables of execution."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from headrace_execution.domain.run import Run
+from headrace_execution.store.port import Probe, WorkerRecord
+from headrace_execution.testing.memory.data import Table
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker and its lease."""
+
+    record: WorkerRecord
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """Where a load has come to."""
+
+    value: bytes
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRow:
+    """A question, and what has become of it."""
+
+    probe: Probe
+    created_at: datetime
+    expires_at: datetime
+    state: str = "READY"
+    fence: int = 0
+    worker: UUID | None = None
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRow:
+    """A pipeline that takes no runs any more."""
+
+    pipeline: UUID
+    tenant: UUID
+    purge_asked_at: datetime | None = None
+    purged_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRow:
+    """An answer under an idempotency key."""
+
+    body_hash: bytes
+    answer: bytes
+
+
+CursorKey = tuple[UUID, str, str]
+Scope = tuple[UUID, str, str, str]
+
+RUNS: Table[UUID, Run] = Table("runs")
+RUN_OF_STAGE: Table[UUID, UUID] = Table("run_of_stage")
+WORKERS: Table[UUID, WorkerRow] = Table("workers")
+CURSORS: Table[CursorKey, tuple[CursorKey, CursorRow]] = Table("cursors")
+PROBES: Table[UUID, ProbeRow] = Table("probes")
+CLOSED: Table[UUID, ClosedRow] = Table("closed_pipelines")
+ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
