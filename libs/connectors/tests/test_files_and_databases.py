@@ -259,6 +259,70 @@ async def test_csv_types_are_inferred_from_the_whole_file(
 
 
 @pytest.mark.parametrize(
+    ("late", "kinds"),
+    [
+        ("7,x", {"a": "BIGINT", "b": "VARCHAR"}),  # the guess holds; b has its first value here
+        ("7,", {"a": "BIGINT", "b": "VARCHAR"}),
+        ("7,5", {"a": "BIGINT", "b": "BIGINT"}),
+        ("007,", {"a": "VARCHAR", "b": "VARCHAR"}),
+        ("1.5,", {"a": "DOUBLE", "b": "VARCHAR"}),
+        ("1234567890.1234567890123,", {"a": "DECIMAL(23,13)", "b": "VARCHAR"}),
+    ],
+)
+async def test_a_late_value_overturns_the_guess_of_the_first_block(
+    root: Path, environment: Environment, scratch: Scratch, late: str, kinds: dict[str, str]
+) -> None:
+    lines = [f"{number}," for number in range(250_000)]
+    (root / "c.csv").write_text("a,b\n" + "\n".join(lines) + f"\n{late}\n")
+    result = await move_out(SourceSpec(path="c.csv"), None, environment, scratch)
+    assert result.rows == await scratch.count("back") == 250_001
+    assert {column.name: column.type for column in await scratch.columns("back")} == kinds
+    last = await scratch.fetch("SELECT a::VARCHAR FROM back OFFSET 250000")
+    assert last == [(late.partition(",")[0],)]
+
+
+async def test_rows_longer_than_a_block_are_read_or_refused(
+    root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    long = "x" * 3_000_000
+    (root / "c.csv").write_text("a,b\n1,y\n2," + long + "\n3,z\n")
+    await move_out(SourceSpec(path="c.csv"), None, environment, scratch)
+    assert await scratch.fetch("SELECT a, length(b) FROM back ORDER BY a") == [(1, 1), (2, 3_000_000), (3, 1)]
+    with pytest.raises(ConnectorError) as caught:
+        await move_out(
+            SourceSpec(path="c.csv", options={"max_row_bytes": 1_000_000}), None, environment, scratch
+        )
+    assert caught.value.code == "ROW_TOO_LONG"
+
+
+async def test_a_scratch_is_locked_in_and_spills(environment: Environment, scratch: Scratch) -> None:
+    for sql in (
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "ATTACH '/tmp/x.db'",
+        "INSTALL httpfs",
+        "LOAD sqlite",
+        "SET memory_limit = '1TB'",
+        "SET enable_external_access = true",
+    ):
+        with pytest.raises(ConnectorError) as caught:
+            await scratch.execute(sql)
+        assert caught.value.code == "SQL_NOT_ALLOWED"
+    await scratch.execute(
+        "CREATE TABLE big AS SELECT i, md5(i::VARCHAR) || md5((i + 1)::VARCHAR) AS t FROM range(4000000) x(i)"
+    )
+    assert any((scratch.folder / "spill").iterdir())  # 300 MB of text in 180 MB of memory
+    assert await scratch.count("big") == 4_000_000
+
+
+async def test_a_cancelled_query_stops(scratch: Scratch) -> None:
+    endless = scratch.execute("SELECT count(*) FROM range(1000000000) a, range(1000000000) b")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(endless, 0.2)
+    assert await scratch.fetch("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
     ("content", "spec", "code", "place_named"),
     [
         (b"a,b\n1,2\n3\n", {}, "CSV_ROW_INVALID", "line 3"),

@@ -121,7 +121,7 @@ async def test_commit_and_tombstone_at_once_agree(
 
 @contextlib.asynccontextmanager
 async def proxy(port: int) -> AsyncIterator[tuple[int, dict[str, Any]]]:
-    """A TCP proxy that can cut: ``rule["cut"]`` says of each message to the server "before", "after" or None."""
+    """A TCP proxy that can cut: ``rule["cut"]`` says of each message "before", "after" or None."""
     rule: dict[str, Any] = {"cut": lambda data: None, "tasks": set()}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -91,6 +91,8 @@ def misfit(raw: str, what: str) -> ConnectorError:
 
     found: dict[str, object] = json.JSONDecoder().raw_decode(raw[raw.index(_MARK) + len(_MARK) :])[0]
     details = {key: str(value) for key, value in found.items()}
+    if "code" in details:
+        return data(details["code"], what)
     return data(
         "VALUE_NOT_REPRESENTABLE",
         f"{what}: column {details['column']}, {details['row']}: {details['value_class']} is not a "

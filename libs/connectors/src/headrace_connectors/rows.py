@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace_connectors.errors import configuration
+from headrace_connectors.errors import ConnectorError, configuration
 from headrace_connectors.model import SourceSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
+
 ROW = "__row"
-_DEFAULT_ROW_BYTES = 4 * 1024 * 1024
-_LEAST_BLOCK = 1024 * 1024
+_BLOCK_BYTES = 1024 * 1024
+_LARGE_BLOCK_BYTES = 64 * 1024 * 1024
 
 
-def row_bytes(spec: SourceSpec) -> int:
-    """The longest row a source may have, in bytes of text (``options.max_row_bytes``, 4 MiB): it must fit
-    into a block of the parser.
+def block_sizes(spec: SourceSpec) -> tuple[int, ...]:
+    """The parser's block sizes to try in turn: a row must fit into a block, and small blocks are faster and
+    cost less memory.  ``options.max_row_bytes`` sets the largest.
 
     :raises ConnectorError: OPTION_INVALID.
     """
-    value = spec.options.get("max_row_bytes", _DEFAULT_ROW_BYTES)
+    value = spec.options.get("max_row_bytes", _LARGE_BLOCK_BYTES)
     if not isinstance(value, int) or not 1024 <= value <= 1024**3:
         raise configuration("OPTION_INVALID", "max_row_bytes is a number of bytes between 1024 and 1 GiB")
-    return max(value, _LEAST_BLOCK)
+    return tuple(dict.fromkeys((min(value, _BLOCK_BYTES), value)))
+
+
+async def with_growing_blocks(spec: SourceSpec, load: Callable[[int], Awaitable[T]]) -> T:
+    """Run ``load(block size)``, and again with larger blocks when a row was too long for the first."""
+    *smaller, largest = block_sizes(spec)
+    for size in smaller:
+        try:
+            return await load(size)
+        except ConnectorError as error:
+            if error.code != "ROW_TOO_LONG":
+                raise
+    return await load(largest)
 
 
 def open_csv(file: Any, schema: pa.Schema, **options: Any) -> pa.RecordBatchReader:
@@ -39,6 +54,13 @@ def open_csv(file: Any, schema: pa.Schema, **options: Any) -> pa.RecordBatchRead
         if "Empty CSV file" not in str(error):
             raise
         return pa.RecordBatchReader.from_batches(schema, [])
+
+
+def first_batch(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Only the first batch of a reader."""
+    import pyarrow as pa
+
+    return pa.RecordBatchReader.from_batches(reader.schema, itertools.islice(reader, 1))
 
 
 def with_row_numbers(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -1,8 +1,12 @@
-"""The scratch: a stage's own DuckDB, on disk, within its memory, and locked in.
+"""The scratch: a stage's own DuckDB, within its memory, spilling to its own folder, and locked in.
 
 User SQL runs here and nowhere else.  It sees the tables that sources have loaded and nothing of the machine:
 no files, no network, no extensions, no settings.  Rows come in and go out as Arrow batches through this
 package's own code.
+
+It is an in-memory database whose tables move to the folder as the memory limit is met: nothing in it outlives
+the stage, so it need not pay for a log, checkpoints and syncs (a quarter of the time of a database file,
+measured on loads and joins of several times the memory).
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class Scratch:
             folder = Path(tempfile.mkdtemp(prefix="scratch-", dir=environment.temp_dir))
             try:
                 connection = duck.connect(
-                    str(folder / "scratch.duckdb"),
+                    ":memory:",
                     memory=int(environment.memory_limit_bytes * _SCRATCH_SHARE),
                     threads=environment.threads,
                     temp=folder / "spill",

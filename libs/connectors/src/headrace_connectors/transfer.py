@@ -41,6 +41,11 @@ class Meter:
             rows, size = self.rows, self.bytes
         self._loop.call_soon_threadsafe(self._listener, rows, size)
 
+    def reset(self) -> None:
+        """Count anew: what was moved is read once more."""
+        with self._guard:
+            self.rows = self.bytes = 0
+
 
 class BlockFeed(io.RawIOBase):
     """A file for a reading thread that an async task fills: :meth:`put` waits while enough lies ready."""

@@ -9,18 +9,18 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from headrace_connectors import canonical
 from headrace_connectors.blocking import in_thread
 from headrace_connectors.errors import ConnectorError, configuration, data, transient
-from headrace_connectors.files.infer import infer
+from headrace_connectors.files.infer import WRONG_GUESS, guess, guessed, infer
 from headrace_connectors.files.options import Dialect, dialect
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
-from headrace_connectors.rows import open_csv, row_bytes, with_row_numbers
+from headrace_connectors.rows import first_batch, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert, translate
 
@@ -82,12 +82,17 @@ class CsvSource:
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
         """Read all files into ``relation``."""
-        meter = Meter(progress)
         before = [_stamp(path) for path in self._paths]
-        if len(self._declared) == len(self._chosen):
-            await self._load_typed(scratch, relation, meter)
-        else:
-            await self._load_inferred(scratch, relation, meter)
+
+        async def attempt(block: int) -> Meter:
+            meter = Meter(progress)
+            if len(self._declared) == len(self._chosen):
+                await self._load_typed(scratch, relation, meter, block)
+            else:
+                await self._load_inferred(scratch, relation, meter, block)
+            return meter
+
+        meter = await with_growing_blocks(self.spec, attempt)
         if [_stamp(path) for path in self._paths] != before:
             raise transient("FILE_CHANGED", "a file was changed while it was read")
         return SourceResult(meter.rows, meter.bytes)
@@ -95,39 +100,75 @@ class CsvSource:
     async def close(self) -> None:
         """Nothing stays open between calls."""
 
-    async def _load_typed(self, scratch: Scratch, relation: str, meter: Meter) -> None:
+    async def _load_typed(self, scratch: Scratch, relation: str, meter: Meter, block: int) -> None:
         columns = await self.columns()
         await create(scratch, relation, columns)
         for path in self._paths:
-            await self._read(scratch, relation, path, self._conversions(columns, "__row"), meter)
+            await self._read(scratch, relation, path, self._conversions(columns, "__row"), meter, block)
 
-    async def _load_inferred(self, scratch: Scratch, relation: str, meter: Meter) -> None:
+    async def _load_inferred(self, scratch: Scratch, relation: str, meter: Meter, block: int) -> None:
+        """By a guess that the whole file confirms, or else by looking at every value first."""
         raw = f"__raw_{relation}"
+        open_ones = [f"c{i}" for i, name in enumerate(self._chosen) if name not in self._declared]
+        await self._read_texts(scratch, raw, Meter(no_progress), block, first_only=True)
+        seen = await guess(scratch, raw, open_ones)
+        if seen is None or not await self._load_guessed(scratch, relation, meter, block, seen):
+            meter.reset()
+            await self._read_texts(scratch, raw, meter, block)
+            found = dict(zip(open_ones, await infer(scratch, raw, open_ones), strict=True))
+            await self._convert_texts(scratch, raw, relation, found)
+        await scratch.drop(raw)
+
+    async def _load_guessed(
+        self, scratch: Scratch, relation: str, meter: Meter, block: int, seen: dict[str, str | None]
+    ) -> bool:
+        """Load with the guessed types; False when some value of the file is not what was guessed."""
+        columns = self._columns_with({name: kind or "VARCHAR" for name, kind in seen.items()})
+        expressions = self._conversions(columns, "__row")
+        for index, column in enumerate(columns):
+            if f"c{index}" in seen:
+                expressions[index] = guessed(f"c{index}", column.type)
+        await create(scratch, relation, columns)
+        try:
+            for path in self._paths:
+                await self._read(scratch, relation, path, expressions, meter, block)
+        except ConnectorError as error:
+            if error.code != WRONG_GUESS:
+                raise
+            return False
+        empty = [columns[int(name[1:])].name for name, kind in seen.items() if kind is None]
+        counts = ", ".join(f"count({quote(name)})" for name in empty) or "0"
+        return not any((await scratch.fetch(f"SELECT {counts} FROM {quote(relation)}"))[0])
+
+    async def _read_texts(
+        self, scratch: Scratch, raw: str, meter: Meter, block: int, first_only: bool = False
+    ) -> None:
+        """The files (or the first block of the first) as texts, with the numbers of row and file."""
         texts = [Column(f"c{index}", "VARCHAR") for index in range(len(self._chosen))]
         await create(scratch, raw, [*texts, Column("__row", "BIGINT"), Column("__file", "INTEGER")])
         names = ", ".join(column.name for column in texts)
-        for number, path in enumerate(self._paths):
-            await self._read(scratch, raw, path, [names, "__row", str(number)], meter)
-        open_ones = [f"c{i}" for i, name in enumerate(self._chosen) if name not in self._declared]
-        seen = dict(zip(open_ones, await infer(scratch, raw, open_ones), strict=True))
-        columns = [
-            Column(name, self._declared.get(name) or seen[f"c{index}"])
-            for index, name in enumerate(self._chosen)
-        ]
+        for number, path in enumerate(self._paths[:1] if first_only else self._paths):
+            await self._read(scratch, raw, path, [names, "__row", str(number)], meter, block, first_only)
+
+    async def _convert_texts(
+        self, scratch: Scratch, raw: str, relation: str, seen: Mapping[str, str]
+    ) -> None:
+        columns = self._columns_with(seen)
         await create(scratch, relation, columns)
+        listed = ", ".join(self._conversions(columns, "__row"))
         for number, path in enumerate(self._paths):
-            listed = ", ".join(self._conversions(columns, "__row"))
             try:
                 await scratch.execute(
-                    f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)} WHERE __file = "
-                    f"{number} "
-                    "ORDER BY rowid"
-                    if len(self._paths) > 1
-                    else f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)}"
+                    f"INSERT INTO {quote(relation)} SELECT {listed} FROM {quote(raw)} WHERE __file = {number}"
                 )
             except ConnectorError as error:
                 raise await self._with_line(error, path) from error
-        await scratch.drop(raw)
+
+    def _columns_with(self, seen: Mapping[str, str]) -> list[Column]:
+        return [
+            Column(name, self._declared.get(name) or seen[f"c{index}"])
+            for index, name in enumerate(self._chosen)
+        ]
 
     def _conversions(self, columns: list[Column], row: str) -> list[str]:
         on_unrepresentable = str(self.spec.options.get("on_unrepresentable", "fail"))
@@ -139,13 +180,21 @@ class CsvSource:
         ]
 
     async def _read(
-        self, scratch: Scratch, relation: str, path: Path, expressions: list[str], meter: Meter
+        self,
+        scratch: Scratch,
+        relation: str,
+        path: Path,
+        expressions: list[str],
+        meter: Meter,
+        block: int,
+        first_only: bool = False,
     ) -> None:
         files: list[IO[bytes]] = []
 
         def reader() -> pa.RecordBatchReader:
             files.append(opened(path, self._form.encoding))
-            return self._reader(files[0], path)
+            reader = self._reader(files[0], path, block)
+            return first_batch(reader) if first_only else reader
 
         try:
             await insert(scratch, relation, expressions, reader, meter, what=path.name)
@@ -155,7 +204,7 @@ class CsvSource:
             for file in files:
                 file.close()
 
-    def _reader(self, file: IO[bytes], path: Path) -> pa.RecordBatchReader:
+    def _reader(self, file: IO[bytes], path: Path, block: int) -> pa.RecordBatchReader:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
@@ -175,7 +224,7 @@ class CsvSource:
             read_options=arrow_csv.ReadOptions(
                 column_names=names,
                 skip_rows_after_names=skipped,
-                block_size=row_bytes(self.spec),
+                block_size=block,
                 use_threads=False,
             ),
             parse_options=arrow_csv.ParseOptions(

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace_connectors.canonical import TIMESTAMPTZ
-from headrace_connectors.identifiers import quote
+from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.scratch import Scratch
 
 _INTEGER = "-?(0|[1-9][0-9]*)"
 _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\\.[0-9]{1,6})?)?"
 _FIRST_LOOK = 10_000
+WRONG_GUESS = "WRONG_GUESS"
 _PREDICATES = {
     "BOOLEAN": "lower({0}) IN ('true', 'false')",
     "BIGINT": f"regexp_full_match({{0}}, '{_INTEGER}') AND TRY_CAST({{0}} AS BIGINT) IS NOT NULL",
@@ -46,6 +47,30 @@ async def infer(scratch: Scratch, table: str, columns: Sequence[str]) -> list[st
         kind = kinds[0] if kinds else "VARCHAR"
         chosen.append(await _decimal(scratch, table, column) if kind == "DECIMAL" else kind)
     return chosen
+
+
+async def guess(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, str | None] | None:
+    """What the first rows suggest, by column; None for one without a value yet.
+
+    A type that every later value confirms (:func:`guessed`) is the one :func:`infer` would find, since the
+    narrower ones are ruled out here already.  None altogether when a column needs its digits counted.
+    """
+    candidates = await _surviving(scratch, quote(table), {column: list(_PREDICATES) for column in columns})
+    counts = ", ".join(f"count({column})" for column in columns)
+    held = (await scratch.fetch(f"SELECT {counts} FROM {quote(table)}"))[0]
+    found = {column: (candidates[column] or ["VARCHAR"])[0] for column in columns}
+    if "DECIMAL" in found.values():
+        return None
+    return {column: found[column] if count else None for column, count in zip(columns, held, strict=True)}
+
+
+def guessed(column: str, kind: str) -> str:
+    """SQL that reads a text as the guessed type, or stops with :data:`WRONG_GUESS`."""
+    if kind == "VARCHAR":
+        return column
+    held = _PREDICATES[kind].format(column)
+    wrong = f"error('headrace:' || CAST(json_object('code', {literal(WRONG_GUESS)}) AS VARCHAR))"
+    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {held} THEN CAST({column} AS {kind}) ELSE {wrong} END"
 
 
 async def _surviving(scratch: Scratch, origin: str, candidates: dict[str, list[str]]) -> dict[str, list[str]]:

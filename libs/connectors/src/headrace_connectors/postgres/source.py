@@ -27,7 +27,7 @@ from headrace_connectors.postgres import catalog, types
 from headrace_connectors.postgres.catalog import NativeColumn
 from headrace_connectors.postgres.ranges import conditions
 from headrace_connectors.postgres.session import Session, connect
-from headrace_connectors.rows import ROW, open_csv, row_bytes, with_row_numbers
+from headrace_connectors.rows import ROW, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import BlockFeed, Meter, create, insert
 
@@ -83,14 +83,18 @@ class PostgresSource:
     ) -> SourceResult:
         """Copy everything into ``relation``; see :class:`headrace_connectors.model.Source`."""
         columns = await self.columns()
-        await create(scratch, relation, columns)
-        meter = Meter(progress)
 
-        async def one(session: Session, raw: Any, query: str) -> None:
-            await self._copy(scratch, relation, columns, meter, raw, query)
+        async def attempt(block: int) -> SourceResult:
+            await create(scratch, relation, columns)
+            meter = Meter(progress)
 
-        cursor, warnings = await self.read(one)
-        return SourceResult(meter.rows, meter.bytes, cursor, warnings)
+            async def one(session: Session, raw: Any, query: str) -> None:
+                await self._copy(scratch, relation, columns, meter, raw, query, block)
+
+            cursor, warnings = await self.read(one)
+            return SourceResult(meter.rows, meter.bytes, cursor, warnings)
+
+        return await with_growing_blocks(self.spec, attempt)
 
     async def read(self, one: Any) -> tuple[bytes | None, tuple[str, ...]]:
         """Run ``one(session, raw, query)`` for each key range, all on one snapshot; give the cursor and
@@ -128,7 +132,14 @@ class PostgresSource:
             await one(self.session, raw, queries[0])
 
     async def _copy(
-        self, scratch: Scratch, relation: str, columns: list[Column], meter: Meter, raw: Any, query: str
+        self,
+        scratch: Scratch,
+        relation: str,
+        columns: list[Column],
+        meter: Meter,
+        raw: Any,
+        query: str,
+        block: int,
     ) -> None:
         feed = BlockFeed()
         numbered = any(column.type not in _TYPED and column.type != "VARCHAR" for column in columns)
@@ -153,7 +164,7 @@ class PostgresSource:
                 scratch,
                 relation,
                 expressions,
-                lambda: _csv_reader(feed, columns, numbered, row_bytes(self.spec)),
+                lambda: _csv_reader(feed, columns, numbered, block),
                 meter,
                 what=f"reading {self._label()}",
                 stop=feed.abort,
