@@ -27,6 +27,7 @@ from headrace_execution.store.port import (
     Tx,
     WorkerRecord,
 )
+from headrace_execution.testing.memory import MemoryStore
 
 from .factories import OTHER_WORKER, TENANT, WORKER, order, receipt, recipe
 
@@ -34,10 +35,10 @@ T = TypeVar("T")
 LEASE = timedelta(seconds=15)
 
 
-@pytest.fixture(params=["sql"])
+@pytest.fixture(params=["sql", "memory"])
 def any_store(request: pytest.FixtureRequest) -> Any:
     """Each store that there is; `skew` moves its clock."""
-    return request.getfixturevalue({"sql": "store"}[request.param])
+    return MemoryStore() if request.param == "memory" else request.getfixturevalue("store")
 
 
 async def add(store: Store, *changes: dict[str, Any], held: bool = False) -> list[Run]:

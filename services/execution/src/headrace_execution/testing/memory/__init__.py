@@ -7,7 +7,6 @@ other transactions may run, as far as the `Link` lets them.
 """
 
 from headrace_execution.testing.memory.data import Data, Deadlock, Link
-from headrace_execution.testing.memory.database import MemoryDatabase
 from headrace_execution.testing.memory.store import MemoryStore
 
-__all__ = ["Data", "Deadlock", "Link", "MemoryDatabase", "MemoryStore"]
+__all__ = ["Data", "Deadlock", "Link", "MemoryStore"]

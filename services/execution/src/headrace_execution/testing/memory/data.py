@@ -126,7 +126,8 @@ class Transaction(Holder):
     async def lock(self, table: Table[K, V], key: K) -> V | None:
         """Locks a row for this transaction, and returns it as it is then."""
         await self.data.locks.take(self, (table.name, key))
-        return self.get(table, key)
+        found: V | None = self.get(table, key)
+        return found
 
     def try_lock(self, table: Table[K, V], key: K) -> bool:
         """Locks a row unless another transaction has it."""

@@ -70,8 +70,12 @@ class MemoryRuns:
         return {run_id for run_id in found if run_id is not None}
 
     async def _locked(self, run_ids: Iterable[UUID]) -> dict[UUID, Run]:
-        found = [await self._tx.lock(RUNS, run_id) for run_id in sorted(run_ids)]
-        return {run.id: run for run in found if run is not None}
+        runs: dict[UUID, Run] = {}
+        for run_id in sorted(run_ids):
+            run = await self._tx.lock(RUNS, run_id)
+            if run is not None:
+                runs[run_id] = run
+        return runs
 
     def _idle(self, run_ids: Iterable[UUID]) -> dict[UUID, Run]:
         free = [run_id for run_id in sorted(run_ids) if self._tx.try_lock(RUNS, run_id)]
@@ -177,7 +181,9 @@ class MemoryRuns:
 
 def live_of(tx: Transaction, pipeline: UUID) -> list[UUID]:
     """Live runs of a pipeline, oldest first."""
-    live = [(run.created_at, run.id) for run in tx.rows(RUNS) if run.pipeline == pipeline and not run.is_final]
+    live = [
+        (run.created_at, run.id) for run in tx.rows(RUNS) if run.pipeline == pipeline and not run.is_final
+    ]
     return [run_id for _, run_id in sorted(live)]
 
 

@@ -182,9 +182,7 @@ class MemoryProbes:
         """See the port."""
         await self._link.statement(self._tx)
         old = sorted(
-            (row.expires_at, row.probe.id)
-            for row in self._tx.rows(PROBES)
-            if row.expires_at < self._tx.now
+            (row.expires_at, row.probe.id) for row in self._tx.rows(PROBES) if row.expires_at < self._tx.now
         )
         free = [probe_id for _, probe_id in old[:limit] if self._tx.try_lock(PROBES, probe_id)]
         for probe_id in free:
