@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from headrace_chassis.testing.postgres import PostgresServer
 
 # The parts are imported where they are used, so that a test that needs none of them pays for none.
+
+
+def pytest_configure() -> None:
+    """Lets a session that is told to end (by `timeout`, say) tear its servers down as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
