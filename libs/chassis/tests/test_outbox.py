@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from headrace.common.v1 import event_log_pb2
 from headrace_chassis.bus import Bus
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import Unavailable
+from headrace_chassis.observability import tracing
 from headrace_chassis.outbox import (
     EventLogServicer,
     NewEvent,
@@ -54,6 +56,16 @@ async def test_events_are_listed_in_order_with_all_they_were_given(db: Database)
     ]
     assert (answer.next_after, answer.oldest) == (3, 1)
     assert {e.tenant for e in answer.events} == {str(uuid.UUID(int=1))}
+
+
+async def test_an_event_belongs_to_the_trace_of_its_call_unless_it_names_another(db: Database) -> None:
+    here, there = tracing.new_traceparent(), tracing.new_traceparent()
+    tracing.set_traceparent(here)
+    given: list[str | None] = [None, there, ""]
+    async with db.transaction() as conn:
+        await append(conn, [replace(event("x"), traceparent=traceparent) for traceparent in given])
+    await sequencer(db).run_once()
+    assert [e.traceparent for e in (await listed(db)).events] == [here, there, ""]
 
 
 async def test_an_event_exists_only_if_its_transaction_commits(db: Database) -> None:

@@ -16,20 +16,23 @@ class NewEvent:
     """Something that happens with the transaction that it is appended in.
 
     `type` is "io.headrace.<subject>.<past participle>.v<n>", `data` a serialized message of the owner's
-    package, and holds no secret and no text of users. `subject` is the id of what it is about.
+    package, and holds no secret and no text of users. `subject` is the id of what it is about. `traceparent`
+    is the trace that its cause belongs to, where that is not the call at hand: a writer that gathers what
+    many calls caused appends it outside of all of them. Empty means none.
     """
 
     type: str
     tenant: uuid.UUID
     subject: str
     data: bytes
+    traceparent: str | None = None
 
 
 _INSERT = """
 INSERT INTO outbox_event (event_id, type, tenant, subject, data, traceparent)
-SELECT event_id, type, tenant, subject, data, $6
-FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::bytea[])
-     WITH ORDINALITY AS t(event_id, type, tenant, subject, data, n)
+SELECT event_id, type, tenant, subject, data, traceparent
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::text[])
+     WITH ORDINALITY AS t(event_id, type, tenant, subject, data, traceparent, n)
 ORDER BY n
 """
 
@@ -38,6 +41,7 @@ async def append(conn: AsyncConnection, events: Sequence[NewEvent]) -> None:
     """Appends events to the outbox, in this order; they exist if and when the transaction commits."""
     if not events:
         return
+    current = current_traceparent()
     await driver(conn).execute(
         _INSERT,
         [ids.uuid7() for _ in events],
@@ -45,5 +49,5 @@ async def append(conn: AsyncConnection, events: Sequence[NewEvent]) -> None:
         [event.tenant for event in events],
         [event.subject for event in events],
         [event.data for event in events],
-        current_traceparent(),
+        [current if event.traceparent is None else event.traceparent for event in events],
     )
