@@ -46,6 +46,10 @@ setup: .venv/.synced ## Install everything into .venv (other commands do so by t
 test: setup ## Run all tests
 	$(BIN)/python -m pytest
 
+.PHONY: fault
+fault: setup ## Kill, stop, cut off and fill up real processes in every way that is known, for about an hour
+	$(BIN)/python -m pytest tests/fault -m "long or not long" -rA
+
 .PHONY: check
 check: check-format lint types proto-lint proto-breaking check-generated imports test ## Everything that CI runs
 

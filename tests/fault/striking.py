@@ -1,0 +1,91 @@
+"""Kills processes at named points and at random moments."""
+
+import random
+import signal
+from collections.abc import Callable
+
+from .cluster import OURS, Cluster, until
+
+_FIRE_SECONDS = 90.0
+
+SERVICE_POINTS = (
+    "gateway.forward.before",
+    "gateway.forward.after",
+    "metadata.write.before",
+    "metadata.write.before_commit",
+    "metadata.write.committed",
+    "execution.accept.before",
+    "execution.accept.outbox_written",
+    "execution.accept.committed",
+    "execution.claim.before",
+    "execution.claim.before_commit",
+    "execution.claim.committed",
+    "execution.assign.before_send",
+    "execution.assign.sent",
+    "execution.result.received",
+    "execution.fold.before_commit",
+    "execution.fold.committed",
+    "outbox.sequence.before_commit",
+    "outbox.publish.before",
+    "outbox.publish.after",
+    "worker.assignment.received",
+    "worker.result.before_send",
+    "worker.result.sent",
+)
+"""Points in processes that the supervisor watches: they are killed right there."""
+
+STAGE_POINTS = (
+    "worker.stage.claimed",
+    "worker.load.copying",
+    "worker.checks.before",
+    "worker.checks.after",
+    "worker.commit.before",
+    "worker.commit.after",
+)
+"""Points in stage processes: they stand still there until their whole worker is killed, or die alone."""
+
+
+def strike_service(cluster: Cluster, point: str, check: Callable[[], None], passage: int = 1) -> str:
+    """Kills the process that comes to a point next; returns its name when it is ready again."""
+    before = {name: cluster.pid(name) for name in OURS}
+    cluster.arm(point, f"kill {passage}")
+    pid = await_fired(cluster, point, check)
+    (name,) = [name for name, known in before.items() if known == pid]
+    until(lambda: cluster.pid(name) != pid, 30, f"{name} is started again")
+    cluster.await_ready(name)
+    cluster.disarm()
+    return name
+
+
+def strike_stage(cluster: Cluster, point: str, check: Callable[[], None], *, alone: bool) -> None:
+    """Kills the stage process that comes to a point next, alone or with its worker."""
+    cluster.arm(point, "kill" if alone else "stop")
+    pid = await_fired(cluster, point, check)
+    worker = None if alone else cluster.worker_of(pid)
+    if worker is not None:
+        main = cluster.pid(worker)
+        cluster.kill(worker)
+        until(lambda: cluster.pid(worker) != main, 30, f"{worker} is started again")
+        cluster.await_ready(worker)
+    cluster.disarm()
+
+
+def await_fired(cluster: Cluster, point: str, check: Callable[[], None] = lambda: None) -> int:
+    """The id of the process that came to the point."""
+
+    def look() -> int | None:
+        check()
+        return cluster.fired(point)
+
+    pid = until(look, _FIRE_SECONDS, f"a process comes to {point}")
+    assert pid is not None
+    return pid
+
+
+def strike_at_random(cluster: Cluster, dice: random.Random, names: tuple[str, ...]) -> str:
+    """Kills one of these, whatever it does just now, and waits until there is another."""
+    name = dice.choice(names)
+    pid = cluster.pid(name)
+    cluster.signal(name, signal.SIGKILL)
+    until(lambda: cluster.pid(name) != pid, 30, f"{name} is started again")
+    return name
