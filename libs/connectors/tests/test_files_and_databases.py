@@ -7,6 +7,9 @@ import asyncio
 import datetime as dt
 import json
 import sqlite3
+import subprocess
+import sys
+import uuid
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -190,12 +193,12 @@ def test_any_rows_come_back_as_they_went(
                     place(form, root),
                     environment,
                     scratch,
-                    LoadKey(str(id(rows)), "x"),
+                    LoadKey(str(uuid.uuid4()), "x"),
                 )
                 await move_out(SourceSpec(table="t"), place(form, root), environment, scratch)
             else:
                 spec = SinkSpec(path="t." + form, mode="replace")
-                await move_in(spec, None, environment, scratch, LoadKey(str(id(rows)), "x"), fence=1)
+                await move_in(spec, None, environment, scratch, LoadKey(str(uuid.uuid4()), "x"), fence=1)
                 declared = {} if form == "parquet" else schema
                 await move_out(SourceSpec(path="t." + form, schema=declared), None, environment, scratch)
             assert await rows_of(scratch, "back") == await rows_of(scratch, "rows")
@@ -538,6 +541,30 @@ async def test_database_file_modes(
     assert await put(6) == [(3, "c"), (4, "d")]  # the same load again: its receipt stands
     assert [table.name for table in (await list_tables(base, environment)).tables] == ["t"]
     assert (await probe_connection(base, environment)).ok
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+async def test_one_file_can_be_source_and_target_at_once(
+    kind: Kind, root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    base = place(kind, root)
+    await scratch.execute("CREATE TABLE rows AS SELECT 1 AS a")
+    await move_in(SinkSpec(table="t"), base, environment, scratch)
+    source = await open_source(SourceSpec(table="t"), base, environment)
+    await source.load(scratch, "back")
+    receipt = await move_in(
+        SinkSpec(table="u"), base, environment, scratch, LoadKey("r", "2"), relation="back"
+    )
+    await source.close()
+    assert receipt.rows == 1
+    assert (await move_out(SourceSpec(table="u"), base, environment, scratch)).rows == 1
+
+
+def test_the_package_imports_no_driver() -> None:
+    drivers = "('duckdb', 'pyarrow', 'asyncpg')"
+    program = f"import sys, headrace_connectors.api; print([m for m in {drivers} if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])

@@ -39,12 +39,21 @@ def connect(
         **(extra or {}),
     }
     connection = duckdb.connect(path, config=settings)
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    if not is_locked(connection):
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
     return connection
+
+
+def is_locked(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the instance is locked in already: a file opened twice in one process is one instance."""
+    rows = connection.execute("SELECT current_setting('lock_configuration')").fetchall()
+    return bool(rows[0][0])
 
 
 def lock(connection: duckdb.DuckDBPyConnection) -> None:
     """Take file access and every setting away from whatever SQL comes next; there is no way back."""
+    if is_locked(connection):
+        return
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

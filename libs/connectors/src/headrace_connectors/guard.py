@@ -11,7 +11,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass, field
 
-from headrace_connectors.errors import configuration, transient
+from headrace_connectors.errors import ConnectorError, ErrorClass, configuration, transient
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -97,8 +97,9 @@ class AddressGuard:
                 continue
             try:
                 found.update(_innermost(address) for address in await _look_up(host, port))
-            except OSError:
-                continue  # a name of ours that does not resolve here cannot be reached by its address either
+            except ConnectorError as error:
+                if error.error_class is ErrorClass.TRANSIENT:
+                    raise  # whether it is ours cannot be told now: rather later than wrongly
         return frozenset(found)
 
 

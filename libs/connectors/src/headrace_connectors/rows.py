@@ -65,7 +65,6 @@ def first_batch(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 def with_row_numbers(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """The same batches with the number of each row, from 0, as a last column :data:`ROW`."""
-    import numpy as np
     import pyarrow as pa
 
     schema = reader.schema.append(pa.field(ROW, pa.int64()))
@@ -73,7 +72,7 @@ def with_row_numbers(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     def numbered() -> Iterator[pa.RecordBatch]:
         start = 0
         for batch in reader:
-            numbers = pa.array(np.arange(start, start + batch.num_rows, dtype=np.int64))
+            numbers = pa.arange(start, start + batch.num_rows)
             start += batch.num_rows
             yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema)
 

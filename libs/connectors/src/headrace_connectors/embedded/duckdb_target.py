@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def open_file(path: Path, environment: Environment) -> duckdb.DuckDBPyConnection
                 str(path),
                 memory=environment.memory_limit_bytes // _SHARE,
                 threads=environment.threads,
-                temp=environment.temp_dir / "duckdb-spill",
+                temp=environment.temp_dir / f"spill-{os.getpid()}-{path.name}",
                 temp_bytes=environment.max_temp_bytes,
             )
         except duckdb.IOException as error:
@@ -52,14 +53,7 @@ def open_file(path: Path, environment: Environment) -> duckdb.DuckDBPyConnection
         except duckdb.Error as error:
             raise duck.translate(error, f"opening {path.name}") from error
         break
-    try:
-        duck.lock(connection)
-    except duckdb.Error as error:
-        if "configuration has been locked" not in str(
-            error
-        ):  # a second opening of the same file in this process
-            connection.close()
-            raise duck.translate(error, f"opening {path.name}") from error
+    duck.lock(connection)
     return connection
 
 

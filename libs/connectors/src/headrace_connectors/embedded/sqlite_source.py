@@ -93,15 +93,18 @@ class SqliteSource:
             for index, column in enumerate(self._columns)
         ]
         meter = Meter(progress)
-        await insert(
-            scratch,
-            relation,
-            expressions,
-            lambda: self._reader(database, condition),
-            meter,
-            what=what,
-            stop=database.interrupt,
-        )
+        try:
+            await insert(
+                scratch,
+                relation,
+                expressions,
+                lambda: self._reader(database, condition),
+                meter,
+                what=what,
+                stop=database.interrupt,
+            )
+        finally:
+            await in_thread(lambda: _let_go(database, bool(self.spec.query)))
         return SourceResult(meter.rows, meter.bytes, cursor, warnings)
 
     async def close(self) -> None:
@@ -231,13 +234,25 @@ def open_read_only(path: Path, lock_timeout: float) -> sqlite3.Connection:
     return database
 
 
+def _restrict(database: sqlite3.Connection) -> None:
+    """Let the statements that follow only read: they hold what a user wrote."""
+    database.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY)
+
+
+def _let_go(database: sqlite3.Connection, restricted: bool) -> None:
+    """End the snapshot: while it lasts no writer can commit, not even the sink of the same stage."""
+    database.set_authorizer(None)
+    if database.in_transaction:
+        database.execute("COMMIT")
+    if restricted:
+        _restrict(database)
+
+
 def _describe(database: sqlite3.Connection, spec: SourceSpec) -> tuple[list[Column], bool]:
     """The columns to read, and whether rows have a rowid."""
     declared: dict[str, str] = {}
     if spec.query:
-        database.set_authorizer(
-            lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
-        )
+        _restrict(database)
         found = database.execute(f"SELECT * FROM {_origin(spec)} LIMIT 0").description
         names = [str(entry[0]) for entry in found]
         twice = next((name for name in names if names.count(name) > 1), None)

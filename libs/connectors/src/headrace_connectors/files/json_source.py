@@ -8,6 +8,7 @@ JSON is a DOUBLE there; one with more digits than that keeps is refused until it
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -266,7 +267,7 @@ def _helper(environment: Environment) -> duckdb.DuckDBPyConnection:
         ":memory:",
         memory=environment.memory_limit_bytes // _SHARE,
         threads=1,
-        temp=environment.temp_dir / "json-spill",
+        temp=environment.temp_dir / f"spill-{uuid.uuid4().hex}",
         temp_bytes=environment.max_temp_bytes,
     )
 
