@@ -142,6 +142,29 @@ class TestAssignments:
         run = report_progress(run, first(run).id, WORKER, 1, reports)
 
         assert (tasks(run), first(run).tasks[0].rows_out) == (["RUNNING", "PENDING"], 5)
+        assert [task.shown for task in first(run).tasks] == ["COMPLETED", "PENDING"]
+
+    def test_a_stage_that_fails_leaves_each_task_as_it_was_seen(self) -> None:
+        run = leased(recipe(tasks_each=4))
+        reports = (
+            TaskReport("t0_0", TaskState.COMPLETED, NOW, NOW, rows_out=5),
+            TaskReport("t0_1", TaskState.RUNNING, NOW),
+            TaskReport("t0_2", TaskState.RUNNING, NOW),
+        )
+        run = report_progress(run, first(run).id, WORKER, 1, reports)
+
+        run = end(run, failed(ErrorClass.DATA, task="t0_2"))
+
+        assert tasks(run) == ["COMPLETED", "CANCELLED", "FAILED", "SKIPPED"]
+
+    def test_another_attempt_shows_no_task_as_done_that_is_to_do_again(self) -> None:
+        run = leased()
+        reports = (TaskReport("t0_0", TaskState.COMPLETED, NOW, NOW, rows_out=5),)
+        run = report_progress(run, first(run).id, WORKER, 1, reports)
+
+        run = lose_worker(run, first(run).id, WORKER, 1, at(20))
+
+        assert [(task.shown, task.rows_out) for task in first(run).tasks] == [("PENDING", 0)] * 2
 
     def test_work_given_back_costs_no_attempt(self) -> None:
         run = leased()

@@ -20,7 +20,7 @@ from headrace_execution.domain.run import (
     TaskReport,
     Warned,
 )
-from headrace_execution.domain.states import RunState, TaskState
+from headrace_execution.domain.states import FINAL_TASK_STATES, RunState, TaskState
 from headrace_execution.store.port import RunSummary
 
 
@@ -189,7 +189,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         run_id=str(run.id),
         pipeline_id=str(run.pipeline),
         overall_status=_RUN_STATES[run.state],
-        task_statuses={spec.key: _TASK_STATES[task.state] for spec, task in tasks},
+        task_statuses={spec.key: _TASK_STATES[task.shown] for spec, task in tasks},
         errors=errors,
         tasks=[_task(spec, task) for spec, task in tasks],
         engine=engine(run.recipe.engine),
@@ -199,7 +199,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         started_at=timestamp(run.started_at),
         finished_at=timestamp(run.finished_at),
         progress=runs_pb2.Progress(
-            tasks_done=sum(task.is_final for _, task in tasks),
+            tasks_done=sum(task.shown in FINAL_TASK_STATES for _, task in tasks),
             tasks_total=len(tasks),
             rows_read=metrics.rows_read,
             rows_written=metrics.rows_written,
@@ -230,7 +230,7 @@ def _task(spec: TaskSpec, task: Task) -> runs_pb2.TaskStatus:
         id=spec.key,
         kind=spec.kind,
         type=spec.type,
-        status=_TASK_STATES[task.state],
+        status=_TASK_STATES[task.shown],
         attempt=task.attempt,
         started_at=timestamp(task.started_at),
         finished_at=timestamp(task.finished_at),

@@ -114,6 +114,7 @@ def _merge_reports(run: Run, stage: Stage, reports: tuple[TaskReport, ...]) -> S
             task,
             state,
             started_at=report.started_at or task.started_at,
+            finished_at=report.finished_at if report.state is TaskState.COMPLETED else None,
             rows_in=report.rows_in,
             rows_out=report.rows_out,
             bytes=report.bytes,
@@ -152,7 +153,7 @@ def _offer_again(run: Run, stage: Stage, moment: Moment) -> Stage:
 
 
 def _unstarted(task: Task) -> Task:
-    return step_task(task, TaskState.PENDING) if task.state is TaskState.RUNNING else task
+    return _fresh(task, task.attempt) if task.state is TaskState.RUNNING else task
 
 
 def lose_worker(run: Run, stage_id: UUID, worker: UUID, fence: int, moment: Moment) -> Run:

@@ -143,6 +143,15 @@ class Task:
         """Whether it can change no more."""
         return self.state in FINAL_TASK_STATES
 
+    @property
+    def shown(self) -> TaskState:
+        """The state that users see: COMPLETED as soon as its worker says so.
+
+        It is final only with its stage, for an attempt that fails later does the work of all tasks again.
+        """
+        done = self.state is TaskState.RUNNING and self.finished_at is not None
+        return TaskState.COMPLETED if done else self.state
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:

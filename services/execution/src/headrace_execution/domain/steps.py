@@ -120,7 +120,7 @@ def _end_tasks(
                 return step_task(
                     task, TaskState.FAILED, finished_at=now, retry_at=None, error=task.error or error
                 )
-            return step_task(task, TaskState.SKIPPED, retry_at=None)
+            return step_task(task, _left(task, TaskState.SKIPPED), retry_at=None)
 
         return map_tasks(stage, end)
     after = TaskState(state.value)
@@ -131,9 +131,20 @@ def _end_tasks(
             return task
         kept = None if after is TaskState.COMPLETED else task.error
         finished_at = task.finished_at or ended_at
-        return step_task(task, after, finished_at=finished_at, retry_at=None, error=kept)
+        return step_task(task, _left(task, after), finished_at=finished_at, retry_at=None, error=kept)
 
     return map_tasks(stage, close)
+
+
+def _left(task: Task, otherwise: TaskState) -> TaskState:
+    """What a task of a stage that ended before its time comes to: COMPLETED where its own work was done, and
+    CANCELLED where it was stopped in the middle.
+    """
+    if task.shown is TaskState.COMPLETED:
+        return TaskState.COMPLETED
+    if task.state is TaskState.RUNNING and otherwise is TaskState.SKIPPED:
+        return TaskState.CANCELLED
+    return otherwise
 
 
 def guilty_tasks(run: Run, stage: Stage, failed_task: str) -> frozenset[int]:
