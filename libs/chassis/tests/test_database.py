@@ -43,6 +43,16 @@ async def test_sql_through_either_way_is_one_transaction(db: Database) -> None:
     assert await names(db) == ["sqlalchemy", "asyncpg"]
 
 
+async def test_the_text_of_an_error_shows_no_values(db: Database) -> None:
+    with pytest.raises(sa.exc.DBAPIError) as failed:
+        async with db.transaction() as conn:
+            await conn.execute(
+                sa.text("SELECT 1 / :zero, CAST(:name AS text)"), {"zero": 0, "name": "hunter2"}
+            )
+    assert "division by zero" in str(failed.value)
+    assert "hunter2" not in str(failed.value)
+
+
 async def test_serialization_failures_are_tried_again(db: Database) -> None:
     async with db.transaction() as conn:
         await conn.execute(sa.text("CREATE TABLE counter (n int)"))

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
+import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
 
 import pytest
 import sqlalchemy as sa
 from headrace.common.v1 import event_log_pb2
+from headrace.metadata.v1 import connections_pb2
 from headrace_chassis import idempotency
 from headrace_chassis.database import Database
 from headrace_chassis.errors import IdempotencyInFlight, IdempotencyKeyReused
-from headrace_chassis.idempotency import IdempotencyKey, IdempotentWrites, Standing
+from headrace_chassis.idempotency import IdempotencyKey, IdempotentWrites, RequestHasher, Standing
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 Answer = event_log_pb2.Event
@@ -129,6 +131,16 @@ async def test_a_secret_that_is_shown_once_is_not_stored(db: Database) -> None:
     first = await with_key(key(), lambda: writes.run(Answer, apply, stored=masked))
     second = await with_key(key(), lambda: writes.run(Answer, apply, stored=masked))
     assert (first.subject, second.subject) == ("hr_secret", "")
+
+
+def test_a_stored_hash_says_nothing_without_the_key() -> None:
+    request = connections_pb2.CreateConnectionRequest(name="warehouse", secret="hunter2")
+    with_a, again, with_b = (RequestHasher(key * 32).digest(request) for key in (b"a", b"a", b"b"))
+    assert with_a == again  # two replicas
+    assert with_a != with_b
+    assert with_a != hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    request.secret = "hunter3"
+    assert RequestHasher(b"a" * 32).digest(request) != with_a
 
 
 async def test_in_a_batch_only_the_first_of_equal_keys_is_new(db: Database) -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from headrace_chassis.errors import InvalidCursor
@@ -57,9 +58,11 @@ def test_a_cursor_of_another_list_or_key_is_refused() -> None:
         Cursors(b"x" * 32).decode("pipelines", text)
 
 
-def test_a_short_key_fails_the_start() -> None:
-    with pytest.raises(ValueError, match="at least 32"):
-        Cursors(b"short")
+def test_a_short_key_fails_the_start(tmp_path: Path) -> None:
+    short = tmp_path / "cursor.key"
+    short.write_bytes(b"x" * 31 + b"\n")
+    with pytest.raises(ValueError, match="CURSOR_KEY_FILE: .* fewer than 32"):
+        Cursors.from_file(short)
 
 
 @pytest.mark.parametrize(("asked", "given_"), [(0, 20), (-1, 20), (1, 1), (200, 200), (201, 200)])

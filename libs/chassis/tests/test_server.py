@@ -284,13 +284,13 @@ class TestLife:
             def GetWorkspace(self, request: Any, context: Any) -> Any:
                 raise NotImplementedError
 
-        settings = ServerSettings(**authority.auth_values(), grpc_listen="127.0.0.1:0")
+        settings = ServerSettings(**authority.server_values())
         with pytest.raises(ContractError, match="GetWorkspace is not implemented"):
             GrpcServer(settings, TokenVerifier(settings), [workspaces(Half())])
 
     async def test_a_taken_port_is_told(self, authority: Authority) -> None:
         async with serve(authority, [workspaces(Workspaces())]) as served:
-            settings = ServerSettings(**authority.auth_values(), grpc_listen=served.target)
+            settings = ServerSettings(**{**authority.server_values(), "grpc_listen": served.target})
             second = GrpcServer(settings, TokenVerifier(settings), [workspaces(Workspaces())])
             with pytest.raises(OSError, match="GRPC_LISTEN"):
                 await second.start()
@@ -324,7 +324,7 @@ class TestLife:
         async def on_drain() -> None:
             told.set()
 
-        settings = ServerSettings(**authority.auth_values(), grpc_listen="127.0.0.1:0", drain_seconds=1)
+        settings = ServerSettings(**authority.server_values())
         server = GrpcServer(
             settings, TokenVerifier(settings), [workspaces(Workspaces())], on_drain=[on_drain]
         )

@@ -87,6 +87,7 @@ class Database:
             pool_timeout=pool_wait,
             pool_use_lifo=True,
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,  # an error's text must not show what users sent, nor sealed secrets
             connect_args={
                 "timeout": connect_timeout,
                 "server_settings": {

@@ -3,9 +3,13 @@
 The answer is stored in the transaction of the effect, under tenant, principal, RPC and key, with a hash of
 the request; so it exists exactly when the effect does. Only successes are stored: a call that failed had no
 effect, and asking again tries again. Rows are kept for 24 hours.
+
+The hash is keyed: from a plain one, whoever reads the table could find a weak password that was part of a
+request, by trying.
 """
 
 import hashlib
+import hmac
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -189,9 +193,22 @@ class IdempotentWrites:
         return await self._db.run(work)
 
 
-def body_hash(request: Message) -> bytes:
-    """Returns the hash by which two requests are compared: of their deterministic serialization."""
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+class RequestHasher:
+    """Makes the hashes by which two requests are compared: HMAC-SHA256 of their deterministic serialization.
+
+    The key is derived from one that all replicas share, so that a hash made for this purpose and a tag made
+    for another never meet.
+    """
+
+    def __init__(self, shared_key: bytes) -> None:
+        self._key = hmac.digest(shared_key, b"headrace idempotency", "sha256")
+
+    def __repr__(self) -> str:
+        return "RequestHasher()"
+
+    def digest(self, request: Message) -> bytes:
+        """Returns the hash of a request; equal for equal requests, on every replica."""
+        return hmac.digest(self._key, request.SerializeToString(deterministic=True), "sha256")
 
 
 async def prune(db: Database, *, batch: int = 1000) -> int:

@@ -345,15 +345,7 @@ class WorkerTokens(InternalTokens):
 
 
 def _shared_secret(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    secret = path.read_bytes().strip()
-    if len(secret) < _MINIMUM_SECRET_BYTES:  # RFC 7518 3.2: at least as long as the hash
-        raise ValueError(f"JWT_HS256_SECRET_FILE: {path} holds fewer than {_MINIMUM_SECRET_BYTES} bytes")
-    return secret
-
-
-_MINIMUM_SECRET_BYTES = 32
+    return None if path is None else keys.read_shared("JWT_HS256_SECRET_FILE", path)
 
 
 def _peek(token: str) -> tuple[Mapping[str, Any], object]:

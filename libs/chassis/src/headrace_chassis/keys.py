@@ -1,4 +1,5 @@
-"""Keys of services, workers and users' issuers: made, published as a JWKS (RFC 7517), and read back."""
+"""Keys of services, workers and users' issuers: made, published as a JWKS (RFC 7517), and read back; and the
+keys that all replicas of a service share."""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +9,9 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
+
+SHARED_BYTES = 32
+"""The least length of a shared key: that of the hash it is used with (RFC 7518 3.2, RFC 2104 3)."""
 
 
 def generate() -> bytes:
@@ -26,6 +30,15 @@ def read(path: Path) -> Ed25519PrivateKey:
         raise ValueError(f"{path} holds no private key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(f"{path} holds a private key, but no Ed25519 one")
+    return key
+
+
+def read_shared(setting: str, path: Path) -> bytes:
+    """Reads a shared key: a file's bytes without surrounding white space; raises ValueError naming setting
+    and file when they are fewer than 32."""
+    key = path.read_bytes().strip()
+    if len(key) < SHARED_BYTES:
+        raise ValueError(f"{setting}: {path} holds fewer than {SHARED_BYTES} bytes")
     return key
 
 

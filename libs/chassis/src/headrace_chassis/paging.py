@@ -8,6 +8,7 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
+from headrace_chassis import keys
 from headrace_chassis.errors import InvalidCursor
 
 DEFAULT_LIMIT = 20
@@ -16,7 +17,6 @@ MAXIMUM_LIMIT = 200
 SortValue = str | int | float | bool | None | datetime | uuid.UUID
 
 _TAG_BYTES = 16
-_MINIMUM_KEY_BYTES = 32
 _MAXIMUM_CURSOR = 4096
 
 
@@ -29,15 +29,12 @@ class Cursors:
     """
 
     def __init__(self, key: bytes) -> None:
-        if len(key) < _MINIMUM_KEY_BYTES:
-            raise ValueError(f"the cursor key has {len(key)} bytes; at least {_MINIMUM_KEY_BYTES} are needed")
         self._key = key
 
     @classmethod
     def from_file(cls, path: Path) -> "Cursors":
-        """Reads the key from a file (its bytes without surrounding white space); raises ValueError when too
-        short."""
-        return cls(path.read_bytes().strip())
+        """Reads the key from a file; raises ValueError when it is too short."""
+        return cls(keys.read_shared("CURSOR_KEY_FILE", path))
 
     def __repr__(self) -> str:
         return "Cursors()"

@@ -10,6 +10,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headrace_chassis import keys
+from headrace_chassis.idempotency import RequestHasher
 from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.interceptors.authentication import authentication
 from headrace_chassis.interceptors.chain import Interceptor, compose
@@ -50,7 +52,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 class GrpcServer:
     """Serves services on one port.
 
-    Raises ContractError when it is made with an RPC that declares no role or is not implemented. `on_drain`
+    Raises ContractError when it is made with an RPC that declares no role or is not implemented, ValueError
+    when the key in CURSOR_KEY_FILE is too short. `on_drain`
     is called when the server begins to drain, so that a service can end its long streams.
     """
 
@@ -77,7 +80,7 @@ class GrpcServer:
             role,
             deadline(default_deadline),
             validation,
-            idempotency,
+            idempotency(RequestHasher(keys.read_shared("CURSOR_KEY_FILE", settings.cursor_key_file))),
         ]
         self._handlers = {service[0].full_name: _handlers(service, interceptors) for service in services}
         self._server: grpc.aio.Server | None = None

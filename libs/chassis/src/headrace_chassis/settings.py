@@ -109,6 +109,10 @@ class ServerSettings(AuthSettings, ObservedSettings):
     grpc_listen: str = Field(
         "127.0.0.1:9001", description="host:port on which the service is served; port 0 picks one."
     )
+    cursor_key_file: FilePath = Field(
+        description="A file with 32 or more random bytes, which all replicas share; it signs page cursors, "
+        "and keys the hashes by which repeated requests are known. A new key voids both."
+    )
     grpc_reflection: bool = Field(False, description="Whether gRPC reflection is served.")
 
 
@@ -128,9 +132,6 @@ class ServiceSettings(ServerSettings):
     )
     internal_key_file: FilePath = Field(
         description="The service's Ed25519 private key (PEM, PKCS #8); its public key is in INTERNAL_JWKS."
-    )
-    cursor_key_file: FilePath = Field(
-        description="A file with 32 or more random bytes; it signs page cursors, all replicas share it."
     )
 
     @field_validator("database_url")

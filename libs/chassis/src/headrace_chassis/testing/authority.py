@@ -101,15 +101,21 @@ class Authority:
             "internal_jwks": self.internal_jwks,
         }
 
+    def server_values(self) -> dict[str, Any]:
+        """Returns the values that ServerSettings needs, listening on a free port."""
+        return {
+            **self.auth_values(),
+            "grpc_listen": "127.0.0.1:0",
+            "cursor_key_file": self.cursor_key_file,
+            "drain_seconds": 5.0,
+        }
+
     def service_values(self, name: str, database_url: str) -> dict[str, Any]:
         """Returns the values that ServiceSettings needs, listening on a free port."""
         return {
-            **self.auth_values(),
+            **self.server_values(),
             "database_url": database_url,
-            "grpc_listen": "127.0.0.1:0",
             "internal_key_file": self.service_key_file(name),
-            "cursor_key_file": self.cursor_key_file,
-            "drain_seconds": 5.0,
         }
 
     def _key_file(self, subject: str) -> Path:

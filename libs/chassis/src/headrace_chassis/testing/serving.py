@@ -36,7 +36,7 @@ async def serve(
     authority: Authority, services: Sequence[Service], *, default_deadline: float = 30.0
 ) -> AsyncIterator[Served]:
     """Serves services on a free port until the end of the block."""
-    settings = ServerSettings(**authority.auth_values(), grpc_listen="127.0.0.1:0", drain_seconds=1.0)
+    settings = ServerSettings(**{**authority.server_values(), "drain_seconds": 1.0})
     server = GrpcServer(settings, TokenVerifier(settings), services, default_deadline=default_deadline)
     await server.start()
     channel = open_channel(f"127.0.0.1:{server.port}")
