@@ -187,6 +187,13 @@ def test_lists_page_by_cursor_without_gaps(admin: httpx.Client) -> None:
     assert (altered.status_code, altered.json()["code"]) == (400, "INVALID_CURSOR")
 
 
+@pytest.mark.parametrize("limit", [0, 201, -1])
+@pytest.mark.parametrize("collection", ["pipelines", "runs", "connections", "workspaces"])
+def test_a_page_holds_1_to_200_items(admin: httpx.Client, collection: str, limit: int) -> None:
+    answer = admin.get(collection, params={"limit": limit})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "limit")
+
+
 def test_a_pipeline_can_be_given_in_yaml(admin: httpx.Client) -> None:
     body = yaml.safe_dump({"name": f"yaml-{uuid.uuid4()}", "yamlDefinition": NOOP})
     answer = admin.post("pipelines", content=body, headers={"Content-Type": "application/yaml"})
