@@ -4,9 +4,10 @@ import uuid
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import runs_pb2
-from headrace.metadata.v1 import definitions_pb2, pipelines_pb2, workspaces_pb2
+from headrace.metadata.v1 import connections_pb2, definitions_pb2, pipelines_pb2, workspaces_pb2
 from headrace_chassis.errors import Problem
 from headrace_chassis.field_rules import compile_check
 from hypothesis import given
@@ -105,7 +106,26 @@ def test_nested_messages_tell_the_whole_path() -> None:
 
 
 def test_a_message_without_rules_costs_nothing() -> None:
-    assert compile_check(workspaces_pb2.Workspace.DESCRIPTOR) is None
+    assert compile_check(Timestamp.DESCRIPTOR) is None
+    assert compile_check(workspaces_pb2.Workspace.DESCRIPTOR, any_text=True) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        (connections_pb2.CreateConnectionRequest(description="a\0"), "description"),
+        (connections_pb2.CreateConnectionRequest(options={"a\0": "b"}), "options.a\0"),
+        (connections_pb2.CreateConnectionRequest(options={"a": "\0"}), "options.a"),
+        (pipelines_pb2.CreatePipelineRequest(tags=["a", "\0"]), "tags[1]"),
+        (
+            pipelines_pb2.CreatePipelineRequest(notifications=[pipelines_pb2.Notification(target="\0")]),
+            "notifications[0].target",
+        ),
+    ],
+)
+def test_no_text_may_hold_what_no_database_can(message: Any, path: str) -> None:
+    assert ("INVALID_CHARACTER", path) in told(message)
+    assert ("INVALID_CHARACTER", path) not in told(message, any_text=True)
 
 
 @given(st.text(max_size=80))

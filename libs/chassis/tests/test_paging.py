@@ -61,7 +61,7 @@ def test_a_cursor_of_another_list_or_key_is_refused() -> None:
 def test_a_short_key_fails_the_start(tmp_path: Path) -> None:
     short = tmp_path / "cursor.key"
     short.write_bytes(b"x" * 31 + b"\n")
-    with pytest.raises(ValueError, match="CURSOR_KEY_FILE: .* fewer than 32"):
+    with pytest.raises(ValueError, match=r"CURSOR_KEY_FILE: .* fewer than 32"):
         Cursors.from_file(short)
 
 

@@ -99,6 +99,7 @@ async def test_a_literal_secret_in_a_definition_is_refused_and_not_repeated(serv
         ({"name": "a" * 201}, "name"),
         ({"description": "a\0b"}, "description"),
         ({"version_label": "a\0b"}, "versionLabel"),
+        ({"yaml_definition": NOOP + "# \0\n"}, "yamlDefinition"),
         ({"schedule_cron": "61 * * * *"}, "scheduleCron"),
         ({"tags": ["ok", " "]}, "tags[1]"),
         (
@@ -126,10 +127,11 @@ async def test_a_filter_that_no_name_can_match_is_refused(service: Service, fiel
 
 
 async def test_a_text_that_declares_what_cannot_be_stored_is_refused(service: Service) -> None:
-    for text in (NOOP + "# \0\n", NOOP + 'description: "a\\0b"\n'):
-        request = pb.CreatePipelineRequest(name="nul", yaml_definition=text)
-        error = await failure(service.pipelines.CreatePipeline(request, metadata=service.user()))
-        assert error.reason == reasons_pb2.REASON_INVALID_DEFINITION
+    text = NOOP + 'description: "a\\0b"\n'
+    request = pb.CreatePipelineRequest(name="nul", yaml_definition=text)
+    error = await failure(service.pipelines.CreatePipeline(request, metadata=service.user()))
+    assert error.reason == reasons_pb2.REASON_INVALID_DEFINITION
+    assert [problem.path for problem in error.problems] == ["description"]
 
 
 async def test_a_real_change_is_the_next_version_and_none_leaves_it(service: Service) -> None:

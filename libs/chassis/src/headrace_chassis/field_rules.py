@@ -1,7 +1,8 @@
 """The rules of fields, compiled once per message type into closures; see docs/decisions/0003-field-rules.md.
 
 A check walks a message and returns every problem with its place, as a path of JSON names. Bounds hold for a
-value that is given; a scalar without presence is given when it is not its zero value.
+value that is given; a scalar without presence is given when it is not its zero value. One rule needs no
+declaration: no string may hold U+0000, since no text of PostgreSQL can (manual, 8.3).
 """
 
 import json
@@ -30,13 +31,15 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def compile_check(descriptor: Descriptor, *, known_enums_only: bool = False) -> Check | None:
+def compile_check(
+    descriptor: Descriptor, *, known_enums_only: bool = False, any_text: bool = False
+) -> Check | None:
     """Returns the check of a message type; None where nothing in it has a rule.
 
     With `known_enums_only` an enum value that the contract does not name is a problem. Peers of ours may be
-    newer than this code, so that is for input of users.
+    newer than this code, so that is for input of users. With `any_text` strings may hold U+0000.
     """
-    walk = _Compiler(known_enums_only).message(descriptor)
+    walk = _Compiler(known_enums_only, any_text).message(descriptor)
     if walk is None:
         return None
 
@@ -51,8 +54,9 @@ def compile_check(descriptor: Descriptor, *, known_enums_only: bool = False) -> 
 class _Compiler:
     """Compiles message types, each once; a type that contains itself refers to its own walk."""
 
-    def __init__(self, known_enums_only: bool) -> None:
+    def __init__(self, known_enums_only: bool, any_text: bool) -> None:
         self._known_enums_only = known_enums_only
+        self._any_text = any_text
         self._walks: dict[str, _Walk | None] = {}
         self._open: set[str] = set()
 
@@ -99,16 +103,21 @@ class _Compiler:
             return self.message(field.message_type)
         if field.enum_type is not None:
             return _enum(field.enum_type) if self._known_enums_only else None
-        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            is_bytes = field.type == FieldDescriptor.TYPE_BYTES
-            return _all(list(_bytes(rules) if is_bytes else _string(rules)))
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return _all(list(_bytes(rules)))
+        if field.type == FieldDescriptor.TYPE_STRING:
+            always = [] if self._any_text else [_no_nul]
+            return _all([*always, *_string(rules)])
         return _number(rules)
 
     def _map(self, field: FieldDescriptor, rules: options_pb2.FieldRules) -> _Walk | None:
         entry = field.message_type
-        value = self._value(entry.fields_by_name["value"], rules) if entry is not None else None
+        assert entry is not None  # noqa: S101 - that is what makes it a map
+        is_key_text = entry.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING
+        key_walk = _no_nul if is_key_text and not self._any_text else None
+        value = self._value(entry.fields_by_name["value"], rules)
         counted = _counted(rules)
-        if value is None and counted is None:
+        if value is None and counted is None and key_walk is None:
             return None
         name, json_name = field.name, field.json_name
 
@@ -117,8 +126,10 @@ class _Compiler:
             place = _join(path, json_name)
             if counted is not None:
                 counted(entries, place, problems)
-            if value is not None:
-                for key in entries:
+            for key in entries:
+                if key_walk is not None:
+                    key_walk(key, f"{place}.{key}", problems)
+                if value is not None:
                     value(entries[key], f"{place}.{key}", problems)
 
         return walk
@@ -192,6 +203,11 @@ def _bytes(rules: options_pb2.FieldRules) -> Iterator[_Walk]:
         yield _length(rules, "bytes")
     if rules.json:
         yield _json
+
+
+def _no_nul(value: str, path: str, problems: list[Problem]) -> None:
+    if "\0" in value:
+        problems.append(Problem("INVALID_CHARACTER", path, "the character U+0000 is not allowed"))
 
 
 def _length(rules: options_pb2.FieldRules, unit: str) -> _Walk:

@@ -20,7 +20,6 @@ from headrace_metadata.domain.secret_references import (
     ReferencePolicy,
     looks_like_reference,
 )
-from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.errors import (
     ConnectionInUse,
     SecretReferenceForbidden,
@@ -128,7 +127,6 @@ class ConnectionWriter:
         problems: list[Problem] = []
         if flaw := name_flaw(connection.name):
             problems.append(Problem("INVALID_NAME", "name", flaw))
-        problems += told(nul_problems({"description": connection.description}))
         problems += told(endpoint_problems(connection.endpoint, credentials=connection.has_credentials))
         if secret is not None and connection.secret_ref is not None:
             problems.append(Problem("NOT_ALLOWED", "secretRef", "give either secret or secretRef, not both"))

@@ -20,7 +20,6 @@ from headrace_definition import (
 )
 
 from headrace_metadata.domain.pipelines import Content, Declared, Notification, clean_tags
-from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.errors import told
 
 _WAITING_PER_THREAD = 50
@@ -117,11 +116,13 @@ def _report(text: Text, settings: CompileSettings) -> Report:
     if report.compiled is None:
         return report
     message = "a definition must not hold secrets; put them into a connection and name that"
-    errors = (
-        *(Problem("LITERAL_SECRET", name.replace("_", ".", 1), message) for name in report.compiled.lifted),
-        *nul_problems({"description": report.compiled.definition.description}),
-    )
-    return Report(errors, report.warnings, None) if errors else report
+    errors = [
+        Problem("LITERAL_SECRET", name.replace("_", ".", 1), message) for name in report.compiled.lifted
+    ]
+    # Written as an escape it passes the reader, but no text of PostgreSQL can hold it.
+    if "\0" in (report.compiled.definition.description or ""):
+        errors.append(Problem("INVALID_CHARACTER", "description", "the character U+0000 is not allowed"))
+    return Report(tuple(errors), report.warnings, None) if errors else report
 
 
 def _checked(text: Text, compiled: Compiled) -> Checked:

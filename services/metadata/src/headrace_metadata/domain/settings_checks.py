@@ -7,7 +7,6 @@ from headrace_timetable import CronError, parse
 
 from headrace_metadata.domain.names import name_flaw
 from headrace_metadata.domain.pipelines import Content, Given, Notification
-from headrace_metadata.domain.texts import nul_problems
 
 MAX_TAG_LENGTH = 100
 _TOLD = ("RUNNING", "SUCCESS", "FAILED", "WARNING", "CANCELLED")
@@ -33,7 +32,6 @@ def setting_problems(name: str, given: Given) -> list[Problem]:
     problems = []
     if flaw := name_flaw(name):
         problems.append(Problem("INVALID_NAME", "name", flaw))
-    problems.extend(nul_problems({"description": given.description, "versionLabel": given.version_label}))
     for index, tag in enumerate(given.tags or ()):
         if not tag.strip() or not tag.isprintable() or len(tag) > MAX_TAG_LENGTH:
             problems.append(

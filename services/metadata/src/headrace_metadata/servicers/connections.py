@@ -20,7 +20,6 @@ from headrace_metadata.convert import connections as convert
 from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.names import normalise_name
-from headrace_metadata.errors import refuse
 from headrace_metadata.servicers import Context
 from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import connections as store
@@ -56,7 +55,6 @@ class ConnectionServicer(connections_pb2_grpc.ConnectionServiceServicer):
         filters = store.Filters(
             search=normalise_name(request.search), type=convert.connection_type_filter(request.type)
         )
-        refuse(filters.problems())
         async with reading(self._db, filters.search) as conn:
             scope = await workspaces.listed(conn, principal, optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)

@@ -22,7 +22,6 @@ from headrace_metadata.convert import pipelines as convert
 from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import Change, Pipeline, Version
-from headrace_metadata.errors import refuse
 from headrace_metadata.servicers import Context
 from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import pipelines as store
@@ -65,7 +64,6 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
             tags=tuple(request.tags),
             status=convert.status_word(request.status),
         )
-        refuse(filters.problems())
         async with reading(self._db, filters.search) as conn:
             scope = await workspaces.listed(conn, principal, optional_id(request.workspace_id))
             found = await store.page(conn, scope, filters, place, request.offset, limit + 1)

@@ -6,12 +6,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from headrace_definition import Problem
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.domain.connections import Connection, ConnectionType, Endpoint
-from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.keyring import Sealed
 from headrace_metadata.store.references import ids_among
 from headrace_metadata.store.scope import Scope, newest_of_scope
@@ -30,10 +28,6 @@ class Filters:
 
     search: str = ""
     type: ConnectionType | None = None
-
-    def problems(self) -> list[Problem]:
-        """What no name can hold."""
-        return list(nul_problems({"search": self.search}))
 
 
 @dataclass(frozen=True)

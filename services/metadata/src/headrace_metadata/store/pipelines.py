@@ -7,7 +7,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from headrace_definition import Problem
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,7 +21,6 @@ from headrace_metadata.domain.pipelines import (
     Pipeline,
     Version,
 )
-from headrace_metadata.domain.texts import nul_problems
 from headrace_metadata.store.scope import Scope, newest_of_scope
 from headrace_metadata.store.searching import like_pattern
 from headrace_metadata.store.tables import AnyRow
@@ -44,11 +42,6 @@ class Filters:
     name: str = ""
     tags: tuple[str, ...] = ()
     status: str = ""
-
-    def problems(self) -> list[Problem]:
-        """What no name or tag can hold."""
-        tags = {f"tags[{index}]": tag for index, tag in enumerate(self.tags)}
-        return list(nul_problems({"search": self.search, "name": self.name, **tags}))
 
 
 @dataclass(frozen=True)
