@@ -23,17 +23,17 @@ from headrace.execution.v1 import (
 )
 from headrace.metadata.v1 import definitions_pb2, definitions_pb2_grpc
 from headrace_chassis.agents import AgentRunner
-from headrace_chassis.bus import Bus
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
-from headrace_chassis.database import Database
 from headrace_chassis.ids import uuid7
+from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.serving import Served, serve
 from headrace_chassis.testing.waiting import eventually
 from headrace_execution.config import ExecutionSettings
-from headrace_execution.wiring import Parts
+from headrace_execution.wiring import SERVICE, Parts
 
 WORKSPACE = UUID("01900000-0000-7000-8000-00000000000a")
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATIENT = 20.0
 """How long a test waits for what must come, in seconds."""
 
@@ -61,6 +61,15 @@ version: 1
 sources:
   - {id: rows, connection: warehouse, table: public.source, incremental: {cursor: id}}
 sinks: [{id: load, input: rows, connection: warehouse, table: public.target}]
+"""
+
+
+BEHIND_AN_ARTIFACT = """
+version: 1
+sources:
+  - {id: rows, connection: warehouse, table: public.source, incremental: {cursor: id}}
+transformations: [{id: kept, type: filter, input: rows, condition: "x > 0", materialize: true}]
+sinks: [{id: load, input: kept, connection: warehouse, table: public.target}]
 """
 
 
@@ -159,7 +168,10 @@ class Replica:
     async def run(self, pipeline: str, **more: Any) -> runs_pb2.RunResponse:
         """Starts a run."""
         key = more.pop("key", None)
-        metadata = call_metadata(self.authority.user("editor"), idempotency_key=key)
+        metadata = (
+            *call_metadata(self.authority.user("editor"), idempotency_key=key),
+            ("traceparent", TRACEPARENT),
+        )
         return await self.runs.RunPipeline(
             runs_pb2.RunPipelineRequest(id=pipeline, **more), metadata=metadata, timeout=PATIENT
         )
@@ -340,17 +352,15 @@ class Cluster:
         configured = ExecutionSettings(
             **self._authority.service_values("execution", self._database_url),
             metadata_target=self._metadata_target,
+            nats_url=nats_url,
             **settings,
         )
-        db = Database(self._database_url, pool_size=8)
-        self._stack.push_async_callback(db.close)
-        bus = Bus(nats_url, "execution")
-        self._stack.push_async_callback(bus.close)
+        base = Foundation(SERVICE, configured, self._stack)
         channel = open_channel(self._metadata_target, own_connection=True)
         self._stack.push_async_callback(channel.close)
-        parts = Parts(configured, db, channel, bus)
-        await bus.start()
-        runner = AgentRunner(parts.agents())
+        parts = Parts(configured, base, channel)
+        await base.bus.start()
+        runner = AgentRunner([*base.relay.agents, *parts.agents()])
         self._stack.push_async_callback(runner.stop)
         await runner.start()
         served = await self._stack.enter_async_context(serve(self._authority, parts.services()))

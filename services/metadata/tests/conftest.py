@@ -10,14 +10,12 @@ import pytest_asyncio
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace_chassis import migrations
-from headrace_chassis.bus import Bus
-from headrace_chassis.database import Database
-from headrace_chassis.outbox import OutboxRelay
+from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.postgres import PostgresServer
 from headrace_chassis.testing.serving import serve
 from headrace_metadata.config import MetadataSettings
-from headrace_metadata.wiring import Parts
+from headrace_metadata.wiring import MIGRATIONS, SERVICE, Parts
 from pydantic import SecretStr
 
 from .support import ExecutionStandIn, Service, keyring_json
@@ -29,7 +27,7 @@ def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
 
     async def make() -> str:
         url = await postgres_server.new_database()
-        await migrations.upgrade(url, "headrace_metadata.migrations")
+        await migrations.upgrade(url, MIGRATIONS)
         return url
 
     url = asyncio.run(make())
@@ -72,10 +70,8 @@ async def service(settings: MetadataSettings, authority: Authority) -> AsyncIter
                 ],
             )
         )
-        db = Database(settings.database_url)
-        stack.push_async_callback(db.close)
-        relay = OutboxRelay(db, "metadata", Bus(None, "metadata"))
-        parts = Parts(settings, db, execution.channel, relay.wake)
+        base = Foundation(SERVICE, settings, stack)
+        parts = Parts(settings, base, execution.channel)
         stack.callback(parts.checker.close)
         served = await stack.enter_async_context(serve(authority, parts.services()))
-        yield Service(db, parts, relay, stand_in, authority, served.channel)
+        yield Service(base, parts, stand_in, authority, served.channel)

@@ -19,11 +19,11 @@ from headrace.metadata.v1 import (
     workspaces_pb2_grpc,
 )
 from headrace_chassis.channels import Metadata, call_metadata
-from headrace_chassis.database import Database, driver
+from headrace_chassis.database import driver
 from headrace_chassis.errors import HeadraceError, from_rpc_error
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
-from headrace_chassis.outbox import OutboxRelay
+from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_metadata.wiring import Parts
 
@@ -93,9 +93,8 @@ class ExecutionStandIn(
 class Service:
     """The service under test, with a tenant of this test's own."""
 
-    db: Database
+    base: Foundation
     parts: Parts
-    relay: OutboxRelay
     execution: ExecutionStandIn
     authority: Authority
     channel: grpc.aio.Channel
@@ -125,7 +124,7 @@ class Service:
 
     async def events(self) -> list[event_log_pb2.Event]:
         """The events of the tenant, in their order, as another service reads them."""
-        sequencer = self.relay.agents[0]
+        sequencer = self.base.relay.agents[0]
         while await sequencer.run_once():
             pass
         events: list[event_log_pb2.Event] = []
@@ -141,7 +140,7 @@ class Service:
 
     async def rows(self, sql: str, *values: Any) -> list[Any]:
         """Rows straight from the database."""
-        async with self.db.read() as conn:
+        async with self.base.db.read() as conn:
             return list(await driver(conn).fetch(sql, *values))
 
 

@@ -227,7 +227,7 @@ async def test_lists_filter_and_page_by_name(service: Service) -> None:
 async def test_rotation_seals_all_secrets_anew_and_they_stay_the_same(service: Service) -> None:
     created = [await _create(service, name=f"c{i}", secret=f"{CANARY}-{i}") for i in range(3)]
     new_ring = Keyring.parse(keyring_json("k2", "k1", "k2"))
-    rotator = SecretRotator(service.db, new_ring)
+    rotator = SecretRotator(service.base.db, new_ring)
     while await rotator.run_once():
         pass
     rows = await service.rows("SELECT secret_key_id FROM connection WHERE tenant = $1", service.tenant)

@@ -124,7 +124,7 @@ async def test_a_crash_while_closing_is_healed_by_the_loop(service: Service) -> 
 
 async def test_a_crash_right_after_closing_is_healed_by_the_loop(service: Service) -> None:
     created = await service.create()
-    async with service.db.transaction() as conn:
+    async with service.base.db.transaction() as conn:
         await deletions.begin(conn, service.tenant, UUID(created.id), force=False, by="ada")
     await service.parts.execution.close_pipeline(service.tenant, "ada", UUID(created.id), force=False)
     await asyncio.gather(_deleter(service).run_once(), _deleter(service).run_once())

@@ -1,7 +1,5 @@
 """The only place where the parts of the service are made, leaves first."""
 
-from contextlib import AsyncExitStack
-
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
 from headrace.execution.v1 import (
@@ -13,20 +11,14 @@ from headrace.execution.v1 import (
     workers_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2_grpc
-from headrace_chassis import migrations
-from headrace_chassis.agents import Agent, AgentRunner
-from headrace_chassis.bus import Bus
-from headrace_chassis.channels import open_channel, service_metadata
+from headrace_chassis.agents import Agent
+from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
-from headrace_chassis.database import Database
-from headrace_chassis.identity import ServiceTokens, TokenVerifier
 from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
-from headrace_chassis.observability import logs, tracing
-from headrace_chassis.observability.metrics import OperationsServer
-from headrace_chassis.outbox import OutboxRelay, event_log
-from headrace_chassis.paging import Cursors
-from headrace_chassis.server import GrpcServer, Service
+from headrace_chassis.outbox import event_log
+from headrace_chassis.server import Service
+from headrace_chassis.service import Foundation, foundation
 
 from headrace_execution import signals
 from headrace_execution.acceptance.acceptor import Acceptor
@@ -55,27 +47,22 @@ MIGRATIONS = "headrace_execution.migrations"
 
 
 class Parts:
-    """What the service is made of, beside its server: what tests put together as the process does."""
+    """What the service is made of, beside its foundation and its server: what tests put together as the
+    process does."""
 
-    def __init__(
-        self, settings: ExecutionSettings, db: Database, metadata: grpc.aio.Channel, bus: Bus
-    ) -> None:
-        self._settings = settings
-        self._db = db
-        self._bus = bus
+    def __init__(self, settings: ExecutionSettings, base: Foundation, metadata: grpc.aio.Channel) -> None:
+        self._base = base
         self._channel = metadata
-        self._tokens = ServiceTokens(SERVICE, settings.internal_key_file)
         definitions: definitions_pb2_grpc.DefinitionServiceAsyncStub = (
             definitions_pb2_grpc.DefinitionServiceStub(metadata)
         )
         self._metadata = definitions
-        self.store = SqlStore(db)
+        self.store = SqlStore(base.db)
         self.pool = WorkerPool()
-        self.signals = signals.Signals(bus)
+        self.signals = signals.Signals(base.bus)
         self.moments = Moments(settings.patience())
-        self.relay = OutboxRelay(db, SERVICE, bus)
-        self.signals.on_events(self.relay.wake)
-        bus.subscribe(signals.SUBJECT, self.signals.heard)
+        self.signals.on_events(base.relay.wake)
+        base.bus.subscribe(signals.SUBJECT, self.signals.heard)
         self.compiler = Compiler(settings.limits())
         self.acceptor = Acceptor(self.store, self.pool, self.signals, self.moments)
         self.canceller = RunCanceller(self.store, self.signals, self.moments)
@@ -85,7 +72,7 @@ class Parts:
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
-        self.purger = Purger(self.store, self.signals, self.moments, definitions, self._tokens)
+        self.purger = Purger(self.store, self.signals, self.moments, definitions, base.tokens)
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
             store=self.store,
@@ -96,18 +83,18 @@ class Parts:
             stops=self.stops,
             signals=self.signals,
             metadata=definitions,
-            tokens=self._tokens,
+            tokens=base.tokens,
         )
 
     def services(self) -> list[Service]:
         """What the server serves."""
         runs = RunServicer(
             store=self.store,
-            reader=DefinitionReader(self._metadata, self._tokens, self.compiler),
+            reader=DefinitionReader(self._metadata, self._base.tokens, self.compiler),
             compiler=self.compiler,
             acceptor=self.acceptor,
             canceller=self.canceller,
-            cursors=Cursors.from_file(self._settings.cursor_key_file),
+            cursors=self._base.cursors,
         )
         internal = InternalServicer(
             store=self.store, prober=Prober(self.store, self.signals), canceller=self.canceller
@@ -128,23 +115,23 @@ class Parts:
                 internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
                 internal,
             ),
-            event_log(self._db),
+            event_log(self._base.db),
         ]
 
     def agents(self) -> list[Agent]:
-        """What runs beside the server."""
+        """What runs beside the server and the outbox."""
         log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
             self._channel
         )
         follower = EventConsumer(
-            self._db,
+            self._base.db,
             "execution.purges",
             "metadata",
             log,
-            lambda: service_metadata(self._tokens, NIL),
+            lambda: service_metadata(self._base.tokens, NIL),
             DeletionFollower(self.store).handle,
             types=[PIPELINE_DELETED],
-            bus=self._bus,
+            bus=self._base.bus,
         )
         return [
             self.dispatcher,
@@ -156,47 +143,12 @@ class Parts:
             HeldReleaser(self.store, self.signals),
             self.purger,
             follower,
-            *self.relay.agents,
         ]
 
 
 async def serve(settings: ExecutionSettings, stop: Stop) -> None:
     """Runs the service until `stop` is set, then drains it: the server before what it uses."""
-    logs.configure(SERVICE, level=settings.log_level, form=settings.log_format)
-    if settings.otel_exporter_otlp_endpoint is not None:
-        tracing.configure(SERVICE, settings.otel_exporter_otlp_endpoint)
-    async with AsyncExitStack() as stack:
-        stack.callback(tracing.shut_down)
-        db = Database(
-            settings.database_url,
-            pool_size=settings.database_pool_size,
-            application_name=f"headrace-{SERVICE}",
-        )
-        stack.push_async_callback(db.close)
-        bus = Bus(settings.nats_url, SERVICE)
-        stack.push_async_callback(bus.close)
-        metadata = open_channel(settings.metadata_target)
-        stack.push_async_callback(metadata.close)
-        parts = Parts(settings, db, metadata, bus)
-        runner = AgentRunner(parts.agents())
-
-        await migrations.upgrade(settings.database_url, MIGRATIONS)
-
-        operations = None
-        if settings.metrics_listen is not None:
-            operations = OperationsServer(settings.metrics_listen, {"database": db.ping})
-            await operations.start()
-            stack.push_async_callback(operations.stop)
-        await bus.start()
-        stack.push_async_callback(runner.stop)
-        await runner.start()
+    async with foundation(SERVICE, settings, MIGRATIONS) as base:
+        parts = Parts(settings, base, base.channel(settings.metadata_target))
         # Workers go to another replica first; what they report until then is still folded.
-        server = GrpcServer(
-            settings, TokenVerifier(settings), parts.services(), on_drain=[parts.workers.drain]
-        )
-        stack.push_async_callback(server.stop)
-        await server.start()
-        stack.push_async_callback(server.drain)
-        if operations is not None:
-            stack.callback(operations.drain)
-        await stop.wait()
+        await base.serve(stop, parts.services(), parts.agents(), on_drain=[parts.workers.drain])

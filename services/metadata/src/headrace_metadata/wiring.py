@@ -1,8 +1,5 @@
 """The only place where the parts of the service are made, leaves first."""
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
 from headrace.metadata.v1 import (
@@ -15,20 +12,14 @@ from headrace.metadata.v1 import (
     workspaces_pb2,
     workspaces_pb2_grpc,
 )
-from headrace_chassis import migrations
-from headrace_chassis.agents import Agent, AgentRunner
-from headrace_chassis.bus import Bus
-from headrace_chassis.channels import open_channel, service_metadata
+from headrace_chassis.agents import Agent
+from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
-from headrace_chassis.database import Database
-from headrace_chassis.identity import ServiceTokens, TokenVerifier
 from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
-from headrace_chassis.observability import logs, tracing
-from headrace_chassis.observability.metrics import OperationsServer
-from headrace_chassis.outbox import OutboxRelay, event_log
-from headrace_chassis.paging import Cursors
-from headrace_chassis.server import GrpcServer, Service
+from headrace_chassis.outbox import event_log
+from headrace_chassis.server import Service
+from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.settings import SettingsError
 
 from headrace_metadata.application.connections import ConnectionWriter
@@ -51,34 +42,26 @@ from headrace_metadata.servicers.workspaces import WorkspaceServicer
 from headrace_metadata.store import connections
 
 SERVICE = "metadata"
+MIGRATIONS = "headrace_metadata.migrations"
 
 
 class Parts:
-    """What the service is made of, beside its server: what tests put together as the process does."""
+    """What the service is made of, beside its foundation and its server: what tests put together as the
+    process does."""
 
-    def __init__(
-        self,
-        settings: MetadataSettings,
-        db: Database,
-        execution: grpc.aio.Channel,
-        wake: Callable[[], None],
-        bus: Bus | None = None,
-    ) -> None:
-        self._db = db
-        self._tokens = ServiceTokens(SERVICE, settings.internal_key_file)
-        self._cursors = Cursors.from_file(settings.cursor_key_file)
+    def __init__(self, settings: MetadataSettings, base: Foundation, execution: grpc.aio.Channel) -> None:
+        self._base = base
         self._policy = settings.reference_policy()
         self._channel = execution
-        self._bus = bus
         self.keyring: Keyring = settings.keyring()
-        self.execution = Execution(execution, self._tokens)
+        self.execution = Execution(execution, base.tokens)
         self.checker = DefinitionChecker(settings.definition_threads, settings.definition_max_bytes)
-        self.writes = Writes(db, wake)
-        self.deletion = PipelineDeletion(db, self.execution, wake)
+        self.writes = Writes(base.db, base.relay.wake)
+        self.deletion = PipelineDeletion(base.db, self.execution, base.relay.wake)
 
     async def demand_all_keys(self) -> None:
         """Raises SettingsError where a stored secret needs a key that the keyring lacks."""
-        async with self._db.read() as conn:
+        async with self._base.db.read() as conn:
             missing = self.keyring.missing(await connections.key_ids(conn))
         if missing:
             named = ", ".join(missing)
@@ -86,7 +69,7 @@ class Parts:
 
     def services(self) -> list[Service]:
         """What the server serves."""
-        db, writes, cursors = self._db, self.writes, self._cursors
+        db, writes, cursors = self._base.db, self.writes, self._base.cursors
         pipelines = PipelineServicer(
             db,
             writes,
@@ -122,60 +105,27 @@ class Parts:
         ]
 
     def agents(self) -> list[Agent]:
-        """What runs beside the server, but for the relay of the outbox."""
+        """What runs beside the server and the outbox."""
         log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
             self._channel
         )
         follower = EventConsumer(
-            self._db,
+            self._base.db,
             "metadata.run_status",
             "execution",
             log,
-            lambda: service_metadata(self._tokens, NIL),
+            lambda: service_metadata(self._base.tokens, NIL),
             follow_runs,
             types=RUN_EVENTS,
-            bus=self._bus,
+            bus=self._base.bus,
         )
-        return [follower, PipelineDeleter(self.deletion), SecretRotator(self._db, self.keyring)]
+        return [follower, PipelineDeleter(self.deletion), SecretRotator(self._base.db, self.keyring)]
 
 
 async def serve(settings: MetadataSettings, stop: Stop) -> None:
     """Runs the service until `stop` is set, then drains it: the server before what it uses."""
-    logs.configure(SERVICE, level=settings.log_level, form=settings.log_format)
-    if settings.otel_exporter_otlp_endpoint is not None:
-        tracing.configure(SERVICE, settings.otel_exporter_otlp_endpoint)
-    async with AsyncExitStack() as stack:
-        stack.callback(tracing.shut_down)
-        db = Database(
-            settings.database_url,
-            pool_size=settings.database_pool_size,
-            application_name=f"headrace-{SERVICE}",
-        )
-        stack.push_async_callback(db.close)
-        bus = Bus(settings.nats_url, SERVICE)
-        stack.push_async_callback(bus.close)
-        execution = open_channel(settings.execution_target)
-        stack.push_async_callback(execution.close)
-        relay = OutboxRelay(db, SERVICE, bus)
-        parts = Parts(settings, db, execution, relay.wake, bus)
-        stack.callback(parts.checker.close)
-        runner = AgentRunner([*relay.agents, *parts.agents()])
-
-        await migrations.upgrade(settings.database_url, "headrace_metadata.migrations")
+    async with foundation(SERVICE, settings, MIGRATIONS) as base:
+        parts = Parts(settings, base, base.channel(settings.execution_target))
+        base.on_end(parts.checker.close)
         await parts.demand_all_keys()
-
-        operations = None
-        if settings.metrics_listen is not None:
-            operations = OperationsServer(settings.metrics_listen, {"database": db.ping})
-            await operations.start()
-            stack.push_async_callback(operations.stop)
-        await bus.start()
-        stack.push_async_callback(runner.stop)
-        await runner.start()
-        server = GrpcServer(settings, TokenVerifier(settings), parts.services())
-        stack.push_async_callback(server.stop)
-        await server.start()
-        stack.push_async_callback(server.drain)
-        if operations is not None:
-            stack.callback(operations.drain)
-        await stop.wait()
+        await base.serve(stop, parts.services(), parts.agents())
