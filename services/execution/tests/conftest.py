@@ -1,14 +1,12 @@
 """Fixtures: a migrated database that each test finds empty, and a cluster over it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
-from headrace_chassis import migrations
 from headrace_chassis.database import Database, driver
 from headrace_chassis.testing.authority import Authority
-from headrace_chassis.testing.postgres import PostgresServer
+from headrace_chassis.testing.postgres import PostgresServer, migrated_database
 from headrace_execution.store.sql import SqlStore
 from headrace_execution.wiring import MIGRATIONS
 
@@ -23,15 +21,8 @@ _TABLES = (
 @pytest.fixture(scope="session")
 def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
     """One migrated database for all tests of this suite."""
-
-    async def make() -> str:
-        url = await postgres_server.new_database()
-        await migrations.upgrade(url, MIGRATIONS)
-        return url
-
-    url = asyncio.run(make())
-    yield url
-    asyncio.run(postgres_server.drop_database(url))
+    with migrated_database(postgres_server, MIGRATIONS) as url:
+        yield url
 
 
 @pytest_asyncio.fixture

@@ -58,7 +58,7 @@ def recipe(
                 loads=(keys[-1],) if loads else (),
                 connections=("warehouse",),
                 payload=b"{}",
-                incremental=incremental,
+                cursors=((keys[-1], keys[0]),) if incremental else (),
             )
         )
     rule = policy(**rules)

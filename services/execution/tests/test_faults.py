@@ -429,6 +429,16 @@ class TestProbes:
         assert assignment.kind == workers_pb2.ASSIGNMENT_KIND_LIST_TABLES
         assert json.loads(assignment.payload)["limit"] == 5
 
+    async def test_a_worker_that_could_not_answer_says_why(self, mesh: Cluster, replica: Replica) -> None:
+        worker = await mesh.worker(replica)
+
+        asked = asyncio.ensure_future(self.ask(replica))  # type: ignore[call-overload]
+        crash = failure("STAGE_CRASHED", "TRANSIENT", "the process died")
+        await worker.finish(await worker.next_assignment(), "FAILED", error=crash)
+
+        told = {"code": "STAGE_CRASHED", "class": "TRANSIENT", "message": "the process died"}
+        assert json.loads((await asked).answer) == {"success": False, **told, "error": told}
+
     async def test_a_worker_of_another_replica_answers(self, mesh: Cluster) -> None:
         one, two = await mesh.replica(), await mesh.replica()
         worker = await mesh.worker(one)

@@ -18,6 +18,7 @@ from headrace_execution.domain.retries import LONGEST_DELAY, retry_delay
 from headrace_execution.domain.run import (
     CursorValue,
     ErrorClass,
+    Failure,
     Outcome,
     Purpose,
     Run,
@@ -156,6 +157,25 @@ class TestAssignments:
         run = end(run, failed(ErrorClass.DATA, task="t0_2"))
 
         assert tasks(run) == ["COMPLETED", "CANCELLED", "FAILED", "SKIPPED"]
+
+    def test_every_task_that_told_of_a_failure_failed(self) -> None:
+        why = Failure("QUALITY_CHECK_FAILED", ErrorClass.DATA, "some rows are bad")
+        reports = tuple(TaskReport(key, TaskState.FAILED, NOW, NOW, error=why) for key in ("t0_0", "t0_1"))
+
+        run = leased(recipe(tasks_each=3))
+        run = end(run, replace(failed(ErrorClass.DATA, task="t0_0"), tasks=reports))
+
+        assert tasks(run) == ["FAILED", "FAILED", "SKIPPED"]
+
+    def test_a_crash_is_not_blamed_on_what_was_done(self) -> None:
+        run = leased(recipe(loads=False, max_lost=1))
+        run = report_progress(
+            run, first(run).id, WORKER, 1, (TaskReport("t0_0", TaskState.COMPLETED, NOW, NOW),)
+        )
+
+        run = lose_worker(run, first(run).id, WORKER, 1, at(20))
+
+        assert tasks(run) == ["COMPLETED", "FAILED"]
 
     def test_another_attempt_shows_no_task_as_done_that_is_to_do_again(self) -> None:
         run = leased()

@@ -2,20 +2,27 @@
 
 import asyncio
 import json
+from uuid import UUID
 
 import grpc
 import pytest
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import events_pb2, runs_pb2, workers_pb2
 from headrace_chassis.channels import call_metadata
-from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, from_rpc_error
+from headrace_chassis.idempotency import IdempotencyKey
 from headrace_chassis.ids import uuid7
+from headrace_chassis.testing.authority import TENANT
 from headrace_chassis.testing.waiting import eventually
+from headrace_execution.acceptance.acceptor import Asked
 
+from .factories import order
 from .support import (
+    BEHIND_AN_ARTIFACT,
     INCREMENTAL,
     LOADING,
     NOOP,
+    TRACEPARENT,
     TWO_STAGES,
     WORKSPACE,
     Cluster,
@@ -127,7 +134,8 @@ class TestHappyPath:
     async def test_events_tell_its_life_in_order(self, mesh: Cluster, replica: Replica) -> None:
         accepted = await replica.run(mesh.metadata.add(NOOP))
         worker = await mesh.worker(replica)
-        await worker.finish(await worker.next_assignment())
+        assignment = await worker.next_assignment()
+        await worker.finish(assignment)
         await replica.ended(accepted.run_id)
         log = event_log_pb2_grpc.EventLogServiceStub(replica.served.channel)
 
@@ -138,6 +146,8 @@ class TestHappyPath:
         events = await eventually(told)
 
         assert [event.type.split(".")[3] for event in events] == ["accepted", "started", "completed"]
+        assert {event.traceparent for event in events} == {assignment.traceparent}
+        assert TRACEPARENT.split("-")[1] in assignment.traceparent
         last = events_pb2.RunEvent.FromString(events[-1].data)
         assert (last.run_id, last.state, last.workspace_id) == (
             accepted.run_id,
@@ -248,6 +258,22 @@ class TestAcceptance:
         assert len(ids) == 1
         assert errors <= {"IDEMPOTENCY_IN_FLIGHT"}
 
+    async def test_of_equal_keys_in_one_batch_the_first_is_accepted(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        pipeline = UUID(mesh.metadata.add(NOOP))
+        key = IdempotencyKey(TENANT, "ada", "RunPipeline", "k", b"hash")
+        asked = [Asked(order(pipeline=pipeline, tenant=TENANT), key) for _ in range(3)]
+
+        # All three wait before the first batch begins, so that it has all of them.
+        outcomes = await asyncio.gather(*map(replica.parts.acceptor.accept, asked), return_exceptions=True)
+
+        assert [type(outcome) for outcome in outcomes] == [
+            runs_pb2.RunResponse,
+            IdempotencyInFlight,
+            IdempotencyInFlight,
+        ]
+
     async def test_one_request_that_cannot_be_stored_fails_alone(
         self, mesh: Cluster, replica: Replica
     ) -> None:
@@ -352,6 +378,11 @@ class TestFailures:
         assert (await replica.status(accepted.run_id)).revision == before.revision
 
 
+def given(assignment: workers_pb2.Assignment) -> list[tuple[str, str, bytes]]:
+    """The cursors that came with an assignment."""
+    return [(cursor.sink, cursor.source, cursor.value) for cursor in assignment.cursors]
+
+
 class TestCursors:
     async def test_a_cursor_moves_with_its_receipt_and_is_given_to_the_next_run(
         self, mesh: Cluster, replica: Replica
@@ -373,8 +404,29 @@ class TestCursors:
         first = await run()
         second = await run()
 
-        assert [list(each.cursors) for each in (failed, first)] == [[], []]
-        assert [(c.sink, c.source, c.value) for c in second.cursors] == [("load", "rows", b"42")]
+        assert [given(each) for each in (failed, first)] == [[("load", "rows", b"")]] * 2
+        assert given(second) == [("load", "rows", b"42")]
+
+    async def test_a_stage_goes_on_from_the_cursors_of_all_sinks_behind_it(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        worker = await mesh.worker(replica)
+        pipeline = mesh.metadata.add(BEHIND_AN_ARTIFACT)
+
+        async def run() -> list[workers_pb2.Assignment]:
+            accepted = await replica.run(pipeline)
+            reading = await worker.next_assignment()
+            await worker.finish(reading)
+            loading = await worker.next_assignment()
+            cursor = workers_pb2.Cursor(sink="load", source="rows", value=b"42")
+            await worker.finish(loading, receipts=[receipt(loading.ref.fence, cursors=[cursor])])
+            assert state_of(await replica.ended(accepted.run_id)) == "COMPLETED"
+            return [reading, loading]
+
+        first, second = await run(), await run()
+
+        assert [given(stage) for stage in first] == [[("load", "rows", b"")], []]
+        assert [given(stage) for stage in second] == [[("load", "rows", b"42")], []]
 
 
 class TestLimits:

@@ -1,5 +1,6 @@
 """Between the domain's values and the contract's messages. No rule lives here."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -102,6 +103,13 @@ def task_reports(messages: Iterable[workers_pb2.TaskProgress]) -> tuple[TaskRepo
         )
         for item in messages
     )
+
+
+def probe_failure(result: StageResult) -> bytes:
+    """The answer to a question that its worker could not answer, in the form of either kind of probe."""
+    error = result.error or Failure("UNANSWERED", ErrorClass.INTERNAL, "the worker gave no answer")
+    told = {"code": error.code, "class": error.kind, "message": error.message}
+    return json.dumps({"success": False, **told, "error": told}).encode()
 
 
 def _receipt(message: workers_pb2.Receipt) -> Receipt:

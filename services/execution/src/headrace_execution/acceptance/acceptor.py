@@ -1,6 +1,6 @@
 """Accepts runs: all that wait at once, in one transaction, and where a slot is free already handed out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -88,11 +88,13 @@ class Acceptor:
     async def _write(self, tx: Tx, batch: Sequence[Asked], slots: Sequence[Session]) -> _Batch:
         closed = await tx.pipelines.enter({asked.order.pipeline for asked in batch})
         keys = [asked.key for asked in batch if asked.key is not None]
-        lookups = dict(zip(keys, await tx.answers.lookup(keys), strict=True)) if keys else {}
+        # One for each that has a key, in their order: of two equal keys in a batch only the first is new.
+        lookups = iter(await tx.answers.lookup(keys) if keys else ())
         limited = {asked.order.pipeline for asked in batch if _limit(asked.order) is not None}
         live = await tx.pipelines.live_counts(limited)
         outcomes: list[Run | runs_pb2.RunResponse | Exception] = [
-            _decide(tx, asked, closed, lookups, live) for asked in batch
+            _decide(tx, asked, next(lookups) if asked.key is not None else None, closed, live)
+            for asked in batch
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
         hand = await self._lease(tx, runs, slots)
@@ -133,16 +135,15 @@ class Acceptor:
 def _decide(
     tx: Tx,
     asked: Asked,
+    lookup: Lookup | None,
     closed: frozenset[UUID],
-    lookups: Mapping[IdempotencyKey, Lookup],
     live: dict[UUID, int],
 ) -> Run | runs_pb2.RunResponse | Exception:
     """The new run, the answer that was given before, or why there is neither."""
     order = asked.order
-    if asked.key is not None:
-        earlier = _earlier(lookups[asked.key])
-        if earlier is not None:
-            return earlier
+    earlier = _earlier(lookup) if lookup is not None else None
+    if earlier is not None:
+        return earlier
     if order.pipeline in closed:
         return PipelineClosed(order.pipeline)
     try:

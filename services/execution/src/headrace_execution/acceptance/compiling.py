@@ -16,6 +16,7 @@ from headrace_definition import Compiled, CompileSettings, ConnectionDefaults
 from headrace_definition.engines import choose_engine
 from headrace_definition.plan import Plan, SourceTask
 
+from headrace_execution.acceptance.resuming import resumed_cursors
 from headrace_execution.domain.recipe import PlanNote, Policy, Priority, Recipe, StageSpec, TaskSpec
 from headrace_execution.errors import EngineNotAvailable
 from headrace_execution.store.sql.documents import dump_recipe
@@ -147,7 +148,7 @@ def to_recipe(plan: Plan, policy: Policy) -> Recipe:
             ),
             connections=stage.connections,
             payload=plan.stage_payload(stage.key),
-            incremental=any(_is_incremental(plan, key) for key in stage.tasks),
+            cursors=resumed_cursors(plan, stage),
         )
         for stage in plan.stages
     )

@@ -140,7 +140,8 @@ def give_back(run: Run, stage_id: UUID, worker: UUID, fence: int, moment: Moment
 def _offer_again(run: Run, stage: Stage, moment: Moment) -> Stage:
     if stage.purpose is Purpose.RUN and run.is_stopping:
         return conclude(run, stage, StageState.CANCELLED, moment)
-    stage = map_tasks(stage, _unstarted)
+    if stage.purpose is Purpose.RUN:
+        stage = map_tasks(stage, _unstarted)
     return step_stage(
         stage,
         StageState.READY,
@@ -225,7 +226,9 @@ def _ran(run: Run, stage: Stage, result: StageResult, moment: Moment) -> Stage:
 def _failed(run: Run, stage: Stage, failure: Failure, failed_task: str, moment: Moment) -> Stage:
     if is_retried(failure, stage.failures, run.recipe.policy):
         due = moment.now + retry_delay(stage.failures, run.recipe.policy, moment.chance())
-        stage = map_tasks(stage, lambda task: step_task(task, TaskState.WAITING, retry_at=due))
+        stage = map_tasks(
+            stage, lambda task: step_task(task, TaskState.WAITING, finished_at=None, retry_at=due)
+        )
         return step_stage(
             stage,
             StageState.WAITING,

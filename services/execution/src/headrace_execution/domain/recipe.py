@@ -63,8 +63,9 @@ class StageSpec:
     """Names or ids of the connections it uses."""
     payload: bytes
     """What a worker needs to run it."""
-    incremental: bool = False
-    """Whether it reads a source from where the last load left off."""
+    cursors: tuple[tuple[str, str], ...] = ()
+    """What its incremental sources go on from: the cursors of these sinks, in this stage or in later ones
+    that get its rows, each with its source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,12 +148,14 @@ def _left(task: Task, otherwise: TaskState) -> TaskState:
 
 
 def guilty_tasks(run: Run, stage: Stage, failed_task: str) -> frozenset[int]:
-    """Positions of the tasks that a failure is written to: the named one, else what ran, else the first."""
+    """Positions of the tasks that failed: the named one and those that told why, else what ran, else the
+    first that was not done."""
     specs = run.recipe.tasks
     named = [task.position for task in stage.tasks if specs[task.position].key == failed_task]
     told = [task.position for task in stage.tasks if task.error is not None]
-    ran = [task.position for task in stage.tasks if task.state is TaskState.RUNNING]
-    return frozenset(named or told or ran or [task.position for task in stage.tasks[:1]])
+    undone = [task for task in stage.tasks if task.shown is not TaskState.COMPLETED] or stage.tasks
+    ran = [task.position for task in undone if task.state is TaskState.RUNNING]
+    return frozenset([*named, *told] or ran or [undone[0].position])
 
 
 def advance(run: Run, now: datetime) -> Run:

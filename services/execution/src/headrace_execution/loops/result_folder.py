@@ -11,6 +11,7 @@ from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.errors import HeadraceError
 
+from headrace_execution import convert
 from headrace_execution.clock import Moments
 from headrace_execution.domain.assignments import finish
 from headrace_execution.domain.run import ErrorClass, Failure, Outcome, StageResult
@@ -34,7 +35,7 @@ class Reported:
     fence: int
     result: StageResult
     answer: bytes = b""
-    """The answer, where the assignment is a probe."""
+    """The answer, where the assignment is a probe; without one it is why there is none."""
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class ResultFolder(Agent):
                 Outcome.FAILED, error=Failure("RESULT_REFUSED", ErrorClass.INTERNAL, message)
             )
             await self._fold_together(
-                [Reported(reported.worker, reported.assignment, reported.fence, failed, b"{}")]
+                [Reported(reported.worker, reported.assignment, reported.fence, failed)]
             )
         self._acknowledge([reported])
 
@@ -131,7 +132,10 @@ class ResultFolder(Agent):
             if run_id is not None:
                 hand.after[run_id] = finish(hand.after[run_id], *key, reported.result, moment)
             elif await tx.probes.answer(
-                reported.worker, reported.assignment, reported.fence, reported.answer
+                reported.worker,
+                reported.assignment,
+                reported.fence,
+                reported.answer or convert.probe_failure(reported.result),
             ):
                 done.answered.append(reported.assignment)
         await lease_stages(tx, hand, slots, moment)

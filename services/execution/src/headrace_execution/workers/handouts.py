@@ -13,7 +13,7 @@ from headrace_chassis import faults
 from headrace_execution.convert import timestamp
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
-from headrace_execution.domain.run import CursorValue, Purpose, Run, Stage
+from headrace_execution.domain.run import Purpose, Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change
 from headrace_execution.store.port import Lease, Probe, ProbeKind, Tx
@@ -97,10 +97,15 @@ async def stage_handouts(tx: Tx, hand: Hand) -> list[Handout]:
     loads = {
         (run.pipeline, sink)
         for run, stage, _ in given
-        if run.spec(stage).incremental and stage.purpose is Purpose.RUN
-        for sink in run.spec(stage).loads
+        if stage.purpose is Purpose.RUN
+        for sink, _source in run.spec(stage).cursors
     }
-    cursors = await tx.pipelines.cursors(loads)
+    found = await tx.pipelines.cursors(loads)
+    cursors = {
+        (pipeline, cursor.sink, cursor.source): cursor.value
+        for (pipeline, _sink), values in found.items()
+        for cursor in values
+    }
     return [
         Handout(session, stage.id, stage.fence, _stage_message(run, stage, cursors))
         for run, stage, session in given
@@ -136,7 +141,7 @@ def send(pool: WorkerPool, handouts: Sequence[Handout], slots: Sequence[Session]
 
 
 def _stage_message(
-    run: Run, stage: Stage, cursors: dict[tuple[UUID, str], list[CursorValue]]
+    run: Run, stage: Stage, cursors: dict[tuple[UUID, str, str], bytes]
 ) -> workers_pb2.Assignment:
     spec = run.spec(stage)
     settles = stage.purpose is Purpose.SETTLE
@@ -154,9 +159,9 @@ def _stage_message(
         interval_start=timestamp(run.interval_start),
         interval_end=timestamp(run.interval_end),
         cursors=[
-            workers_pb2.Cursor(sink=cursor.sink, source=cursor.source, value=cursor.value)
-            for sink in spec.loads
-            for cursor in cursors.get((run.pipeline, sink), ())
+            workers_pb2.Cursor(sink=sink, source=source, value=cursors.get((run.pipeline, sink, source), b""))
+            for sink, source in spec.cursors
+            if not settles
         ],
         full_refresh=run.full_refresh,
         timeout_ms=int(run.recipe.policy.attempt_timeout.total_seconds() * 1000),

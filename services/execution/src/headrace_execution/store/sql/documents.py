@@ -113,7 +113,7 @@ def dump_recipe(recipe: Recipe) -> str:
                     "loads": stage.loads,
                     "connections": stage.connections,
                     "payload": stage.payload.decode(),
-                    "incremental": stage.incremental,
+                    "cursors": stage.cursors,
                 }
                 for stage in recipe.stages
             ],
@@ -151,7 +151,7 @@ def load_recipe(digest: bytes, text: str) -> Recipe:
                 loads=tuple(stage["loads"]),
                 connections=tuple(stage["connections"]),
                 payload=stage["payload"].encode(),
-                incremental=stage["incremental"],
+                cursors=tuple((sink, source) for sink, source in stage.get("cursors", ())),
             )
             for stage in value["stages"]
         ),

@@ -27,4 +27,5 @@ def to_event(change: RunChanged) -> NewEvent:
         tenant=run.tenant,
         subject=str(run.id),
         data=payload.SerializeToString(),
+        traceparent=run.traceparent,
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
 from headrace_chassis import ids
+from headrace_chassis.errors import Unavailable
 
 from headrace_execution.testing.memory.locks import Deadlock, Holder, LockTable
 
@@ -87,6 +88,11 @@ class Data:
                     table.pop(key, None)
                 else:
                     table[key] = row
+        self.end(tx)
+
+    def break_off(self, tx: "Transaction") -> None:
+        """Ends a transaction of somebody else's, as the server does when it goes down."""
+        self.locks.dismiss(tx, Unavailable("the database"))
         self.end(tx)
 
     def end(self, tx: "Transaction") -> None:

@@ -66,6 +66,13 @@ class LockTable:
         finally:
             holder.waits_for = None
 
+    def dismiss(self, holder: Holder, error: Exception) -> None:
+        """Has somebody who waits for a lock wait no longer."""
+        if holder.waits_for is not None:
+            for waiting, _, granted in self._locks[holder.waits_for].queue:
+                if waiting is holder and not granted.done():
+                    granted.set_exception(error)
+
     def release(self, holder: Holder) -> None:
         """Lets all of somebody's locks go."""
         for name in list(holder.held):
