@@ -3,9 +3,7 @@
 import asyncio
 from typing import Any
 
-import grpc
 import sqlalchemy as sa
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.metadata.v1 import workspaces_pb2, workspaces_pb2_grpc
 from headrace_chassis import outbox, settings_table
 from headrace_chassis.agents import Agent
@@ -16,7 +14,7 @@ from headrace_chassis.service import foundation
 from headrace_chassis.settings import ServiceSettings
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.ports import free_port
-from headrace_chassis.testing.waiting import eventually
+from headrace_chassis.testing.serving import until_healthy
 
 from .conftest import SAMPLE
 from .servicers import Workspaces, workspaces
@@ -64,16 +62,7 @@ async def test_it_serves_and_ends_in_order(authority: Authority, database_url: s
 
     running = asyncio.create_task(process())
     channel = open_channel(f"127.0.0.1:{port}")
-    health = health_pb2_grpc.HealthStub(channel)
-
-    async def healthy() -> bool:
-        try:
-            answer = await health.Check(health_pb2.HealthCheckRequest())
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    await eventually(healthy)
+    await until_healthy(f"127.0.0.1:{port}")
     stub: Any = workspaces_pb2_grpc.WorkspaceServiceStub(channel)
     request = workspaces_pb2.GetWorkspaceRequest(id=str(NIL))
     call = asyncio.ensure_future(

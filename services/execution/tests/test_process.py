@@ -5,12 +5,10 @@ import os
 import signal
 import sys
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.ports import free_port
-from headrace_chassis.testing.waiting import eventually
+from headrace_chassis.testing.serving import until_healthy
 
 
 def environment(authority: Authority, database_url: str, port: int) -> dict[str, str]:
@@ -32,17 +30,7 @@ async def test_it_serves_with_metadata_away_and_drains_on_a_signal(
     port = free_port()
     process = await start(environment(authority, migrated_url, port))
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-
-            async def serving() -> bool:
-                try:
-                    answer = await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=False)
-                except grpc.aio.AioRpcError:
-                    return False
-                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-            assert await eventually(serving)
+        await until_healthy(f"127.0.0.1:{port}")
         process.send_signal(signal.SIGTERM)
 
         assert await asyncio.wait_for(process.wait(), 20) == 0

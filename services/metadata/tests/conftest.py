@@ -1,6 +1,5 @@
 """Fixtures: the service under test over a real PostgreSQL and a real gRPC server."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,10 +8,9 @@ import pytest
 import pytest_asyncio
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
-from headrace_chassis import migrations
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
-from headrace_chassis.testing.postgres import PostgresServer
+from headrace_chassis.testing.postgres import PostgresServer, migrated_database
 from headrace_chassis.testing.serving import serve
 from headrace_metadata.config import MetadataSettings
 from headrace_metadata.wiring import MIGRATIONS, SERVICE, Parts
@@ -24,15 +22,8 @@ from .support import ExecutionStandIn, Service, keyring_json
 @pytest.fixture(scope="session")
 def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
     """One migrated database for all tests: each has a tenant of its own."""
-
-    async def make() -> str:
-        url = await postgres_server.new_database()
-        await migrations.upgrade(url, MIGRATIONS)
-        return url
-
-    url = asyncio.run(make())
-    yield url
-    asyncio.run(postgres_server.drop_database(url))
+    with migrated_database(postgres_server, MIGRATIONS) as url:
+        yield url
 
 
 @pytest.fixture

