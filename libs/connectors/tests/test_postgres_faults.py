@@ -98,6 +98,31 @@ async def test_a_tombstone_is_final_until_a_newer_attempt(
     assert await count(sql, spec.table) == 1000
 
 
+async def test_a_tombstone_clears_away_what_a_dead_attempt_has_left(
+    target: None, database: Connection, environment: Environment, scratch: Scratch, sql: Sql
+) -> None:
+    """Its process can end nothing by itself any more: neither its session nor its staging table."""
+    named = replace(environment, application_name="headrace/dead")
+    dead = await staged(MODES[1], database, named, scratch, 1)
+    settling = await open_sink(MODES[1], database, environment)
+    assert await settling.tombstone(KEY, 1) is None
+    await settling.close()
+    assert await running(sql, "headrace/dead") == 0
+    assert await sql("SELECT count(*) FROM pg_class WHERE starts_with(relname, '_stg_')") == [(0,)]
+    await dead.close()
+
+
+async def test_a_tombstone_of_an_older_attempt_leaves_the_newer_one_alone(
+    target: None, database: Connection, environment: Environment, scratch: Scratch, sql: Sql
+) -> None:
+    newer = await staged(MODES[1], database, environment, scratch, 2)
+    settling = await open_sink(MODES[1], database, environment)
+    assert await settling.tombstone(KEY, 1) is None
+    await settling.close()
+    assert (await newer.commit(KEY, 2)).rows == 1000
+    await newer.close()
+
+
 async def test_commit_and_tombstone_at_once_agree(
     target: None, database: Connection, environment: Environment, scratch: Scratch, sql: Sql
 ) -> None:

@@ -36,7 +36,7 @@ from headrace_connectors.postgres import catalog, types
 from headrace_connectors.postgres.catalog import Table
 from headrace_connectors.postgres.errors import CONNECTION_ERRORS, from_server
 from headrace_connectors.postgres.ledger import PostgresLedger
-from headrace_connectors.postgres.session import Session, connect, end_backend
+from headrace_connectors.postgres.session import Backend, Session, connect, end_backend
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.shape import Shape, TargetColumn
 from headrace_connectors.swap import Swap
@@ -104,7 +104,8 @@ class PostgresSink:
         self._claimed = (key, fence)
         if before is not None and before != self.session.backend:
             await end_backend(self.session.connection, self.session.environment, before)
-        await self._sweep(key)
+        async with self.session.transaction() as raw:
+            await self._sweep(raw, key)
         return None
 
     async def stage(
@@ -205,7 +206,7 @@ class PostgresSink:
             await self.session.stop()
             raise
         except CONNECTION_ERRORS as error:
-            return await self._settle_unknown(key, error)
+            return await self._settle_unknown(key, fence, error)
         except Exception as error:
             await self.session.roll_back()
             raise from_server(error, f"loading {self.spec.table}") from error
@@ -216,16 +217,25 @@ class PostgresSink:
         return None if entry is None else entry.receipt
 
     async def tombstone(self, key: LoadKey, fence: int | None = None) -> Receipt | None:
-        """Raise the fence; a commit under way is waited for, and its receipt is the answer."""
+        """Raise the fence; a commit under way is waited for, and its receipt is the answer.
 
-        async def bury(raw: Any) -> Receipt | None:
+        What the attempt that it shuts out has left at the server goes as well: its process may have been
+        killed, and there will be no further attempt to clean up behind it.
+        """
+
+        async def bury(raw: Any) -> tuple[ledger.Entry, Backend | None]:
             await self.ledger.make_row(raw, key)
-            entry = await self.ledger.read(raw, key, lock=True)
-            await self.ledger.bury(raw, key, ledger.buried(entry, fence))
-            return entry.receipt if entry else None
+            after = ledger.buried(await self.ledger.read(raw, key, lock=True), fence)
+            await self.ledger.bury(raw, key, after)
+            return after, await self.ledger.predecessor(raw, key)
 
-        receipt: Receipt | None = await self._on_fresh(bury)
-        return receipt
+        entry: ledger.Entry
+        entry, before = await self._on_fresh(bury)
+        if entry.tombstoned and entry.receipt is None:
+            if before is not None and before != self.session.backend:
+                await end_backend(self.session.connection, self.session.environment, before)
+            await self._on_fresh(lambda raw: self._sweep(raw, key))
+        return entry.receipt
 
     async def abandon(self) -> None:
         """Undo the open transaction and drop the staging table."""
@@ -331,10 +341,14 @@ class PostgresSink:
                 "STAGING_LOST", f"the staged rows of {self.spec.table} are gone (the server restarted)"
             )
 
-    async def _settle_unknown(self, key: LoadKey, cause: Exception) -> Receipt:
-        """The connection broke before the answer: end the server process, then the ledger knows."""
+    async def _settle_unknown(self, key: LoadKey, fence: int, cause: Exception) -> Receipt:
+        """The connection broke before the answer: end the server process, then the ledger knows.
+
+        :raises FencedOut: when it was ended by a newer attempt or a tombstone.
+        """
         await self.session.stop()
-        receipt = await self.receipt(key)
+        entry = await self._on_fresh(lambda raw: self.ledger.read(raw, key, lock=True))
+        receipt = ledger.check_commit(key, fence, entry)
         if receipt is not None:
             return receipt
         raise transient(
@@ -354,27 +368,26 @@ class PostgresSink:
         if not self.session.raw.is_closed() and self.session.raw.is_in_transaction():
             await self.session.roll_back()
 
-    async def _sweep(self, key: LoadKey) -> None:
+    async def _sweep(self, raw: Any, key: LoadKey) -> None:
         """Drop staging tables that older attempts of this load, or of loads that are over, have left."""
-        async with self.session.transaction() as raw:
-            await raw.execute("SET LOCAL lock_timeout = '100ms'")
-            rows = await raw.fetch(
-                "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-                "WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname, $2)",
-                self.ledger.schema,
-                f"_stg_{ledger.load_id(key)}_",
-            )
-            for row in rows:
-                await raw.execute("SAVEPOINT sweep")
-                try:
-                    await raw.execute(f"DROP TABLE {quote(self.ledger.schema)}.{quote(row[0])}")
-                except CONNECTION_ERRORS:
+        await raw.execute("SET LOCAL lock_timeout = '100ms'")
+        rows = await raw.fetch(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname, $2)",
+            self.ledger.schema,
+            f"_stg_{ledger.load_id(key)}_",
+        )
+        for row in rows:
+            await raw.execute("SAVEPOINT sweep")
+            try:
+                await raw.execute(f"DROP TABLE {quote(self.ledger.schema)}.{quote(row[0])}")
+            except CONNECTION_ERRORS:
+                raise
+            except Exception as error:
+                # Held by a process that is on its way out: the next attempt or tombstone finds it again.
+                if from_server(error, "sweeping").code != "LOCK_TIMEOUT":
                     raise
-                except Exception as error:
-                    # Held by a process that is on its way out: the next attempt or tombstone finds it again.
-                    if from_server(error, "sweeping").code != "LOCK_TIMEOUT":
-                        raise
-                    await raw.execute("ROLLBACK TO SAVEPOINT sweep")
+                await raw.execute("ROLLBACK TO SAVEPOINT sweep")
 
     def _claim_of_this_attempt(self) -> tuple[LoadKey, int]:
         if self._claimed is None:
