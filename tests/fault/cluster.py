@@ -43,6 +43,7 @@ _SETTINGS: Mapping[str, Mapping[str, str]] = {
         "HEARTBEAT_SECONDS": "1",
         "MAX_LOST_WORKERS": str(MAX_LOST_WORKERS),
         "STOP_GRACE_SECONDS": "4",
+        "SETTLE_LIMIT_SECONDS": "20",
     },
     "worker": {"WORKER_SLOTS": "3", "WORKER_MEMORY": "768MiB", "WORKER_THREADS": "1"},
     "gateway": {"RATE_LIMIT_PER_SECOND": "10000", "RATE_LIMIT_BURST": "10000"},
@@ -65,7 +66,7 @@ def until(look: Callable[[], T], seconds: float, what: str) -> T:
 class Cluster:
     """A stack whose processes can be killed, stopped and continued. The supervisor restarts what dies."""
 
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="hr-fault-", dir="/tmp")))
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="headrace-fault-", dir="/tmp")))
 
     def __post_init__(self) -> None:
         self.home = Home(self.folder / "home")
@@ -123,6 +124,11 @@ class Cluster:
     def signal(self, name: str, number: signal.Signals) -> None:
         """A signal to one process."""
         _send(self.pid(name), number)
+
+    def kill_process(self, pid: int) -> None:
+        """SIGKILL to one of the processes of a worker."""
+        assert self.worker_of(pid) is not None
+        _send(pid, signal.SIGKILL)
 
     def freeze(self, worker: str) -> list[int]:
         """SIGSTOP to a worker and all its stage processes; returns them for `thaw`."""
@@ -280,6 +286,8 @@ def _twice(home: Home, ports: Ports, credentials: Credentials, points: Path) -> 
             **{name: target for name, target in targets.items() if name in process.environment},
             faults.VARIABLE: str(points),
             "DRAIN_SECONDS": "5",
+            # The code that is tested is the code that tests import.
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
         }
         first = replace(process, environment=environment)
         wanted.append(first)

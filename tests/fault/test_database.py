@@ -1,0 +1,235 @@
+"""PostgreSQL, where everything is kept, restarted, full, or refusing transactions."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+import httpx
+import pytest
+
+from .checking import Reference, check_all
+from .cluster import EXECUTION, METADATA, OURS, Cluster, until
+from .submitting import SteadyLoad
+from .workload import Places
+
+RECOVERY_SECONDS = 10.0
+_ALLOWED = {"200", "503", "504"}
+
+
+class Probe:
+    """A user who looks at the list of runs again and again, and the probes of an operator."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers: Counter[str] = Counter()
+        self.last = ""
+        self.unready: set[str] = set()
+        self.dead: set[str] = set()
+
+    def __enter__(self) -> "Probe":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._cluster.client("viewer") as client:
+            while not self._stop.wait(0.1):
+                self.last = self._look(client)
+                self.answers[self.last] += 1
+                for name in (*METADATA, *EXECUTION):
+                    if not self._cluster.is_alive(name):
+                        self.dead.add(name)
+                    elif not self._cluster.is_ready(name):
+                        self.unready.add(name)
+
+    @staticmethod
+    def _look(client: httpx.Client) -> str:
+        answer = client.get("runs", params={"limit": 1})
+        if answer.status_code == 503:
+            return "503" if answer.headers.get("retry-after") else "503 without Retry-After"
+        return str(answer.status_code)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="fast"),
+        pytest.param(signal.SIGQUIT, id="immediate"),
+    ],
+)
+def test_postgres_restarted_under_load(
+    cluster: Cluster, places: Places, reference: Reference, how: signal.Signals
+) -> None:
+    restarted(cluster, places, reference, how, times=1, runs=20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="fast"),
+        pytest.param(signal.SIGQUIT, id="immediate"),
+        pytest.param(signal.SIGKILL, id="killed"),
+    ],
+)
+def test_postgres_restarted_again_and_again(
+    cluster: Cluster, places: Places, reference: Reference, how: signal.Signals
+) -> None:
+    restarted(cluster, places, reference, how, times=5, runs=120)
+
+
+def restarted(
+    cluster: Cluster,
+    places: Places,
+    reference: Reference,
+    how: signal.Signals,
+    *,
+    times: int,
+    runs: int,
+) -> None:
+    """Everything that hangs on it says so meanwhile, and is back by itself soon after it."""
+    before = cluster.pids(*OURS)
+    with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=runs) as load:
+        for _ in range(times):
+            load.check()
+            old = cluster.pid("postgres")
+            cluster.signal("postgres", how)
+            until(lambda old=old: cluster.pid("postgres") != old and accepts(cluster), 60, "it is back")  # type: ignore[misc]
+            until(lambda: probe.last == "200", RECOVERY_SECONDS, f"reads are served again: {probe.answers}")
+            cluster.await_ready(*METADATA, *EXECUTION, seconds=RECOVERY_SECONDS)
+
+    check_all(cluster, load.submitted, reference)
+    assert cluster.pids(*OURS) == before, "no process was restarted"
+    assert set(probe.answers) <= _ALLOWED, probe.answers
+    assert not probe.dead, "liveness does not hang on the database"
+    print(f"read {dict(probe.answers)}, posted {dict(load.submitted.answers)}")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_postgres_away_for_a_while(cluster: Cluster, places: Places, reference: Reference) -> None:
+    """Readiness is red and liveness green, users get a 503 that says when to come again."""
+    before = cluster.pids(*OURS)
+    with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=40) as load:
+        cluster.halt("postgres")
+        until(lambda: probe.unready >= {*METADATA, *EXECUTION}, 30, f"readiness is red: {probe.unready}")
+        until(lambda: probe.answers["503"] >= 20, 90, f"users are told: {probe.answers}")
+        cluster.resume("postgres")
+        until(lambda: accepts(cluster), 60, "it is back")
+        until(lambda: probe.last == "200", RECOVERY_SECONDS, f"reads are served again: {probe.answers}")
+
+    check_all(cluster, load.submitted, reference)
+    assert cluster.pids(*OURS) == before, "no process was restarted"
+    assert set(probe.answers) <= _ALLOWED, probe.answers
+    assert not probe.dead, "liveness does not hang on the database"
+    print(f"read: {dict(probe.answers)}; posted: {dict(load.submitted.answers)}")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_no_connection_is_to_be_had(cluster: Cluster, places: Places, reference: Reference) -> None:
+    """Somebody else has taken all connections, and those of Headrace were ended."""
+    before = cluster.pids(*OURS)
+    with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=40) as load:
+        with all_connections_taken(cluster):
+            until(lambda: probe.answers["503"] >= 10, 60, f"users are told: {probe.answers}")
+        until(lambda: probe.last == "200", RECOVERY_SECONDS, f"reads are served again: {probe.answers}")
+
+    check_all(cluster, load.submitted, reference)
+    assert cluster.pids(*OURS) == before, "no process was restarted"
+    assert set(probe.answers) <= _ALLOWED, probe.answers
+    print(f"read: {dict(probe.answers)}; posted: {dict(load.submitted.answers)}")
+
+
+@contextmanager
+def all_connections_taken(cluster: Cluster) -> Iterator[None]:
+    """Takes every connection that is free, and ends those of the services so that they become free."""
+    login = cluster.warehouse_login()
+    login["user"] = login.pop("username")
+    stop = threading.Event()
+    full = threading.Event()
+
+    async def hold() -> None:
+        held: list[asyncpg.Connection[asyncpg.Record]] = []
+        try:
+            while not stop.is_set():
+                try:
+                    held.append(await asyncpg.connect(**login, timeout=5))
+                except (asyncpg.PostgresError, OSError, TimeoutError):
+                    full.set()
+                    await asyncio.sleep(0.02)
+        finally:
+            for connection in held:
+                connection.terminate()
+
+    thread = threading.Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    try:
+        assert full.wait(60)
+        # The superuser's connections are kept free for just this.
+        statement = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename IN ('metadata', 'execution')"
+        )
+        ended_at = time.monotonic()
+        while time.monotonic() < ended_at + 5:  # so often that what is free goes to whoever is faster
+            cluster.sql("postgres", statement)
+            time.sleep(0.2)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_deadlocks_and_serialization_failures(cluster: Cluster, places: Places, reference: Reference) -> None:
+    """Every twentieth statement that writes a run or an event fails as if another had been faster."""
+    tables = {"execution": ("runs", "stages", "outbox_event"), "metadata": ("pipelines", "outbox_event")}
+    with losing(cluster, tables), SteadyLoad(cluster, places, at_least=120) as load:
+        pass
+    check_all(cluster, load.submitted, reference)
+    print(f"posted: {dict(load.submitted.answers)}; {len(load.submitted.runs)} runs")
+
+
+@contextmanager
+def losing(cluster: Cluster, tables: dict[str, tuple[str, ...]]) -> Iterator[None]:
+    """Has the database refuse some statements at random, as deadlocks and as serialization failures."""
+    for database, names in tables.items():
+        cluster.sql(
+            database,
+            "CREATE OR REPLACE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "IF random() < 0.025 THEN RAISE EXCEPTION 'injected' USING ERRCODE = '40P01'; END IF; "
+            "IF random() < 0.025 THEN RAISE EXCEPTION 'injected' USING ERRCODE = '40001'; END IF; "
+            "RETURN NULL; END $$",
+        )
+        for name in names:
+            cluster.sql(
+                database,
+                f"CREATE TRIGGER lose BEFORE INSERT OR UPDATE ON {name} EXECUTE FUNCTION lose()",
+            )
+    try:
+        yield
+    finally:
+        for database, names in tables.items():
+            for name in names:
+                cluster.sql(database, f"DROP TRIGGER lose ON {name}")
+
+
+def accepts(cluster: Cluster) -> bool:
+    """Whether PostgreSQL takes connections."""
+    try:
+        return cluster.sql("postgres", "SELECT 1") == [(1,)]
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
