@@ -252,6 +252,14 @@ class TestLostWorkers:
         assert (states(run), first(run).lost, first(run).failures) == (["READY"], 1, 0)
         assert end(run, completed(run)) is run
 
+    def test_a_worker_that_shuts_down_costs_no_retry(self) -> None:
+        run = leased(recipe(max_retries=0))
+
+        run = end(run, failed(code="WORKER_SHUTDOWN"))
+
+        assert (states(run), first(run).failures, first(run).lost) == (["READY"], 0, 1)
+        assert first(run).unsettled
+
     def test_a_poison_stage_is_parked_with_the_reason_after_it_was_settled(self) -> None:
         run = leased(recipe(max_lost=2))
         run = lose_worker(run, first(run).id, WORKER, 1, at(30))

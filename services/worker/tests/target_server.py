@@ -1,7 +1,10 @@
 """A PostgreSQL on a TCP port, as users have: what stages read and write."""
 
+import asyncio
 import shutil
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,56 @@ class TargetServer:
         finally:
             await connection.close()
         return name
+
+
+class Line:
+    """A way to the server that can be cut."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listener: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def port(self) -> int:
+        """Where it begins."""
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def open(self) -> None:
+        """Forwards from now on."""
+        self._listener = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+
+    def cut(self) -> None:
+        """Breaks all connections, and refuses new ones."""
+        if self._listener is not None:
+            self._listener.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._writers += [writer, back]
+        await asyncio.gather(_copy(reader, back), _copy(there, writer), return_exceptions=True)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def cut_off(server_port: int) -> AsyncIterator[Line]:
+    """A way to a server that a test may cut."""
+    line = Line(server_port)
+    await line.open()
+    try:
+        yield line
+    finally:
+        line.cut()
 
 
 async def queries(connection: asyncpg.Connection) -> list[str]:

@@ -12,7 +12,7 @@ from headrace_worker.processes.frames import StopReason
 from .engine_bench import EngineBench, Result, failure, outcome, rows, states
 from .scripted_server import stage
 from .stages import payload
-from .target_server import gone, queries
+from .target_server import TargetServer, cut_off, gone, queries
 
 
 def load(values: str, sink: str = "", source: str = "") -> str:
@@ -220,6 +220,24 @@ sinks: [{id: out, input: events, connection: warehouse, table: landed}]
 
 def cursors(result: Result) -> list[workers_pb2.Cursor]:
     return [cursor for receipt in result.receipts for cursor in receipt.cursors]
+
+
+async def test_a_commit_whose_target_is_gone_is_told_as_unknown(
+    bench: EngineBench, warehouse: asyncpg.Connection, target_server: TargetServer
+) -> None:
+    async with cut_off(target_server.port) as line:
+        bench.connections["warehouse"].port = line.port
+
+        async def cut() -> bool:
+            line.cut()
+            return True
+
+        bench.allow_commit = cut
+        result = await bench.run(load("[{id: 1}]"))
+
+    assert outcome(result) == "FAILED"
+    assert failure(result) == ("COMMIT_UNKNOWN", "TRANSIENT", "out")
+    assert not result.receipts
 
 
 async def test_an_incremental_source_goes_on_where_its_load_came_to(

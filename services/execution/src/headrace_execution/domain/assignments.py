@@ -32,9 +32,9 @@ from headrace_execution.domain.steps import (
     step_task,
 )
 
-ENDS_WITHOUT_A_WORD = frozenset({"COMMIT_UNKNOWN"})
+ENDS_WITHOUT_A_WORD = frozenset({"COMMIT_UNKNOWN", "ATTEMPT_TIMEOUT"})
 """Failures after which a load may have landed although its attempt failed."""
-CRASHES = frozenset({"STAGE_CRASHED"})
+CRASHES = frozenset({"STAGE_CRASHED", "WORKER_SHUTDOWN"})
 """Failures that are the worker's end, not the stage's own: they count as lost workers."""
 
 
@@ -218,7 +218,7 @@ def _ran(run: Run, stage: Stage, result: StageResult, moment: Moment) -> Stage:
     failure = result.error or Failure("UNKNOWN", ErrorClass.INTERNAL, "the worker gave no reason")
     if failure.code in CRASHES:
         return _lost(run, stage, failure, moment)
-    unsettled = stage.unsettled or failure.code in ENDS_WITHOUT_A_WORD or failure.code == "ATTEMPT_TIMEOUT"
+    unsettled = stage.unsettled or failure.code in ENDS_WITHOUT_A_WORD
     stage = _blame(run, replace(stage, unsettled=unsettled), failure, result.failed_task, result.tasks)
     return _failed(run, stage, failure, result.failed_task, moment)
 

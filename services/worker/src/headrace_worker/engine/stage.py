@@ -18,7 +18,9 @@ from headrace_connectors.api import (
     Column,
     ConnectorError,
     Environment,
+    ErrorClass,
     FencedOut,
+    Receipt,
     Scratch,
     Source,
     copy_through,
@@ -35,6 +37,7 @@ from headrace_worker.engine.cursors import bounds_for_others, lower_bounds, shar
 from headrace_worker.engine.failure import (
     CONFIGURATION,
     INTERNAL,
+    TRANSIENT,
     Failure,
     LeaseLost,
     TaskFailed,
@@ -48,6 +51,9 @@ from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
 from headrace_worker.engine.run_context import RunContext
 
 _log = logging.getLogger(__name__)
+
+_LEDGER_SECONDS = 10.0
+"""How long it is tried to learn from a target that went away whether a load has landed."""
 
 
 @dataclass(frozen=True)
@@ -130,17 +136,23 @@ class StageRunner:
         unknown: the next attempt asks it first of all.
         """
         for load in self.loads:
-            if not load.committing or load.receipt is not None:
-                continue
-            try:
-                async with asyncio.timeout(seconds):
-                    fresh = await open_load(load.task, self._binding, self._connections, self._environment)
-                    try:
-                        load.receipt = await fresh.sink.receipt(load.key)
-                    finally:
-                        await fresh.sink.close()
-            except (TaskFailed, ConnectorError, TimeoutError) as error:
-                _log.warning("task %s: whether it has landed is not known: %s", load.task.key, error)
+            if load.committing and load.receipt is None:
+                await self._ask_ledger(load, seconds)
+
+    async def _ask_ledger(self, load: Load, seconds: float) -> bool:
+        """Look for the receipt of a load, on a connection of its own. Returns whether the ledger could be
+        asked."""
+        try:
+            async with asyncio.timeout(seconds):
+                fresh = await open_load(load.task, self._binding, self._connections, self._environment)
+                try:
+                    load.receipt = await fresh.sink.receipt(load.key)
+                finally:
+                    await fresh.sink.close()
+        except (TaskFailed, ConnectorError, TimeoutError) as error:
+            _log.warning("task %s: whether it has landed is not known: %s", load.task.key, error)
+            return False
+        return True
 
     async def _claim(self) -> None:
         for task in self._program.sinks:
@@ -353,9 +365,26 @@ class StageRunner:
             cursor = pack_cursors(self._cursors_of(load.task.key, reading))
             with self._blaming(load.task.key):
                 faults.point("worker.commit.before")
-                receipt = await load.commit(self._context.fence, cursor)
+                receipt = await self._commit(load, cursor)
                 faults.point("worker.commit.after")
             self._board.complete(load.task.key, rows_out=receipt.rows, size=receipt.bytes)
+
+    async def _commit(self, load: Load, cursor: bytes | None) -> Receipt:
+        try:
+            return await load.commit(self._context.fence, cursor)
+        except FencedOut:
+            raise
+        except ConnectorError as error:
+            if error.error_class is not ErrorClass.TRANSIENT:
+                raise
+            # The target may have committed before it went away: only its ledger knows.
+            known = await self._ask_ledger(load, _LEDGER_SECONDS)
+            if load.receipt is not None:
+                return load.receipt
+            if known:
+                raise
+            why = f"whether the load has landed is not known, since its target went away: {error.message}"
+            raise TaskFailed(load.task.key, Failure("COMMIT_UNKNOWN", TRANSIENT, why)) from error
 
     def _cursors_of(self, key: str, reading: _Reading) -> dict[str, bytes]:
         """The new upper bounds of all the sources that a task's rows come from."""
