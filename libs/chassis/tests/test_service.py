@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from headrace.metadata.v1 import workspaces_pb2, workspaces_pb2_grpc
-from headrace_chassis import outbox, settings_table
+from headrace_chassis import outbox
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import call_metadata, open_channel
 from headrace_chassis.ids import NIL
@@ -79,11 +79,3 @@ async def test_it_serves_and_ends_in_order(authority: Authority, database_url: s
 
 async def _awaited(call: Any) -> Any:
     return await call
-
-
-def test_the_table_of_settings_names_every_variable() -> None:
-    text = settings_table.table(ServiceSettings)
-    for name in ServiceSettings.model_fields:
-        assert f"`{name.upper()}`" in text
-    assert "| `JWT_ALGORITHMS` | `RS256,ES256,EdDSA` |" in text
-    assert "| `DATABASE_URL` | required |" in text
