@@ -50,6 +50,13 @@ test: setup ## Run all tests
 fault: setup ## Kill, stop, cut off and fill up real processes in every way that is known, for about an hour
 	$(BIN)/python -m pytest tests/fault -m "long or not long" -rA
 
+SEEDS ?= 5000
+FIRST ?= 1
+
+.PHONY: simulate
+simulate: setup ## Play execution under SEEDS=5000 crash schedules, from FIRST=1 on; a failure tells its seed
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
 .PHONY: check
 check: check-format lint types proto-lint proto-breaking check-generated imports test ## Everything that CI runs
 

@@ -1,0 +1,206 @@
+"""Rules, broken on purpose: what the simulation must notice."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from headrace.execution.v1 import workers_pb2
+from headrace_chassis.outbox import sequencer
+from headrace_execution import recording
+from headrace_execution.acceptance import acceptor
+from headrace_execution.domain import assignments, lifecycle, timers
+from headrace_execution.domain.moment import Moment
+from headrace_execution.domain.recipe import Policy
+from headrace_execution.domain.run import Failure, Run, Stage
+from headrace_execution.domain.states import StageState
+from headrace_execution.domain.steps import end_stage
+from headrace_execution.loops import dispatcher, result_folder
+from headrace_execution.loops.due_timer import DueTimer
+from headrace_execution.loops.result_folder import Reported, ResultFolder
+from headrace_execution.testing.memory.data import Transaction
+from headrace_execution.testing.memory.locks import LockTable
+from headrace_execution.testing.memory.outbox import OUTBOX
+from headrace_execution.testing.memory.runs import MemoryRuns
+from headrace_execution.workers.pool import WorkerPool
+
+from . import chassis_database, target
+from .target import Target
+
+Mutation = Callable[[], Any]
+"""A context within which a rule is broken."""
+
+
+def fold_ignores_fences() -> Any:
+    """Whoever says something about a leased stage is believed."""
+
+    def holds(run: Run, stage_id: Any, worker: Any, fence: int) -> bool:
+        stage = run.stage(stage_id)
+        return stage is not None and stage.state is StageState.LEASED
+
+    return mock.patch.object(assignments, "holds", holds)
+
+
+def ledger_is_not_consulted() -> Any:
+    """A commit lands whatever the ledger says."""
+    return mock.patch.object(target, "check_commit", return_value=None)
+
+
+def tombstones_are_not_written() -> Any:
+    """Settling only looks at what has landed."""
+    return mock.patch.object(Target, "tombstone", lambda self, key, fence: self.receipt(key))
+
+
+def nothing_is_settled() -> Any:
+    """A stage ends at once, although an attempt at it ended without a word."""
+
+    def conclude(
+        run: Run, stage: Stage, verdict: StageState, moment: Moment, error: Failure | None = None
+    ) -> Stage:
+        return end_stage(run, stage, verdict, moment.now, error=error or stage.error)
+
+    return _all(
+        *(mock.patch.object(module, "conclude", conclude) for module in (assignments, lifecycle, timers))
+    )
+
+
+def leases_run_out_at_once() -> Any:
+    """The reaper takes every stage from every worker."""
+    return mock.patch.object(MemoryRuns, "_is_expired", return_value=True)
+
+
+def results_are_acknowledged_too_soon() -> Any:
+    """A worker may forget a result before it is durable."""
+
+    def submit(self: Any, reported: Reported, real: Any = ResultFolder.submit) -> None:
+        real(self, reported)
+        self._acknowledge([reported])
+
+    return mock.patch.object(ResultFolder, "submit", submit)
+
+
+def assignments_are_sent_too_soon() -> Any:
+    """Workers hear of a lease before it is durable."""
+
+    def sent_at_once(real: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def stage_handouts(tx: Any, *given: Any) -> Any:
+            handouts = await real(tx, *given)
+            for handout in handouts:
+                batch = workers_pb2.AssignmentBatch(assignments=[handout.message])
+                handout.session.send(workers_pb2.ConnectResponse(assignments=batch))
+            return handouts
+
+        return stage_handouts
+
+    return _all(
+        *(
+            mock.patch.object(module, "stage_handouts", sent_at_once(module.stage_handouts))
+            for module in (acceptor, dispatcher, result_folder)
+        )
+    )
+
+
+def slots_are_freed_twice() -> Any:
+    """A finished assignment gives back its slot, and one more."""
+
+    def vacate(
+        self: Any, worker: Any, assignment: Any, fence: int, real: Any = WorkerPool.vacate, **how: Any
+    ) -> None:
+        real(self, worker, assignment, fence, **how)
+        session = self.get(worker)
+        if session is not None:
+            session.reserved -= 1
+
+    return mock.patch.object(WorkerPool, "vacate", vacate)
+
+
+def slots_leak() -> Any:
+    """A finished assignment keeps its slot until the next heartbeat, and a reserved one for ever."""
+    return mock.patch.object(WorkerPool, "hand_back")
+
+
+def keys_are_forgotten() -> Any:
+    """A request that comes again is a new one."""
+    return mock.patch.object(acceptor, "_earlier", return_value=None)
+
+
+def limits_are_not_kept() -> Any:
+    """A run that ends lets all go that wait."""
+
+    def may_go(policy: Policy, live: int) -> bool:
+        return True
+
+    return mock.patch.object(recording, "may_go", may_go)
+
+
+def limits_are_not_locked() -> Any:
+    """Live runs are counted while others change how many there are."""
+
+    async def take(
+        self: Any, holder: Any, name: Any, *, shared: bool = False, real: Any = LockTable.take
+    ) -> None:
+        if name[0] != "limit":
+            await real(self, holder, name, shared=shared)
+
+    return mock.patch.object(LockTable, "take", take)
+
+
+def cursors_stay() -> Any:
+    """What a receipt carries moves no cursor."""
+    return mock.patch.object(recording, "cursor_moves", return_value=())
+
+
+def timers_are_forgotten() -> Any:
+    """Nobody looks at what is due."""
+
+    async def run_once(self: Any) -> bool:
+        return False
+
+    return mock.patch.object(DueTimer, "run_once", run_once)
+
+
+def positions_pass_over_the_uncommitted() -> Any:
+    """Events get positions in the order of their ids, whether all before them are committed or not."""
+
+    async def assign(tx: Transaction, limit: int) -> list[Mapping[str, Any]]:
+        await tx.lock(chassis_database.HEAD, 0)
+        head = tx.get(chassis_database.HEAD, 0) or chassis_database.HeadRow()
+        fresh = [row for row in tx.rows(OUTBOX) if row.position is None]
+        for row in fresh:
+            tx.put(OUTBOX, row.id, replace(row, position=row.id))
+        reached = max([head.position, *(row.id for row in fresh)])
+        tx.put(chassis_database.HEAD, 0, replace(head, position=reached))
+        return [{} for _ in fresh]
+
+    return mock.patch.dict(chassis_database.STATEMENTS, {sequencer._ASSIGN: assign})
+
+
+@contextmanager
+def _all(*patches: Any) -> Iterator[None]:
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    fold_ignores_fences,
+    ledger_is_not_consulted,
+    tombstones_are_not_written,
+    nothing_is_settled,
+    leases_run_out_at_once,
+    results_are_acknowledged_too_soon,
+    assignments_are_sent_too_soon,
+    slots_are_freed_twice,
+    slots_leak,
+    keys_are_forgotten,
+    limits_are_not_kept,
+    limits_are_not_locked,
+    cursors_stay,
+    timers_are_forgotten,
+    positions_pass_over_the_uncommitted,
+)
