@@ -118,9 +118,9 @@ def check_bookkeeping(cluster: Cluster, submitted: Submitted) -> None:
         ids,
     )
     assert Counter(count for _, count in events) == Counter({1: len(ids)}), "one final event a run"
-    until(lambda: not _leases(cluster), 30, "no live lease is left")
+    until(lambda: not _leases(cluster, ids), 30, "no live lease is left")
     until(lambda: _is_drained(cluster), 30, "the outboxes are drained")
-    until(lambda: not queries(cluster), 30, "no query of a worker is left at the target")
+    until(lambda: not queries(cluster, submitted), 30, "no query of a worker is left at the target")
     until(lambda: not staging(cluster), 5, "no staging table is left")
     check_over_rest(cluster, submitted)
 
@@ -142,12 +142,13 @@ def check_over_rest(cluster: Cluster, submitted: Submitted) -> None:
             until(lambda pipeline=pipeline: _is_settled(client, pipeline), 30, "metadata has followed")  # type: ignore[misc]
 
 
-def queries(cluster: Cluster) -> list[tuple[object, ...]]:
-    """What workers are doing in the user's database."""
+def queries(cluster: Cluster, submitted: Submitted) -> list[tuple[object, ...]]:
+    """What is being done for runs in the user's database."""
     return cluster.sql(
         "warehouse",
         "SELECT application_name, state, left(query, 80) FROM pg_stat_activity "
-        "WHERE application_name LIKE 'headrace/%'",
+        "WHERE substr(application_name, 1, 45) = ANY($1)",
+        [f"headrace/{run}" for run in submitted.runs],
     )
 
 
@@ -158,8 +159,9 @@ def staging(cluster: Cluster) -> list[tuple[object, ...]]:
     )
 
 
-def _leases(cluster: Cluster) -> list[tuple[object, ...]]:
-    return cluster.sql("execution", "SELECT id FROM stages WHERE state = 'LEASED'")
+def _leases(cluster: Cluster, runs: list[str]) -> list[tuple[object, ...]]:
+    statement = "SELECT id FROM stages WHERE state = 'LEASED' AND run = ANY($1::uuid[])"
+    return cluster.sql("execution", statement, runs)
 
 
 def _is_drained(cluster: Cluster) -> bool:

@@ -89,11 +89,11 @@ def test_what_has_landed_before_the_cancel_is_told_as_landed(
 
 def test_a_slow_query_is_stopped_at_the_source(cluster: Cluster, admin: httpx.Client, places: Places) -> None:
     submitted = submit(cluster, [create(posting(admin), places, "slow", SLOW)], each=1)
-    until(lambda: "pg_sleep" in str(queries(cluster)), 60, "the query runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), 60, "the query runs")
 
     cancelled(cluster, admin, submitted)
 
-    assert "pg_sleep" not in str(queries(cluster))
+    assert "pg_sleep" not in str(queries(cluster, submitted))
 
 
 def test_a_slow_swap_is_stopped_at_the_target(cluster: Cluster, admin: httpx.Client, places: Places) -> None:
@@ -112,13 +112,13 @@ def test_a_slow_swap_is_stopped_at_the_target(cluster: Cluster, admin: httpx.Cli
         f"EXECUTE FUNCTION wait_{pipeline.table}()",
     )
     submitted = submit(cluster, [pipeline], each=1)
-    until(lambda: "ON CONFLICT" in str(queries(cluster)), 60, "the swap is under way")
+    until(lambda: "INSERT INTO" in str(queries(cluster, submitted)), 60, "the swap is under way")
 
     (run,) = submitted.runs
     demand(cancel(admin, run), 200)
 
     assert await_end(cluster, submitted, seconds=60) == {"CANCELLED": 1}
-    until(lambda: not queries(cluster), 30, "the swap is gone")
+    until(lambda: not queries(cluster, submitted), 30, "the swap is gone")
     assert digest(cluster, pipeline.table) == before
 
 
@@ -127,7 +127,7 @@ def test_a_queued_run_is_cancelled_without_a_worker(
 ) -> None:
     pipeline = create(posting(admin), places, "one at a time", ONE_AT_A_TIME)
     first = submit(cluster, [pipeline], each=1)
-    until(lambda: "pg_sleep" in str(queries(cluster)), 60, "the first runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, first)), 60, "the first runs")
     second = submit(cluster, [pipeline], each=1)
     (held,) = second.runs
     assert demand(admin.get(f"runs/{held}"), 200)["overallStatus"] == "PENDING"
@@ -158,7 +158,7 @@ def test_a_run_that_waits_for_its_retry_is_cancelled(
 def test_many_cancel_at_once(cluster: Cluster, admin: httpx.Client, places: Places, callers: int) -> None:
     submitted = submit(cluster, [create(posting(admin), places, "slow", SLOW)], each=1)
     (run,) = submitted.runs
-    until(lambda: "pg_sleep" in str(queries(cluster)), 60, "the query runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), 60, "the query runs")
 
     with ThreadPoolExecutor(callers) as pool:
         answers = list(pool.map(lambda _: cancel(admin, run), range(callers)))

@@ -19,7 +19,7 @@ transformations:
   - id: many
     type: sql_transform
     inputs: [one]
-    sql: SELECT range AS id, md5(range::VARCHAR) || md5((-range)::VARCHAR) AS text FROM range(1000000)
+    sql: SELECT range AS id, md5(range::VARCHAR) || md5((-range)::VARCHAR) AS text FROM range(3000000)
 sinks: [{id: load, input: many, connection: WAREHOUSE, table: TABLE, mode: append}]
 """
 SMALL = ("noop", "values_append", "copy_append", "two_sinks")
@@ -45,7 +45,7 @@ def test_a_full_disk_fails_the_stage_that_needs_it_and_no_other(
     assert cluster.sql("warehouse", "SELECT to_regclass($1)::text", large.table) == [(None,)]
     check_bookkeeping(cluster, failing)
     assert await_end(cluster, submit(cluster, [large], each=1)) == {"COMPLETED": 1}
-    assert cluster.sql("warehouse", f"SELECT count(*) FROM {large.table}") == [(1_000_000,)]
+    assert cluster.sql("warehouse", f"SELECT count(*) FROM {large.table}") == [(3_000_000,)]
 
 
 @contextmanager
