@@ -18,7 +18,7 @@ from .scripts import Manner, Plan, Request, number_of
 from .stages import Surroundings
 from .target import Landing, Target
 
-UNSETTLED = frozenset({"UNSETTLED", "CANCEL_UNSETTLED"})
+UNSETTLED = frozenset({"UNSETTLED"})
 """Warnings that say that a load may land after its run has ended: then it is told, and no defect."""
 
 

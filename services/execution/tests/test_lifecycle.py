@@ -26,6 +26,7 @@ from headrace_execution.domain.run import (
     StageResult,
     StopReason,
     TaskReport,
+    Warned,
 )
 from headrace_execution.domain.states import IllegalTransition, RunState, TaskState
 from headrace_execution.domain.timers import run_due
@@ -340,6 +341,25 @@ class TestCancel:
         run = request_cancel(leased(), None, at(1))
 
         assert end(run, completed(run)).state is RunState.COMPLETED
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            failed(code="COMMIT_UNKNOWN"),
+            failed(code="STAGE_CRASHED"),
+            StageResult(Outcome.FENCED),
+            StageResult(Outcome.CANCELLED, warnings=(Warned("load0", "CANCEL_UNSETTLED", "it is away"),)),
+        ],
+        ids=["commit unknown", "crashed", "fenced", "no tombstone"],
+    )
+    def test_what_may_still_land_is_settled_before_the_cancel_is_final(self, told: StageResult) -> None:
+        run = end(request_cancel(leased(), None, at(1)), told)
+        assert (states(run), first(run).purpose, run.is_final) == (["READY"], Purpose.SETTLE, False)
+
+        run = settle_claimed(run, 9, 31)
+        run = finish(run, first(run).id, OTHER_WORKER, 9, StageResult(Outcome.COMPLETED), at(32))
+
+        assert (run.state, first(run).warnings) == (RunState.CANCELLED, ())
 
     def test_a_failure_during_a_cancel_is_a_cancel_and_never_retried(self) -> None:
         run = request_cancel(leased(recipe(max_retries=5)), None, at(1))

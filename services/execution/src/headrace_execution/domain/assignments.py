@@ -37,6 +37,9 @@ ENDS_WITHOUT_A_WORD = frozenset({"COMMIT_UNKNOWN", "ATTEMPT_TIMEOUT"})
 CRASHES = frozenset({"STAGE_CRASHED", "WORKER_SHUTDOWN"})
 """Failures that are the worker's end, not the stage's own: they count as lost workers."""
 
+NO_TOMBSTONE = "CANCEL_UNSETTLED"
+"""A worker's warning: a stage was stopped, and its target could not be told that nothing may land."""
+
 
 def holds(run: Run, stage_id: UUID, worker: UUID, fence: int) -> bool:
     """Whether a worker still owns a stage under this fence. What comes under any other is refused."""
@@ -203,10 +206,7 @@ def _ran(run: Run, stage: Stage, result: StageResult, moment: Moment) -> Stage:
     if result.outcome is Outcome.COMPLETED:
         return end_stage(run, _ended_at(run, stage, result), StageState.COMPLETED, moment.now)
     if run.is_stopping:
-        if result.outcome is Outcome.CANCELLED:
-            # The worker stopped it and raised a tombstone: nothing of any attempt can land any more.
-            stage = replace(stage, unsettled=False)
-        return conclude(run, stage, StageState.CANCELLED, moment, result.error)
+        return conclude(run, _stopped(stage, result), StageState.CANCELLED, moment, result.error)
     if stage.stop is StopReason.TIMED_OUT:
         return _timed_out(run, stage, moment)
     if result.outcome is Outcome.FENCED:
@@ -221,6 +221,18 @@ def _ran(run: Run, stage: Stage, result: StageResult, moment: Moment) -> Stage:
     unsettled = stage.unsettled or failure.code in ENDS_WITHOUT_A_WORD
     stage = _blame(run, replace(stage, unsettled=unsettled), failure, result.failed_task, result.tasks)
     return _failed(run, stage, failure, result.failed_task, moment)
+
+
+def _stopped(stage: Stage, result: StageResult) -> Stage:
+    """A stage of a run that is stopping, as its worker leaves it: what may land yet has to be settled."""
+    if result.outcome is Outcome.CANCELLED:
+        # The worker stopped it and raised a tombstone, so that nothing of any attempt can land any more; or
+        # it says that it could not. Then settling does, or warns in its turn.
+        rest = tuple(warning for warning in stage.warnings if warning.code != NO_TOMBSTONE)
+        return replace(stage, warnings=rest, unsettled=len(rest) < len(stage.warnings))
+    code = result.error.code if result.error is not None else ""
+    wordless = result.outcome is Outcome.FENCED or code in ENDS_WITHOUT_A_WORD | CRASHES
+    return replace(stage, unsettled=stage.unsettled or wordless)
 
 
 def _failed(run: Run, stage: Stage, failure: Failure, failed_task: str, moment: Moment) -> Stage:
