@@ -53,6 +53,20 @@ async def _nothing_held(worker: Worker) -> bool:
     return len(worker.supervisor.holdings) == 0
 
 
+async def test_what_waits_too_long_for_a_slot_is_given_back(stream: Stream, worker: Worker) -> None:
+    long = [stage(payload(ENDLESS)) for _ in range(2)]
+    waiting = [stage(payload(NOOP)) for _ in range(3)]
+    stream.assign(*long, *waiting)
+
+    (release,) = await stream.until(lambda: stream.bodies("release"))
+
+    assert list(release.refs) == [work.ref for work in waiting]
+    assert {holding.ref.assignment_id for holding in worker.supervisor.holdings} == {
+        work.ref.assignment_id for work in long
+    }
+    assert not stream.bodies("result")
+
+
 async def test_a_message_that_comes_twice_is_run_once(stream: Stream) -> None:
     work, other = stage(payload(ENDLESS)), stage(payload(NOOP))
     stream.assign(work)

@@ -182,6 +182,7 @@ class ServerLink(Agent):
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
             supervisor.report_progress()
+            supervisor.give_back_waiting()
 
     async def _read(self, call: _Call, supervisor: Supervisor) -> bool:
         while True:

@@ -25,6 +25,9 @@ from headrace_worker.processes.pool import ProcessPool, StageProcess
 
 _log = structlog.get_logger(__name__)
 
+LONGEST_WAIT_SECONDS = 0.5
+"""How long an assignment waits for a slot before all that wait are given back."""
+
 GRACE_SECONDS = 5.0
 """How long a stage may take to stop where the server does not say, before its process is killed."""
 
@@ -160,17 +163,23 @@ class Supervisor:
             report = workers_pb2.ProgressReport(assignments=reports)
             self._outbox.send(workers_pb2.ConnectRequest(progress=report))
 
+    def give_back_waiting(self) -> None:
+        """Give back what could not be started soon after it came: others may be able to. The server sends
+        more than there are slots for, as long as stages are short.
+        """
+        overdue = self._clock() - LONGEST_WAIT_SECONDS
+        if not any(holding.accepted_at < overdue for holding in self._queue):
+            return
+        waiting = [holding for holding in self._queue if self._is_waiting(holding)]
+        self._queue.clear()
+        self._give_back(waiting)
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new, give back what was not started, and wait for the rest; what takes longer is
         stopped.
         """
         self.draining = True
-        waiting = self.holdings.in_phase(Phase.WAITING)
-        for holding in waiting:
-            self.holdings.drop(holding)
-        self._release([holding.ref for holding in waiting])
-        beat = workers_pb2.Heartbeat(free_slots=0, held=self.holdings.refs())
-        self._outbox.send(workers_pb2.ConnectRequest(heartbeat=beat))
+        self._give_back(self.holdings.in_phase(Phase.WAITING))
         if not await self._until(lambda: not self._working, seconds):
             for holding in self.holdings.in_phase(Phase.RUNNING):
                 self._stop(holding, StopReason.SHUTDOWN, GRACE_SECONDS)
@@ -337,6 +346,14 @@ class Supervisor:
         faults.point("worker.result.before_send")
         self._outbox.send(workers_pb2.ConnectRequest(result=holding.result))
         faults.point("worker.result.sent")
+
+    def _give_back(self, waiting: list[Holding]) -> None:
+        for holding in waiting:
+            self.holdings.drop(holding)
+        self._release([holding.ref for holding in waiting])
+        # Says at once whether there is room.
+        beat = workers_pb2.Heartbeat(free_slots=self.free_slots, held=self.holdings.refs())
+        self._outbox.send(workers_pb2.ConnectRequest(heartbeat=beat))
 
     def _release(self, refs: list[workers_pb2.AssignmentRef]) -> None:
         if refs:

@@ -117,8 +117,11 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
                     tasks = convert.task_reports(item.tasks)
                     self._progress.submit(ProgressSeen(worker, assignment, fence, tasks))
             case "heartbeat":
+                if request.heartbeat.free_slots > 0:
+                    session.has_room()
                 self._spawn(self._heartbeat(session, frozenset(map(_ref, request.heartbeat.held))))
             case "release":
+                session.overran()
                 self._spawn(self._leases.release(worker, [_ref(ref) for ref in request.release.refs]))
             case "hello":
                 problem = Problem("SECOND_HELLO", "hello", "a stream begins with its only hello")

@@ -129,7 +129,7 @@ def send(pool: WorkerPool, handouts: Sequence[Handout], slots: Sequence[Session]
     unused = list(slots)
     for handout in handouts:
         unused.remove(handout.session)
-        pool.fill(handout.session, handout.assignment, handout.fence)
+        handout.session.fill(handout.assignment, handout.fence)
         batches[handout.session].append(handout.message)
     pool.hand_back(unused)
     if batches:

@@ -91,7 +91,7 @@ class LeaseBook:
         self._signals.committed(await self._store.run(apply))
         self._signals.ready()
         for assignment, fence in refs:
-            self._pool.vacate(worker, assignment, fence)
+            self._pool.vacate(worker, assignment, fence, worked=False)
 
     async def _renew(self, beats: Sequence[_Beat]) -> list[Standing | Exception]:
         leases, changes, offered = await self._store.run(lambda tx: self._apply(tx, beats))
@@ -159,8 +159,7 @@ class LeaseBook:
         # What was handed out since the message came is not known to the store's answer: it stays. What the
         # worker still has takes up a slot until it has stopped it.
         for assignment, fence in beat.known - owned - beat.held:
-            if beat.session.busy.get(assignment) == fence:
-                del beat.session.busy[assignment]
+            beat.session.vacate(assignment, fence, worked=False)
 
 
 def _ref(lease: Lease) -> Ref:

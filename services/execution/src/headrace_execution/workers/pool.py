@@ -5,6 +5,7 @@ know in order not to hand out more than fits, and every heartbeat puts it right 
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -13,6 +14,7 @@ from uuid import UUID
 from headrace.execution.v1 import runs_pb2, workers_pb2
 
 from headrace_execution.store.port import WorkerRecord
+from headrace_execution.workers.window import LONGEST_WAIT, Window
 
 
 class Session:
@@ -30,9 +32,13 @@ class Session:
         self._monotonic = monotonic
         self._heard_at = monotonic()
         self.busy: dict[UUID, int] = {}
-        """What takes up its slots: assignments and their fences."""
+        """What it has: assignments and their fences."""
         self.reserved = 0
-        """Slots that a transaction under way may fill."""
+        """Places that a transaction under way may fill."""
+        self._window = Window(worker.slots)
+        self._sent: dict[UUID, tuple[float, int]] = {}
+        """When each was sent, and how many others it had then; the oldest first."""
+        self._full = False
         self.told_to_stop: set[tuple[UUID, int]] = set()
         self._outbound: deque[workers_pb2.ConnectResponse] = deque()
         self._something = asyncio.Event()
@@ -40,10 +46,52 @@ class Session:
 
     @property
     def free(self) -> int:
-        """How many more assignments it can take."""
-        if self._closed or self._is_silent:
+        """How many more assignments it can be sent: those it can start, and short ones to wait in it."""
+        return self._room(self._window.size(self._long))
+
+    @property
+    def idle(self) -> int:
+        """How many more assignments it can start at once."""
+        return self._room(self.worker.slots)
+
+    def _room(self, places: int) -> int:
+        if self._closed or self._full or self._is_silent:
             return 0
-        return max(self.worker.slots - len(self.busy) - self.reserved, 0)
+        return max(places - len(self.busy) - self.reserved, 0)
+
+    @property
+    def _long(self) -> int:
+        # Sent in this order: the first that is not late ends the count. What it has from an earlier stream
+        # may be of any age.
+        late = self._monotonic() - LONGEST_WAIT
+        lasting = sum(1 for _ in itertools.takewhile(lambda sent: sent[0] < late, self._sent.values()))
+        return lasting + len(self.busy) - len(self._sent)
+
+    def fill(self, assignment: UUID, fence: int) -> None:
+        """An assignment takes a reserved place."""
+        self.reserved -= 1
+        self._sent.pop(assignment, None)
+        self._sent[assignment] = (self._monotonic(), len(self.busy))
+        self.busy[assignment] = fence
+
+    def vacate(self, assignment: UUID, fence: int, *, worked: bool = True) -> None:
+        """It is done with an assignment; or has not `worked` on it."""
+        if self.busy.get(assignment) != fence:
+            return
+        del self.busy[assignment]
+        sent_at, ahead = self._sent.pop(assignment, (None, 0))
+        if sent_at is not None and worked:
+            self._window.returned(self._monotonic() - sent_at, ahead)
+            self._full = False
+
+    def overran(self) -> None:
+        """It gives back what it could not start: nothing is sent until it has room again."""
+        self._window.overran()
+        self._full = True
+
+    def has_room(self) -> None:
+        """It says that it could start more."""
+        self._full = False
 
     @property
     def _is_silent(self) -> bool:
@@ -119,23 +167,18 @@ class WorkerPool:
         return any(session.free for session in self._sessions.values())
 
     def reserve(self, limit: int) -> list[Session]:
-        """Up to so many free slots, as their sessions, spread evenly; each must be filled or handed back."""
-        slots: list[Session] = []
-        free = {session: session.free for session in self._sessions.values() if runs_here(session.worker)}
-        while len(slots) < limit and free:
-            free = {session: count for session, count in free.items() if count > 0}
-            for session in list(free)[: limit - len(slots)]:
-                slots.append(session)
-                free[session] -= 1
+        """Up to so many free places, as their sessions; each must be filled or handed back.
+
+        Slots that are idle come first: nothing waits in one worker while another could start it.
+        """
+        able = [session for session in self._sessions.values() if runs_here(session.worker)]
+        slots = _spread({session: session.idle for session in able}, limit)
         for session in slots:
             session.reserved += 1
-        return slots
-
-    @staticmethod
-    def fill(session: Session, assignment: UUID, fence: int) -> None:
-        """An assignment takes a reserved slot."""
-        session.reserved -= 1
-        session.busy[assignment] = fence
+        ahead = _spread({session: session.free for session in able}, limit - len(slots))
+        for session in ahead:
+            session.reserved += 1
+        return slots + ahead
 
     @staticmethod
     def hand_back(slots: Iterable[Session]) -> None:
@@ -143,11 +186,22 @@ class WorkerPool:
         for session in slots:
             session.reserved -= 1
 
-    def vacate(self, worker: UUID, assignment: UUID, fence: int) -> None:
-        """A worker is done with an assignment."""
+    def vacate(self, worker: UUID, assignment: UUID, fence: int, *, worked: bool = True) -> None:
+        """A worker is done with an assignment; or has not `worked` on it."""
         session = self._sessions.get(worker)
-        if session is not None and session.busy.get(assignment) == fence:
-            del session.busy[assignment]
+        if session is not None:
+            session.vacate(assignment, fence, worked=worked)
+
+
+def _spread(free: dict[Session, int], limit: int) -> list[Session]:
+    """Up to so many of these free places, evenly over the sessions."""
+    places: list[Session] = []
+    while len(places) < limit and free:
+        free = {session: count for session, count in free.items() if count > 0}
+        for session in list(free)[: limit - len(places)]:
+            places.append(session)
+            free[session] -= 1
+    return places
 
 
 def runs_here(worker: WorkerRecord) -> bool:

@@ -142,7 +142,9 @@ class ConnectRequest(_message.Message):
 
     @_builtins.property
     def release(self) -> Global___ReleaseAssignments:
-        """Gives assignments back that were not started, on shutdown."""
+        """Gives assignments back that were not started: on shutdown, or since slots were not free soon enough. Until the
+        worker reports a result or says in a heartbeat that slots are free, it is sent nothing.
+        """
 
     def __init__(
         self,
@@ -327,14 +329,16 @@ Global___AssignmentRef: _TypeAlias = AssignmentRef  # noqa: Y015
 
 @_typing.final
 class AssignmentBatch(_message.Message):
-    """Work to start now."""
+    """Work to start as soon as there are slots for it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]:
-        """The assignments; the worker has a free slot for each."""
+        """The assignments. While its stages are short, a worker is sent some more than it has slots for: they wait in it, and
+        start without the delay of asking for them. What it could not start within half a second, it gives back.
+        """
 
     def __init__(
         self,
@@ -413,7 +417,9 @@ class Assignment(_message.Message):
 
     @_builtins.property
     def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cursor]:
-        """Where incremental sources go on."""
+        """Where incremental sources go on: for each, the cursors of all sinks that its rows come to, in this stage or in
+        later ones. The value is empty for a sink that has landed nothing yet.
+        """
 
     def __init__(
         self,
