@@ -220,7 +220,9 @@ def test_connections_that_do_not_exist_are_warnings_with_a_suggestion() -> None:
     text = "source: {connection: warehose, table: t}\nsinks: [{discard: true}]"
     found = validate(text).warnings
     assert not found
-    codes = warning_codes(text, connection_types={"warehouse": "postgresql"})
+    known = {"warehouse": "postgresql"}
+    assert warning_codes(text, connection_types=known, all_connections=False) == []
+    codes = warning_codes(text, connection_types=known)
     assert codes == ["UNKNOWN_CONNECTION"]
     assert error_codes(text, connection_types={"warehouse": "postgresql"}, for_run=True) == [
         "UNKNOWN_CONNECTION"

@@ -124,6 +124,9 @@ class MetadataStandIn(
                 found.CopyFrom(self.definitions[pipeline])
                 if f"{pipeline}@{found.version}" in request.known:
                     found.text = ""
+                for word in request.connections:
+                    if word in self.connections:
+                        found.connection_types[word] = self.connections[word].type
         return answer
 
     async def ResolveConnections(self, request: Any, context: Any) -> Any:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import events_pb2, runs_pb2, workers_pb2
+from headrace.metadata.v1 import definitions_pb2
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, from_rpc_error
 from headrace_chassis.idempotency import IdempotencyKey
@@ -174,6 +175,34 @@ class TestAcceptance:
         accepted = await replica.run(mesh.metadata.add(NOOP), yaml_definition=TWO_STAGES)
 
         assert (accepted.task_count, accepted.HasField("pipeline_version")) == (3, False)
+
+    async def test_a_sink_says_what_its_connection_guarantees_now(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        async def guarantee() -> str:
+            status = await replica.status((await replica.run(pipeline)).run_id)
+            return next(task.guarantee for task in status.tasks if task.id == "load")
+
+        pipeline = mesh.metadata.add(LOADING)
+        unknown = await guarantee()
+        mesh.metadata.add(LOADING, pipeline=pipeline, connection_types={"warehouse": "postgresql"})
+        known = await guarantee()
+        mesh.metadata.add(LOADING, pipeline=pipeline, connection_types={"warehouse": "ledgerless"})
+        changed = await guarantee()
+
+        assert (unknown, known, changed) == ("AT_LEAST_ONCE", "EXACTLY_ONCE", "AT_LEAST_ONCE")
+
+    async def test_connections_of_a_definition_that_came_with_the_run_are_asked_for(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        mesh.metadata.connections["warehouse"] = definitions_pb2.ResolvedConnection(type="postgresql")
+        pipeline = mesh.metadata.add(NOOP)
+
+        accepted = [await replica.run(pipeline, yaml_definition=LOADING) for _ in range(2)]
+
+        for run in accepted:
+            status = await replica.status(run.run_id)
+            assert [task.guarantee for task in status.tasks if task.id == "load"] == ["EXACTLY_ONCE"]
 
     async def test_a_definition_that_cannot_run_is_told_with_its_places(
         self, mesh: Cluster, replica: Replica

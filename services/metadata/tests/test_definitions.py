@@ -1,16 +1,20 @@
 """What other services ask of metadata."""
 
+from typing import Any
+
 from headrace.common.v1 import reasons_pb2
+from headrace.metadata.v1 import connections_pb2, pipelines_pb2
 from headrace.metadata.v1 import definitions_pb2 as pb
-from headrace.metadata.v1 import pipelines_pb2
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.ids import uuid7
 
 from .support import NOOP, Service, failure
 
 
-async def _batch(service: Service, *ids: str, known: tuple[str, ...] = ()) -> dict[str, pb.Definition]:
-    request = pb.BatchGetDefinitionsRequest(pipeline_ids=ids, known=known)
+async def _batch(
+    service: Service, *ids: str, known: tuple[str, ...] = (), connections: tuple[str, ...] = ()
+) -> dict[str, pb.Definition]:
+    request = pb.BatchGetDefinitionsRequest(pipeline_ids=ids, known=known, connections=connections)
     answer = await service.definitions.BatchGetDefinitions(request, metadata=service.service())
     return {definition.name: definition for definition in answer.definitions}
 
@@ -34,6 +38,35 @@ async def test_texts_that_the_caller_has_are_left_out(service: Service) -> None:
     known = await _batch(service, created.id, known=(f"{created.id}@1",))
     stale = await _batch(service, created.id, known=(f"{created.id}@2",))
     assert (known["flights"].text, stale["flights"].text) == ("", NOOP)
+
+
+async def _connection(service: Service, name: str, kind: connections_pb2.ConnectionType.ValueType) -> str:
+    if kind == connections_pb2.CONNECTION_TYPE_POSTGRESQL:
+        place: dict[str, Any] = {"host": "h", "database": "d", "username": "u", "secret": "s"}
+    else:
+        place = {"path": "/data/file"}
+    request = connections_pb2.CreateConnectionRequest(name=name, type=kind, **place)
+    created = await service.connections.CreateConnection(request, metadata=service.user("admin"))
+    return str(created.id)
+
+
+async def test_types_of_connections_come_by_name_and_by_id(service: Service) -> None:
+    by_id = await _connection(service, "lake", connections_pb2.CONNECTION_TYPE_DUCKDB)
+    await _connection(service, "warehouse", connections_pb2.CONNECTION_TYPE_POSTGRESQL)
+    await _connection(service, by_id, connections_pb2.CONNECTION_TYPE_SQLITE)  # a name that reads like an id
+    text = (
+        f"sources: [{{id: a, connection: {by_id}, table: t}}, {{id: b, connection: nowhere, table: t}}]\n"
+        "sinks: [{input: a, connection: warehouse, table: a}, {input: b, connection: warehouse, table: b}]\n"
+    )
+    created = await service.create(text=text)
+    plain = await service.create("plain")
+
+    found = await _batch(service, created.id, plain.id)
+    asked = await _batch(service, plain.id, connections=("lake", "nowhere", "WAREHOUSE", str(uuid7())))
+
+    assert dict(found["flights"].connection_types) == {by_id: "sqlite", "warehouse": "postgresql"}
+    assert dict(found["plain"].connection_types) == {}
+    assert dict(asked["plain"].connection_types) == {"lake": "duckdb"}
 
 
 async def test_a_malformed_pair_is_refused_with_its_place(service: Service) -> None:

@@ -352,6 +352,8 @@ async def test_validate_tells_errors_and_warnings_and_stores_nothing(service: Se
     assert ("sums", "twice", [("n", "x")]) in lineage
     again = await validate(yaml_definition=good.canonical_definition)
     assert again.canonical_definition == good.canonical_definition
+    dangling = NOOP.replace("discard: true", "connection: nowhere, table: t")
+    assert "UNKNOWN_CONNECTION" in {w.code for w in (await validate(yaml_definition=dangling)).warnings}
     bad = await validate(yaml_definition="sources: [", schedule_cron="* * *")
     assert not bad.valid
     assert {problem.path for problem in bad.errors} >= {"scheduleCron"}

@@ -65,7 +65,7 @@ def check_connections(task: TaskDraft, settings: CompileSettings, findings: Find
         message = f"there is no connector {element.connector!r} here"
         findings.warning("UNKNOWN_CONNECTOR", task.place("connector"), message, suggestion=hint)
     if element.connection is not None:
-        types = settings.connection_types
+        types = settings.connection_types if settings.all_connections else None
         if types is not None and element.connection not in types and "${" not in element.connection:
             hint = findings.nearest(element.connection, types)
             message = f"there is no connection {element.connection!r} yet"

@@ -24,6 +24,8 @@ class CompileSettings:
     """Whether what is incomplete or does not exist is an error, because the definition is about to run."""
     connection_types: Mapping[str, str] | None = None
     """Type of each connection of the workspace, by name and by id; None where they are not known here."""
+    all_connections: bool = True
+    """Whether there are no connections but those; else one that is missing among them is not judged."""
     connectors: frozenset[str] = CONNECTORS
     env_names: frozenset[str] | None = None
     """Variables that `${env.X}` may name; None where that is judged elsewhere."""

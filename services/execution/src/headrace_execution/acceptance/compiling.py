@@ -1,9 +1,9 @@
-"""Compiles definitions to recipes, once a version."""
+"""Compiles definitions to recipes, once a version as long as its connections keep their types."""
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -43,6 +43,7 @@ class Prepared:
 
     compiled: Compiled
     version: int | None
+    connection_types: Mapping[str, str]
     recipes: dict[str | None, Recipe] = field(default_factory=dict)
 
     @property
@@ -50,6 +51,10 @@ class Prepared:
         """The priority that the definition gives its runs."""
         execution = self.compiled.definition.execution
         return Priority[execution.priority] if execution and execution.priority else Priority.NORMAL
+
+    def fits(self, definition: definitions_pb2.Definition) -> bool:
+        """Whether its connections still have the types that it was compiled with."""
+        return self.connection_types == dict(definition.connection_types)
 
 
 class Compiler:
@@ -76,24 +81,31 @@ class Compiler:
     def latest(self, definition: definitions_pb2.Definition) -> Prepared | None:
         """The compiled form of a pipeline's version, if it is at hand."""
         prepared = self._latest.get(UUID(definition.pipeline_id))
-        return prepared if prepared is not None and prepared.version == definition.version else None
+        if prepared is None or prepared.version != definition.version or not prepared.fits(definition):
+            return None
+        return prepared
 
     async def compile_version(self, definition: definitions_pb2.Definition) -> Prepared:
         """The compiled form of a pipeline's version, from its text. Raises InvalidDefinition."""
         compiled = await self._compile(definition.text, definition)
-        prepared = Prepared(compiled, definition.version)
+        prepared = Prepared(compiled, definition.version, dict(definition.connection_types))
         _keep(self._latest, UUID(definition.pipeline_id), prepared, self._capacity)
         return prepared
 
     async def compile_text(self, text: str, definition: definitions_pb2.Definition) -> Prepared:
         """The compiled form of a text that came with a run of a pipeline. Raises InvalidDefinition."""
-        defaults = (definition.pipeline_id, str(definition.version), text)
-        digest = hashlib.sha256("\0".join(defaults).encode()).digest()
+        digest = _digest(text, definition)
         prepared = self._texts.get(digest)
-        if prepared is None:
-            prepared = Prepared(await self._compile(text, definition), None)
+        if prepared is None or not prepared.fits(definition):
+            compiled = await self._compile(text, definition)
+            prepared = Prepared(compiled, None, dict(definition.connection_types))
             _keep(self._texts, digest, prepared, self._capacity)
         return prepared
+
+    async def connections_of(self, text: str, definition: definitions_pb2.Definition) -> frozenset[str]:
+        """The names and ids by which such a text refers to connections. Raises InvalidDefinition."""
+        prepared = self._texts.get(_digest(text, definition)) or await self.compile_text(text, definition)
+        return frozenset(prepared.compiled.plan.connections)
 
     def recipe(
         self, prepared: Prepared, definition: definitions_pb2.Definition, engine: str | None
@@ -112,9 +124,13 @@ class Compiler:
         defaults = ConnectionDefaults(
             source=definition.source_connection_id or None, target=definition.target_connection_id or None
         )
+        # A connection that is missing may come until a worker needs it; then the stage fails and names it.
+        settings = replace(
+            self._settings, connection_types=dict(definition.connection_types), all_connections=False
+        )
         # In a thread: a large definition takes a second, and the loop serves others meanwhile.
         report = await asyncio.to_thread(
-            headrace_definition.validate, text, settings=self._settings, defaults=defaults
+            headrace_definition.validate, text, settings=settings, defaults=defaults
         )
         if report.compiled is None:
             raise InvalidDefinition([to_problem(problem) for problem in report.errors])
@@ -131,6 +147,12 @@ class Compiler:
         else:
             chosen, reason = engine, f"the run was started with engine {engine}"  # type: ignore[assignment]
         return plan.model_copy(update={"engine": chosen, "engine_reason": reason})
+
+
+def _digest(text: str, definition: definitions_pb2.Definition) -> bytes:
+    """What the compiled form of a text depends on, beside the types of connections."""
+    parts = (definition.pipeline_id, str(definition.version), text)
+    return hashlib.sha256("\0".join(parts).encode()).digest()
 
 
 def to_recipe(plan: Plan, policy: Policy) -> Recipe:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import grpc
@@ -34,10 +34,21 @@ class Wanted:
     on_behalf_of: str
     with_text: bool = False
     """Whether the text must be sent whatever is known."""
+    connections: frozenset[str] = frozenset()
+    """Names and ids of connections whose types are wanted beside those that the definition refers to."""
+
+
+_Call: TypeAlias = tuple[UUID, frozenset[str]]
+"""What the wishes of one call to metadata share: the tenant and the further connections."""
+
+
+def _call(wish: Wanted) -> _Call:
+    return wish.tenant, wish.connections
 
 
 class DefinitionReader:
-    """Gathers the wishes that arrive while a call is under way into the next call: one a tenant."""
+    """Gathers the wishes that arrive while a call is under way into the next calls: one a tenant, and one
+    for each set of further connections."""
 
     def __init__(
         self,
@@ -60,25 +71,26 @@ class DefinitionReader:
         return await self._batcher.submit(wanted)
 
     async def _read(self, wishes: Sequence[Wanted]) -> list[definitions_pb2.Definition | Exception]:
-        by_tenant: dict[UUID, list[Wanted]] = defaultdict(list)
+        calls: dict[_Call, list[Wanted]] = defaultdict(list)
         for wish in wishes:
-            by_tenant[wish.tenant].append(wish)
-        found: dict[tuple[UUID, UUID], definitions_pb2.Definition] = {}
-        failed: dict[UUID, HeadraceError] = {}
-        for tenant, theirs in by_tenant.items():
+            calls[_call(wish)].append(wish)
+        found: dict[tuple[_Call, UUID], definitions_pb2.Definition] = {}
+        failed: dict[_Call, HeadraceError] = {}
+        for call, theirs in calls.items():
             try:
-                for definition in await self._ask(tenant, theirs):
-                    found[tenant, UUID(definition.pipeline_id)] = definition
+                for definition in await self._ask(call, theirs):
+                    found[call, UUID(definition.pipeline_id)] = definition
             except grpc.RpcError as error:
-                failed[tenant] = from_rpc_error(error)
+                failed[call] = from_rpc_error(error)
         return [
-            failed.get(wish.tenant)
-            or found.get((wish.tenant, wish.pipeline))
+            failed.get(_call(wish))
+            or found.get((_call(wish), wish.pipeline))
             or NotFound("pipeline", wish.pipeline)
             for wish in wishes
         ]
 
-    async def _ask(self, tenant: UUID, wishes: Sequence[Wanted]) -> list[definitions_pb2.Definition]:
+    async def _ask(self, call: _Call, wishes: Sequence[Wanted]) -> list[definitions_pb2.Definition]:
+        tenant, connections = call
         pipelines = dict.fromkeys(wish.pipeline for wish in wishes)
         in_full = {wish.pipeline for wish in wishes if wish.with_text}
         known = [
@@ -87,7 +99,9 @@ class DefinitionReader:
             if pipeline not in in_full and (version := self._known.known_version(pipeline)) is not None
         ]
         request = definitions_pb2.BatchGetDefinitionsRequest(
-            pipeline_ids=[str(pipeline) for pipeline in pipelines], known=known
+            pipeline_ids=[str(pipeline) for pipeline in pipelines],
+            known=known,
+            connections=sorted(connections),
         )
         metadata = service_metadata(self._tokens, tenant, wishes[0].on_behalf_of)
         answer = await self._stub.BatchGetDefinitions(request, metadata=metadata, timeout=TIMEOUT_SECONDS)

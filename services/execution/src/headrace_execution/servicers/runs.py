@@ -1,5 +1,6 @@
 """RunService."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -97,15 +98,23 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         wanted: Wanted,
     ) -> Prepared:
         if request.HasField("yaml_definition"):
-            return await self._compiler.compile_text(request.yaml_definition, definition)
+            return await self._prepare_text(request.yaml_definition, definition, wanted)
         prepared = self._compiler.latest(definition)
         if prepared is not None:
             return prepared
         if not definition.text:
             # It was known when it was asked for, and others have taken its place meanwhile.
-            asked = Wanted(wanted.tenant, wanted.pipeline, wanted.on_behalf_of, with_text=True)
-            definition = await self._reader.read(asked)
+            definition = await self._reader.read(replace(wanted, with_text=True))
         return await self._compiler.compile_version(definition)
+
+    async def _prepare_text(
+        self, text: str, definition: definitions_pb2.Definition, wanted: Wanted
+    ) -> Prepared:
+        connections = await self._compiler.connections_of(text, definition)
+        if connections - definition.connection_types.keys():
+            # The stored version does not refer to all of them, so metadata did not tell of them unasked.
+            definition = await self._reader.read(replace(wanted, connections=connections))
+        return await self._compiler.compile_text(text, definition)
 
     async def GetRunStatus(
         self, request: runs_pb2.GetRunStatusRequest, context: Context

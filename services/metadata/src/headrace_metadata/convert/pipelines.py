@@ -1,6 +1,6 @@
 """Pipelines, versions, definitions and verdicts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -116,7 +116,9 @@ def version_message(version: Version, *, with_text: bool) -> pipelines_pb2.Pipel
     )
 
 
-def definition_message(workspace_id: UUID, version: Version) -> definitions_pb2.Definition:
+def definition_message(
+    workspace_id: UUID, version: Version, connection_types: Mapping[str, str]
+) -> definitions_pb2.Definition:
     """What a run needs to know of a version."""
     settings = version.content.settings
     return definitions_pb2.Definition(
@@ -131,6 +133,7 @@ def definition_message(workspace_id: UUID, version: Version) -> definitions_pb2.
         retry_delay_seconds=settings.retry_delay_seconds,
         timeout_seconds=settings.timeout_seconds,
         is_active=settings.is_active,
+        connection_types=connection_types,
     )
 
 

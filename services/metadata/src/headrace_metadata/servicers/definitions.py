@@ -35,9 +35,11 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
         ids = {UUID(identity) for identity in request.pipeline_ids}
         known = list(_known(request.known))
         async with self._db.read() as conn:
-            found = await store.latest(conn, tenant, ids, known)
+            found = await store.latest(conn, tenant, ids, known, set(request.connections))
         return pb.BatchGetDefinitionsResponse(
-            definitions=[definition_message(workspace, version) for workspace, version in found]
+            definitions=[
+                definition_message(each.workspace_id, each.version, each.connection_types) for each in found
+            ]
         )
 
     async def ResolveConnections(

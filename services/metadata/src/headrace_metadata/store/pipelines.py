@@ -1,6 +1,6 @@
 """Pipelines and their versions in SQL. Every read leaves out deleted pipelines and those of other tenants."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Final
@@ -21,9 +21,11 @@ from headrace_metadata.domain.pipelines import (
     Pipeline,
     Version,
 )
+from headrace_metadata.store.connection_words import types_by_word
 from headrace_metadata.store.scope import Scope, newest_of_scope
 from headrace_metadata.store.searching import like_pattern
 from headrace_metadata.store.tables import AnyRow
+from headrace_metadata.store.tables import connection_reference as reference
 from headrace_metadata.store.tables import pipeline as head
 from headrace_metadata.store.tables import pipeline_status as status
 from headrace_metadata.store.tables import pipeline_version as version
@@ -50,6 +52,15 @@ class Place:
 
     created_at: datetime
     id: UUID
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """The latest version of a pipeline as a run needs it; `connection_types` are by name and id."""
+
+    workspace_id: UUID
+    version: Version
+    connection_types: Mapping[str, str]
 
 
 async def add(
@@ -233,20 +244,42 @@ async def get_version(conn: AsyncConnection, tenant: UUID, pipeline_id: UUID, nu
 
 
 async def latest(
-    conn: AsyncConnection, tenant: UUID, pipeline_ids: Iterable[UUID], known: Iterable[tuple[UUID, int]]
-) -> Sequence[tuple[UUID, Version]]:
-    """The latest versions of several pipelines with their workspaces; those known come without their text."""
+    conn: AsyncConnection,
+    tenant: UUID,
+    pipeline_ids: Iterable[UUID],
+    known: Iterable[tuple[UUID, int]],
+    words: Collection[str] = (),
+) -> Sequence[Runnable]:
+    """The latest versions of several pipelines; those known come without their text.
+
+    `words` are names and ids of connections whose types are wanted beside those that the versions refer to.
+    """
     pairs = list(known)
     is_known = sa.tuple_(head.c.id, head.c.version).in_(pairs) if pairs else sa.false()
     text = sa.case((is_known, ""), else_=version.c.text).label("text")
     statement = (
-        sa.select(head.c.workspace_id, *_VERSION_COLUMNS, text)
+        sa.select(head.c.workspace_id, *_VERSION_COLUMNS, text, *_connection_types(words))
         .select_from(_with_version())
         .where(
             head.c.id == sa.any_(sa.cast(list(pipeline_ids), ARRAY(sa.Uuid))), head.c.tenant == tenant, ALIVE
         )
     )
-    return [(row.workspace_id, _version(row)) for row in await conn.execute(statement)]
+    return [
+        Runnable(row.workspace_id, _version(row), {**(row.asked_types or {}), **(row.own_types or {})})
+        for row in await conn.execute(statement)
+    ]
+
+
+def _connection_types(words: Collection[str]) -> tuple[sa.Label[Any], sa.Label[Any]]:
+    """The types of the connections that a head's latest version refers to, and of those named by `words`."""
+    own = types_by_word(reference.c.reference, head.c.workspace_id, reference.c.pipeline_id == head.c.id)
+    own_types = own.correlate(head).scalar_subquery().label("own_types")
+    if not words:
+        return own_types, sa.null().label("asked_types")
+    listed = sa.func.unnest(sa.cast(list(words), ARRAY(sa.Text)))
+    asked = listed.table_valued("word", name="asked").render_derived()
+    asked_types = types_by_word(asked.c.word, head.c.workspace_id).correlate(head).scalar_subquery()
+    return own_types, asked_types.label("asked_types")
 
 
 def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:

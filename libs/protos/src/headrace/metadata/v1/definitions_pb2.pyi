@@ -26,6 +26,7 @@ class BatchGetDefinitionsRequest(_message.Message):
 
     PIPELINE_IDS_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pipeline_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The pipelines (UUID)."""
@@ -34,15 +35,22 @@ class BatchGetDefinitionsRequest(_message.Message):
     def known(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Leave out texts that the caller has: pairs "pipeline id@version"."""
 
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names or ids of further connections whose types are wanted, each in the workspace of each pipeline: those of a text
+        that came with a run.
+        """
+
     def __init__(
         self,
         *,
         pipeline_ids: _abc.Iterable[_builtins.str] | None = ...,
         known: _abc.Iterable[_builtins.str] | None = ...,
+        connections: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known", "pipeline_ids", b"pipeline_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "known", b"known", "pipeline_ids", b"pipeline_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,6 +86,26 @@ class Definition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ConnectionTypesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -89,6 +117,7 @@ class Definition(_message.Message):
     RETRY_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    CONNECTION_TYPES_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     workspace_id: _builtins.str
@@ -111,6 +140,12 @@ class Definition(_message.Message):
     """The longest one attempt of a stage may take, in seconds."""
     is_active: _builtins.bool
     """Whether schedules and dependencies may start it."""
+    @_builtins.property
+    def connection_types(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The types, in lower case, of the connections that the version refers to and of those that were asked for, by the
+        name or id by which it does. A connection that does not exist is missing.
+        """
+
     def __init__(
         self,
         *,
@@ -125,10 +160,11 @@ class Definition(_message.Message):
         retry_delay_seconds: _builtins.int = ...,
         timeout_seconds: _builtins.int = ...,
         is_active: _builtins.bool = ...,
+        connection_types: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "connection_types", b"connection_types", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
