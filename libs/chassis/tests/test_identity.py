@@ -29,6 +29,7 @@ from headrace_chassis.testing.authority import TENANT, Authority
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 WORKSPACE = uuid.UUID(int=42)
+OTHER = uuid.UUID(int=41)
 
 
 @pytest.fixture
@@ -69,9 +70,12 @@ def with_rsa(authority: Authority, key: rsa.RSAPrivateKey, **jwk: Any) -> TokenV
 
 
 async def test_a_users_token_says_who_it_is(authority: Authority, verifier: TokenVerifier) -> None:
-    token = authority.user("viewer", subject="ada", workspaces=[WORKSPACE])
+    token = authority.user("viewer", subject="ada", workspaces=[WORKSPACE, OTHER, WORKSPACE])
     principal = await verifier.verify(token)
-    assert principal == Principal("ada", TENANT, frozenset({WORKSPACE}), Role.VIEWER, "user")
+    allowed = frozenset({WORKSPACE, OTHER})
+    assert principal == Principal(
+        "ada", TENANT, allowed, Role.VIEWER, "user", workspace_order=(WORKSPACE, OTHER)
+    )
     assert principal.may_use(WORKSPACE)
     assert not principal.may_use(uuid.UUID(int=1))
     assert token not in repr(principal)

@@ -35,14 +35,14 @@ async def test_a_request_without_a_workspace_means_default(service: Service) -> 
     assert pipeline.workspace_id == answer.data[0].id
 
 
-async def test_without_the_right_to_default_it_means_the_first_allowed(
+async def test_without_the_right_to_default_it_means_the_first_of_the_token(
     service: Service,
 ) -> None:
     sales, zoo = await _create(service, "sales"), await _create(service, "zoo")
-    caller = service.user(workspaces=[zoo.id, sales.id])
+    caller = service.user(workspaces=[uuid7(), zoo.id, sales.id])
     request = pipelines_pb2.CreatePipelineRequest(name="a", yaml_definition="sources: []")
     created = await service.pipelines.CreatePipeline(request, metadata=caller)
-    assert created.workspace_id == sales.id
+    assert created.workspace_id == zoo.id
 
 
 async def test_a_token_without_any_workspace_that_exists_is_refused(service: Service) -> None:

@@ -35,6 +35,9 @@ class Agent(abc.ABC):
     interval_seconds: float = 1.0
     """How long it rests when there was nothing more to do and nobody woke it."""
 
+    gather_seconds: float = 0.0
+    """How long it lets more come after it was woken, so that what comes together is done together."""
+
     @abc.abstractmethod
     async def run_once(self) -> bool:
         """Does a bounded piece of work; returns whether more is waiting."""
@@ -48,12 +51,14 @@ class Agent(abc.ABC):
         self._woken.set()
 
     async def rest(self) -> None:
-        """Returns after the interval, or when somebody wakes the agent."""
+        """Returns after the interval, or some time to gather after somebody has woken the agent."""
         try:
             async with asyncio.timeout(self.interval_seconds):
                 await self._woken.wait()
         except TimeoutError:
             return
+        if self.gather_seconds:
+            await asyncio.sleep(self.gather_seconds)
 
     def begin_round(self) -> None:
         """Forgets earlier wakings: whatever they told of, this round sees."""

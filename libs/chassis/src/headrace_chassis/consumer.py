@@ -62,6 +62,7 @@ class EventConsumer(Agent):
     """
 
     interval_seconds = 2.0
+    gather_seconds = 0.05  # each round is a call and a transaction, and every single event wakes it
 
     def __init__(
         self,

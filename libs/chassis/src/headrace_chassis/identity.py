@@ -62,7 +62,8 @@ Kind = Literal["user", "service", "worker"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller. `workspaces` is None where all of the tenant's may be used.
+    """A verified caller. `workspaces` is None where all of the tenant's may be used; `workspace_order` are
+    the same ones as the token lists them, so that the first is what a request that names none means.
 
     `subject` is the `sub` of a user, or "service:<name>" and "worker:<name>". `on_behalf_of` tells for whom a
     service acts. `token` is the token itself, to be handed on; it is never shown.
@@ -74,6 +75,7 @@ class Principal:
     role: Role
     kind: Kind
     on_behalf_of: str | None = None
+    workspace_order: tuple[uuid.UUID, ...] = ()
     token: str = field(default="", repr=False, compare=False)
     expires_at: float = field(default=0.0, compare=False)
 
@@ -227,10 +229,12 @@ class TokenVerifier:
         claims = self._decode(
             token, candidates, algorithm, self._settings.jwt_issuer, self._settings.jwt_audience
         )
+        workspaces = _workspaces(claims.get("workspaces"))
         return Principal(
             subject=claims["sub"],
             tenant=_uuid(claims.get("tenant"), "tenant"),
-            workspaces=_workspaces(claims.get("workspaces")),
+            workspaces=None if workspaces is None else frozenset(workspaces),
+            workspace_order=workspaces or (),
             role=_user_role(claims.get("roles")),
             kind="user",
             token=token,
@@ -388,12 +392,12 @@ def _refuse(claim: str) -> uuid.UUID:
     raise Unauthenticated(f"the token's claim {claim} is no UUID")
 
 
-def _workspaces(value: object) -> frozenset[uuid.UUID] | None:
+def _workspaces(value: object) -> tuple[uuid.UUID, ...] | None:
     if value in ("*", ["*"]):
         return None
     if not isinstance(value, list):
         raise Unauthenticated("the token's claim workspaces is neither a list of UUIDs nor '*'")
-    return frozenset(_uuid(item, "workspaces") for item in value)
+    return tuple(dict.fromkeys(_uuid(item, "workspaces") for item in value))
 
 
 def _user_role(value: object) -> Role:

@@ -48,6 +48,9 @@ class OutboxSequencer(Agent):
 
     name = "outbox_sequencer"
     interval_seconds = 1.0
+    gather_seconds = (
+        0.02  # each round is a transaction, and under load there is a commit every few milliseconds
+    )
 
     def __init__(self, db: Database, *, assigned: Callable[[], None], batch: int = 1000) -> None:
         self._db = db

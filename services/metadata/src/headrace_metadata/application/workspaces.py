@@ -45,7 +45,7 @@ async def named(conn: AsyncConnection, principal: Principal, workspace_id: UUID)
 
 
 async def implied(conn: AsyncConnection, principal: Principal) -> Workspace:
-    """The workspace that a request without one means: `default`, or the first by slug that the token allows.
+    """The workspace that a request without one means: `default`, else the first in the token that exists.
 
     Raises:
         WorkspaceForbidden: the token allows none that exists.
@@ -53,10 +53,10 @@ async def implied(conn: AsyncConnection, principal: Principal) -> Workspace:
     default = await ensure_default(conn, principal.tenant)
     if principal.may_use(default.id):
         return default
-    allowed = await store.page(conn, scope_of(principal), after=None, limit=1)
-    if not allowed:
+    first = await store.first_of(conn, principal.tenant, principal.workspace_order)
+    if first is None:
         raise WorkspaceForbidden(default.id)
-    return allowed[0]
+    return first
 
 
 async def chosen(conn: AsyncConnection, principal: Principal, workspace_id: UUID | None) -> Workspace:

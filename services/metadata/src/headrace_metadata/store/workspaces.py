@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.domain.workspaces import Workspace
@@ -44,6 +44,18 @@ async def get(conn: AsyncConnection, scope: Scope, workspace_id: UUID) -> Worksp
 async def by_slug(conn: AsyncConnection, tenant: UUID, slug: str) -> Workspace | None:
     """The workspace of a tenant with this slug."""
     return _one(await conn.execute(sa.select(table).where(table.c.tenant == tenant, table.c.slug == slug)))
+
+
+async def first_of(conn: AsyncConnection, tenant: UUID, ids: Sequence[UUID]) -> Workspace | None:
+    """The first of these, in their order, that the tenant has."""
+    listed = sa.cast(list(ids), ARRAY(sa.Uuid))
+    statement = (
+        sa.select(table)
+        .where(table.c.tenant == tenant, table.c.id == sa.any_(listed))
+        .order_by(sa.func.array_position(listed, table.c.id))
+        .limit(1)
+    )
+    return _one(await conn.execute(statement))
 
 
 async def lock(conn: AsyncConnection, scope: Scope, workspace_id: UUID) -> Workspace | None:
