@@ -45,7 +45,7 @@ class ExecutionStandIn(
         self.live: dict[str, list[str]] = {}
         self.closed: list[tuple[str, bool]] = []
         self.failure: HeadraceError | None = None
-        self.answer: dict[str, Any] = {}
+        self.answer: dict[str, Any] | bytes = {}
         self.probes: list[internal_pb2.ProbeRequest] = []
         self.callers: list[tuple[str, UUID, str | None]] = []
         self.events: list[event_log_pb2.Event] = []
@@ -75,7 +75,8 @@ class ExecutionStandIn(
         self.probes.append(request)
         if self.failure is not None:
             raise self.failure
-        return internal_pb2.ProbeResponse(answer=json.dumps(self.answer).encode())
+        answer = self.answer if isinstance(self.answer, bytes) else json.dumps(self.answer).encode()
+        return internal_pb2.ProbeResponse(answer=answer)
 
     async def ListEvents(
         self, request: event_log_pb2.ListEventsRequest, context: Any

@@ -288,6 +288,20 @@ async def test_failures_of_execution_reach_the_caller(service: Service, raised: 
     assert error.reason == raised.reason
 
 
+@pytest.mark.parametrize("answer", [b"", b"\xff", b"[1]", b"{}", b'{"message": "ok"}', b'{"tables": null}'])
+async def test_an_answer_that_makes_no_sense_is_told_as_such(service: Service, answer: bytes) -> None:
+    created = await _create(service)
+    service.execution.answer = answer
+    test = pb.TestConnectionRequest(id=created.id)
+    tables = pb.ListConnectionTablesRequest(id=created.id)
+    for call in (
+        service.connections.TestConnection(test, metadata=service.user()),
+        service.connections.ListConnectionTables(tables, metadata=service.user()),
+    ):
+        error = await failure(call)
+        assert (error.reason, "sound answer" in error.message) == (reasons_pb2.REASON_UNAVAILABLE, True)
+
+
 async def test_tables_come_in_pages_as_the_worker_told_them(service: Service) -> None:
     created = await _create(service)
     table = {

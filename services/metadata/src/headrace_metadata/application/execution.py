@@ -18,6 +18,13 @@ PROBE_SECONDS = 60.0
 _KINDS = {"TEST": internal_pb2.PROBE_KIND_TEST, "TABLES": internal_pb2.PROBE_KIND_TABLES}
 
 
+class UnsoundAnswer(Unavailable):
+    """What a worker answered to a probe is not what the contract says."""
+
+    def __init__(self) -> None:
+        super().__init__("a worker with a sound answer")
+
+
 class Execution:
     """The execution service, called with tokens of our own.
 
@@ -54,7 +61,11 @@ class Execution:
         limit: int = 0,
         after: str = "",
     ) -> dict[str, Any]:
-        """The answer of a worker to a probe, as the JSON object that the contract describes."""
+        """The answer of a worker to a probe, as the JSON object that the contract describes.
+
+        Raises:
+            Unavailable: also where the answer is no such object; another worker may give one.
+        """
         request = internal_pb2.ProbeRequest(
             kind=_KINDS[kind],
             workspace_id=str(workspace_id),
@@ -67,10 +78,17 @@ class Execution:
             response = await self._stub.Probe(request, metadata=metadata, timeout=PROBE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise _told(error) from None
-        answer = json.loads(response.answer)
-        if not isinstance(answer, dict):
-            raise Unavailable("a sound answer of the worker")
-        return answer
+        return _object(response.answer)
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(answer)
+    except (ValueError, RecursionError):
+        raise UnsoundAnswer from None
+    if not isinstance(read, dict) or not read:
+        raise UnsoundAnswer
+    return read
 
 
 def _told(error: grpc.aio.AioRpcError) -> HeadraceError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace_chassis.identity import Principal
 
-from headrace_metadata.application.execution import Execution
+from headrace_metadata.application.execution import Execution, UnsoundAnswer
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.errors import SystemNotReadable
 
@@ -23,7 +23,7 @@ class ConnectionProbes:
     """Asks execution to have a worker look.
 
     Raises what execution raises: NO_WORKER where no worker took it in time, UNAVAILABLE while execution is
-    away.
+    away or the answer is unsound.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -31,9 +31,12 @@ class ConnectionProbes:
 
     async def test(self, principal: Principal, connection: Connection) -> dict[str, Any]:
         """What a worker says of connecting and logging in."""
-        return await self._execution.probe(
+        answer = await self._execution.probe(
             "TEST", principal.tenant, principal.acts_as, connection.workspace_id, connection.id
         )
+        if "success" not in answer:
+            raise UnsoundAnswer
+        return answer
 
     async def tables(self, principal: Principal, connection: Connection, limit: int, after: str) -> Tables:
         """A page of the system's tables.
@@ -52,4 +55,6 @@ class ConnectionProbes:
         )
         if error := answer.get("error"):
             raise SystemNotReadable(error["code"], error["class"], error["message"])
+        if not isinstance(answer.get("tables"), list):
+            raise UnsoundAnswer
         return Tables(answer["tables"], answer.get("after"))
