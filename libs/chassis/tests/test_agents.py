@@ -89,3 +89,21 @@ async def test_stopping_ends_a_round_and_may_be_repeated() -> None:
     await runner.stop()
     await runner.stop()
     assert agent.rounds == 1
+
+
+async def test_wakings_that_come_together_are_one_round() -> None:
+    async def nothing_more(_: int) -> bool:
+        return False
+
+    agent = Scripted(nothing_more)
+    agent.gather_seconds = 0.01
+    runner = AgentRunner([agent])
+    await runner.start()
+    await agent.has_run(1)
+    for _ in range(3):
+        agent.wake()
+        await asyncio.sleep(0)
+    await agent.has_run(2)
+    await asyncio.sleep(0)
+    await runner.stop()
+    assert agent.rounds == 2

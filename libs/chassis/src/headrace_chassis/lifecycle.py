@@ -1,6 +1,7 @@
 """The life of a process: the first signal drains it, the second ends it."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,7 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
     exits at once. Settings that do not do are told in one line, without a traceback.
     """
     faults.arm(os.environ)
+    _spare_the_collector()
     try:
         uvloop.run(_watched(main))
     except SettingsError as error:
@@ -57,6 +59,15 @@ def run(main: Callable[[Stop], Awaitable[None]]) -> None:
     except Exception as error:  # noqa: BLE001 - the end of the process tells why
         _log.error("the process failed", exc_info=error)
         sys.exit(1)
+
+
+def _spare_the_collector() -> None:
+    # All modules are imported by now and stay: they need not be looked at again and again. Requests leave few
+    # cycles behind, and with Python's own threshold of 700 objects a busy service spent a sixth of its time
+    # looking for them.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def _watched(main: Callable[[Stop], Awaitable[None]]) -> None:

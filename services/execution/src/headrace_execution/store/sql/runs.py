@@ -1,6 +1,8 @@
 """Runs in SQL."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +28,7 @@ from headrace_execution.store.sql.rows import (
     update_sql,
     updated,
 )
+from headrace_execution.store.sql.run_cache import RunCache
 
 _STAGES_FROM = len(RUN_COLUMNS) + 1
 _TASKS_FROM = _STAGES_FROM + len(STAGE_COLUMNS)
@@ -52,10 +55,10 @@ SELECT (SELECT count(*) FROM r) AS runs, (SELECT count(*) FROM s) AS stages, (SE
 """
 
 _RUNS = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY ($1::uuid[])"
-_LOCK_RUNS = f"{_RUNS} ORDER BY id FOR NO KEY UPDATE"
-_LOCK_IDLE_RUNS = f"{_RUNS} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
-_LOCK_RUNS_OF = f"""
-SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY (ARRAY(
+_LOCK_RUNS = "SELECT id, revision FROM runs WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_IDLE_RUNS = f"{_LOCK_RUNS} SKIP LOCKED"
+_LOCK_RUNS_OF = """
+SELECT id, revision FROM runs WHERE id = ANY (ARRAY(
     SELECT run FROM stages WHERE id = ANY ($1::uuid[])
 )) ORDER BY id FOR NO KEY UPDATE
 """
@@ -67,9 +70,9 @@ _ONE = f"SELECT r.*, s.*, t.* FROM runs AS r {_STAGES} {_TASKS} WHERE r.id = $1 
 
 # The run's lock is the aggregate's: whoever has it may change its stages. They are read again under that
 # lock, for this statement may have seen one as it was before another transaction let go of the run.
-_CLAIM = f"""
+_CLAIM = """
 SELECT c.*, nextval('fences') AS claimed_fence FROM (
-    SELECT s.id AS claimed_stage, {", ".join(f"r.{column.name}" for column in RUN_COLUMNS)}
+    SELECT s.id AS claimed_stage, r.id, r.revision
     FROM stages AS s JOIN runs AS r ON r.id = s.run
     WHERE s.state = 'READY' ORDER BY s.purpose DESC, s.priority DESC, s.ready_at, s.id
     LIMIT $1 FOR NO KEY UPDATE OF r SKIP LOCKED
@@ -100,11 +103,17 @@ class SqlRuns:
     """Runs, stages and tasks of one transaction."""
 
     def __init__(
-        self, conn: Any, now: Any, recipes: RecipeCache, after_commit: list[Callable[[], None]]
+        self,
+        conn: Any,
+        now: Any,
+        recipes: RecipeCache,
+        live: RunCache,
+        after_commit: list[Callable[[], None]],
     ) -> None:
         self._conn = conn
         self._now = now
         self._recipes = recipes
+        self._live = live
         self._after_commit = after_commit
 
     async def insert(self, runs: Sequence[Run]) -> None:
@@ -121,6 +130,7 @@ class SqlRuns:
             *arrays(STAGE_COLUMNS, stages),
             *arrays(TASK_COLUMNS, tasks),
         )
+        self._after_commit.append(partial(self._live.committed, runs))
 
     async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """See the port."""
@@ -141,18 +151,27 @@ class SqlRuns:
     async def _load(self, statement: str, ids: Collection[UUID]) -> dict[UUID, Run]:
         if not ids:
             return {}
-        rows = await self._conn.fetch(statement, list(ids))
-        return {run.id: run for run in await assemble(self._conn, rows, self._recipes)}
+        return await self._read(await self._conn.fetch(statement, list(ids)))
+
+    async def _read(self, locked: Sequence[Any]) -> dict[UUID, Run]:
+        """The runs of locked rows, in their order: those that are at hand as they stand, and the others from
+        the database.
+
+        Statements of their own: they see what was committed before the rows were locked.
+        """
+        at_hand = {row["id"]: self._live.get(row["id"], row["revision"]) for row in locked}
+        missing = [run_id for run_id, run in at_hand.items() if run is None]
+        rows = await self._conn.fetch(_RUNS, missing) if missing else []
+        read = {run.id: run for run in await assemble(self._conn, rows, self._recipes)}
+        return {run_id: run or read[run_id] for run_id, run in at_hand.items()}
 
     async def claim(self, limit: int) -> tuple[list[Claim], dict[UUID, Run]]:
         """See the port."""
         if limit <= 0:
             return [], {}
         rows = await self._conn.fetch(_CLAIM, limit)
-        by_run = {row["id"]: row for row in rows}
-        runs = await assemble(self._conn, list(by_run.values()), self._recipes)
         claims = [Claim(row["id"], row["claimed_stage"], row["claimed_fence"]) for row in rows]
-        return claims, {run.id: run for run in runs}
+        return claims, await self._read(rows)
 
     async def fences(self, count: int, *, unless_ready: bool = False) -> list[int]:
         """See the port."""
@@ -188,6 +207,8 @@ class SqlRuns:
             raise ConcurrentChange(
                 f"{saved} where {(len(changed), len(stages), len(tasks))} rows were to change"
             )
+        now_stored = [replace(after, revision=before.revision + 1) for before, after in changed]
+        self._after_commit.append(partial(self._live.committed, now_stored))
 
     async def due(self, limit: int) -> list[UUID]:
         """See the port."""

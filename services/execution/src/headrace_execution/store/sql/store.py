@@ -17,6 +17,7 @@ from headrace_execution.store.port import RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
+from headrace_execution.store.sql.run_cache import RunCache
 from headrace_execution.store.sql.runs import SqlRuns, read_one
 from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 
@@ -39,6 +40,7 @@ class SqlStore:
     def __init__(self, db: Database, *, recipe_capacity: int = 2000) -> None:
         self._db = db
         self._recipes = RecipeCache(recipe_capacity)
+        self._live = RunCache()
         self.skew = timedelta()
 
     async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
@@ -60,7 +62,8 @@ class SqlStore:
         """The store's operations within a transaction that somebody else has begun."""
         raw = driver(conn)
         now = await raw.fetchval(_NOW, self.skew)
-        return SqlTx(conn, raw, now, self._recipes, after_commit if after_commit is not None else [])
+        effects = after_commit if after_commit is not None else []
+        return SqlTx(conn, raw, now, self._recipes, self._live, effects)
 
     async def has_waiting(self) -> bool:
         """See the port."""
@@ -104,11 +107,12 @@ class SqlTx:
         raw: Any,
         now: datetime,
         recipes: RecipeCache,
+        live: RunCache,
         after_commit: list[Callable[[], None]],
     ) -> None:
         self._conn = conn
         self.now = now
-        self.runs = SqlRuns(raw, now, recipes, after_commit)
+        self.runs = SqlRuns(raw, now, recipes, live, after_commit)
         self.pipelines = SqlPipelines(raw, now)
         self.workers = SqlWorkers(raw, now, recipes)
         self.probes = SqlProbes(raw, now)
