@@ -374,6 +374,42 @@ async def test_csv_errors_name_the_place(
     assert place_named in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (
+            "SMALLINT",
+            ("5", "+5", " 5 ", "007", "-0", "0x1F", "-0X1f", "1_0", "5.0", "1e2", "32768", "", "\u0665"),
+        ),
+        ("BIGINT", ("9223372036854775807", "9223372036854775808", "-9223372036854775808")),
+        (
+            "DOUBLE",
+            ("1e308", "1e309", "inf", "-Infinity", "nan", "1.", ".5", "+1.5", "0x1p3", "1e-400", "-0.0"),
+        ),
+        ("FLOAT", ("16777217", "3.5e38", "1e-46", "0.1")),
+        (
+            "DATE",
+            ("2024-02-29", "2023-02-29", "2024-1-1", "0001-01-01", "2024-01-01 00:00:00", " 2024-01-01"),
+        ),
+    ],
+)
+async def test_the_parser_gives_what_the_strict_conversion_gives(
+    root: Path, environment: Environment, scratch: Scratch, kind: str, texts: Sequence[str]
+) -> None:
+    spec = SourceSpec(path="c.csv", schema={"a": kind, "b": "VARCHAR"})
+
+    async def outcome(text: str, beside: str) -> object:
+        (root / "c.csv").write_text(f'a,b\n"{text}",{beside}\n')
+        try:
+            await move_out(spec, None, environment, scratch)
+        except ConnectorError as error:
+            return error.code
+        return (await scratch.fetch("SELECT CAST(a AS VARCHAR) FROM back"))[0]
+
+    for text in texts:  # a number in hexadecimal anywhere has the file read strictly
+        assert await outcome(text, "N840XL") == await outcome(text, "0x"), text
+
+
 async def test_csv_dialects(root: Path, environment: Environment, scratch: Scratch) -> None:
     (root / "bom.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n"x ""y""\r\nz",\r\n"",NA\r\n')
     options: dict[str, object] = {"null_values": ["", "NA"]}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from headrace_connectors import canonical
@@ -18,6 +19,7 @@ from headrace_connectors.blocking import in_thread
 from headrace_connectors.errors import ConnectorError, configuration, data, transient
 from headrace_connectors.files.infer import WRONG_GUESS, guess, guessed, infer
 from headrace_connectors.files.options import Dialect, dialect
+from headrace_connectors.files.parsed import HexadecimalWatch, parsed_types, passed_on, refusal
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
 from headrace_connectors.rows import first_batch, open_csv, with_growing_blocks, with_row_numbers
@@ -102,9 +104,11 @@ class CsvSource:
 
     async def _load_typed(self, scratch: Scratch, relation: str, meter: Meter, block: int) -> None:
         columns = await self.columns()
-        await create(scratch, relation, columns)
-        for path in self._paths:
-            await self._read(scratch, relation, path, self._conversions(columns, "__row"), meter, block)
+        if not await self._attempt(scratch, relation, columns, {}, meter, block):
+            meter.reset()
+            await create(scratch, relation, columns)
+            for path in self._paths:
+                await self._read(scratch, relation, path, self._conversions(columns, "__row"), meter, block)
 
     async def _load_inferred(self, scratch: Scratch, relation: str, meter: Meter, block: int) -> None:
         """By a guess that the whole file confirms, or else by looking at every value first."""
@@ -124,21 +128,38 @@ class CsvSource:
     ) -> bool:
         """Load with the guessed types; False when some value of the file is not what was guessed."""
         columns = self._columns_with({name: kind or "VARCHAR" for name, kind in seen.items()})
-        expressions = self._conversions(columns, "__row")
-        for index, column in enumerate(columns):
-            if f"c{index}" in seen:
-                expressions[index] = guessed(f"c{index}", column.type)
-        await create(scratch, relation, columns)
-        try:
-            for path in self._paths:
-                await self._read(scratch, relation, path, expressions, meter, block)
-        except ConnectorError as error:
-            if error.code != WRONG_GUESS:
-                raise
+        if not await self._attempt(scratch, relation, columns, seen, meter, block):
             return False
         empty = [columns[int(name[1:])].name for name, kind in seen.items() if kind is None]
         counts = ", ".join(f"count({quote(name)})" for name in empty) or "0"
         return not any((await scratch.fetch(f"SELECT {counts} FROM {quote(relation)}"))[0])
+
+    async def _attempt(
+        self,
+        scratch: Scratch,
+        relation: str,
+        columns: list[Column],
+        seen: Mapping[str, str | None],
+        meter: Meter,
+        block: int,
+    ) -> bool:
+        """Load by the quickest way that can be trusted; False when some value needs the strict one."""
+        parsed = parsed_types(columns, self._declared)
+        expressions = self._conversions(columns, "__row")
+        for index, column in enumerate(columns):
+            if f"c{index}" in seen:
+                expressions[index] = guessed(f"c{index}", column.type)
+            elif index in parsed:
+                expressions[index] = passed_on(index, column.type)
+        await create(scratch, relation, columns)
+        try:
+            for path in self._paths:
+                await self._read(scratch, relation, path, expressions, meter, block, parsed=parsed)
+        except ConnectorError as error:
+            if error.code != WRONG_GUESS:
+                raise
+            return False
+        return True
 
     async def _read_texts(
         self, scratch: Scratch, raw: str, meter: Meter, block: int, first_only: bool = False
@@ -188,12 +209,13 @@ class CsvSource:
         meter: Meter,
         block: int,
         first_only: bool = False,
+        parsed: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         files: list[IO[bytes]] = []
 
         def reader() -> pa.RecordBatchReader:
             files.append(opened(path, self._form.encoding))
-            reader = self._reader(files[0], path, block)
+            reader = self._reader(files[0], path, block, parsed)
             return first_batch(reader) if first_only else reader
 
         try:
@@ -204,7 +226,9 @@ class CsvSource:
             for file in files:
                 file.close()
 
-    def _reader(self, file: IO[bytes], path: Path, block: int) -> pa.RecordBatchReader:
+    def _reader(
+        self, file: IO[bytes], path: Path, block: int, parsed: Mapping[int, str]
+    ) -> pa.RecordBatchReader:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
 
@@ -212,41 +236,47 @@ class CsvSource:
         names = [f"f{index}" for index in range(len(self._names))]
         included = [f"f{self._names.index(name)}" for name in self._chosen]
         skipped = 1 if form.header else 0
+        kinds = [pa.type_for_alias(parsed.get(index, "string")) for index in range(len(included))]
+        watch = HexadecimalWatch(file)
 
         def refuse(row: Any) -> str:
             problems.append((row.expected_columns, row.actual_columns))
             return "error"
 
         problems: list[tuple[int, int]] = []
-        reader = open_csv(
-            file,
-            pa.schema([(name, pa.string()) for name in included]),
-            read_options=arrow_csv.ReadOptions(
-                column_names=names,
-                skip_rows_after_names=skipped,
-                block_size=block,
-                use_threads=False,
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=form.delimiter,
-                quote_char=form.quote,
-                double_quote=form.escape == form.quote,
-                escape_char="\\" if form.escape == "\\" else False,
-                newlines_in_values=True,
-                ignore_empty_lines=len(self._names) > 1,
-                invalid_row_handler=refuse,
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names},
-                include_columns=included,
-                null_values=list(form.null_values),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        renamed = pa.schema([pa.field(f"c{index}", pa.string()) for index in range(len(included))])
+
+        def begin() -> pa.RecordBatchReader:
+            return open_csv(
+                watch if parsed else file,
+                pa.schema(list(zip(included, kinds, strict=True))),
+                read_options=arrow_csv.ReadOptions(
+                    column_names=names,
+                    skip_rows_after_names=skipped,
+                    block_size=block,
+                    use_threads=False,
+                ),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=form.delimiter,
+                    quote_char=form.quote,
+                    double_quote=form.escape == form.quote,
+                    escape_char="\\" if form.escape == "\\" else False,
+                    newlines_in_values=True,
+                    ignore_empty_lines=len(self._names) > 1,
+                    invalid_row_handler=refuse,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types={name: pa.string() for name in names}
+                    | dict(zip(included, kinds, strict=True)),
+                    include_columns=included,
+                    null_values=list(form.null_values),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+
+        renamed = pa.schema([pa.field(f"c{index}", kind) for index, kind in enumerate(kinds)])
         return with_row_numbers(
-            pa.RecordBatchReader.from_batches(renamed, _renamed(reader, renamed, problems, path))
+            pa.RecordBatchReader.from_batches(renamed, _renamed(begin, renamed, problems, path, watch))
         )
 
     async def _with_line(self, error: ConnectorError, path: Path) -> ConnectorError:
@@ -277,16 +307,22 @@ class CsvSource:
 
 
 def _renamed(
-    reader: Any, schema: pa.Schema, problems: list[tuple[int, int]], path: Path
+    begin: Callable[[], pa.RecordBatchReader],
+    schema: pa.Schema,
+    problems: list[tuple[int, int]],
+    path: Path,
+    watch: HexadecimalWatch,
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     try:
-        for batch in reader:
+        for batch in begin():
+            if watch.seen:
+                raise data(WRONG_GUESS, f"{path.name}: 0x, which the parser would take for a number")
             yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
     except pa.ArrowInvalid as error:
         if not problems:
-            raise
+            raise refusal(error) from error
         expected, actual = problems[0]
         raise data(
             "CSV_ROW_INVALID", f"{path.name}: a row of {actual} fields, expected {expected}"

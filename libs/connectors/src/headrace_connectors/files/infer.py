@@ -3,7 +3,7 @@ written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headrace_connectors.canonical import TIMESTAMPTZ
 from headrace_connectors.identifiers import literal, quote
@@ -11,7 +11,7 @@ from headrace_connectors.scratch import Scratch
 
 _INTEGER = "-?(0|[1-9][0-9]*)"
 _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\\.[0-9]{1,6})?)?"
-_FIRST_LOOK = 10_000
+_FIRST_LOOK = 256
 WRONG_GUESS = "WRONG_GUESS"
 _PREDICATES = {
     "BOOLEAN": "lower({0}) IN ('true', 'false')",
@@ -32,21 +32,12 @@ _PREDICATES = {
 
 
 async def infer(scratch: Scratch, table: str, columns: Sequence[str]) -> list[str]:
-    """The type of each text column of ``table``.
-
-    A first look at some rows only rules candidates out (one value is enough for that); what is left is asked
-    of every row.
-    """
-    candidates = {column: list(_PREDICATES) for column in columns}
-    first = f"(SELECT * FROM {quote(table)} LIMIT {_FIRST_LOOK})"
-    candidates = await _surviving(scratch, first, candidates)
-    candidates = await _surviving(scratch, quote(table), candidates)
-    chosen: list[str] = []
-    for column in columns:
-        kinds = candidates[column]
-        kind = kinds[0] if kinds else "VARCHAR"
-        chosen.append(await _decimal(scratch, table, column) if kind == "DECIMAL" else kind)
-    return chosen
+    """The type of each text column of ``table``."""
+    found = await _narrowest(scratch, table, columns)
+    return [
+        await _decimal(scratch, table, column) if found[column] == "DECIMAL" else found[column] or "VARCHAR"
+        for column in columns
+    ]
 
 
 async def guess(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, str | None] | None:
@@ -55,13 +46,8 @@ async def guess(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[st
     A type that every later value confirms (:func:`guessed`) is the one :func:`infer` would find, since the
     narrower ones are ruled out here already.  None altogether when a column needs its digits counted.
     """
-    candidates = await _surviving(scratch, quote(table), {column: list(_PREDICATES) for column in columns})
-    counts = ", ".join(f"count({column})" for column in columns)
-    held = (await scratch.fetch(f"SELECT {counts} FROM {quote(table)}"))[0]
-    found = {column: (candidates[column] or ["VARCHAR"])[0] for column in columns}
-    if "DECIMAL" in found.values():
-        return None
-    return {column: found[column] if count else None for column, count in zip(columns, held, strict=True)}
+    found = await _narrowest(scratch, table, columns)
+    return None if "DECIMAL" in found.values() else found
 
 
 def guessed(column: str, kind: str) -> str:
@@ -69,33 +55,58 @@ def guessed(column: str, kind: str) -> str:
     if kind == "VARCHAR":
         return column
     held = _PREDICATES[kind].format(column)
-    wrong = f"error('headrace:' || CAST(json_object('code', {literal(WRONG_GUESS)}) AS VARCHAR))"
-    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {held} THEN CAST({column} AS {kind}) ELSE {wrong} END"
+    value = f"CAST({column} AS {kind})"
+    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {held} THEN {value} ELSE {wrong_guess()} END"
 
 
-async def _surviving(scratch: Scratch, origin: str, candidates: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The candidates that hold for every value; a column without a value has none, and stays text."""
-    parts: list[str] = []
-    for column, kinds in candidates.items():
-        parts.append(f"count({column})")
-        parts += [f"count(*) FILTER (WHERE {_PREDICATES[kind].format(column)})" for kind in kinds]
-    if not parts:
-        return candidates
-    counts = [
-        int(str(value)) for value in (await scratch.fetch(f"SELECT {', '.join(parts)} FROM {origin}"))[0]
-    ]
-    survivors: dict[str, list[str]] = {}
-    position = 0
-    for column, kinds in candidates.items():
-        total = counts[position]
-        held = counts[position + 1 : position + 1 + len(kinds)]
-        survivors[column] = (
-            [kind for kind, count in zip(kinds, held, strict=True) if count == total]
-            if total or origin.startswith("(")
-            else []
-        )
-        position += 1 + len(kinds)
-    return survivors
+def wrong_guess() -> str:
+    """SQL that stops with :data:`WRONG_GUESS`."""
+    return f"error('headrace:' || CAST(json_object('code', {literal(WRONG_GUESS)}) AS VARCHAR))"
+
+
+async def _narrowest(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, str | None]:
+    """The first kind that every value is, by column; None for a column without a value.
+
+    A look at the first rows rules most kinds out: one value is enough for that.  Then every value is asked
+    about one kind at a time, since the first that holds for all of them is the answer.
+    """
+    first = f"(SELECT * FROM {quote(table)} LIMIT {_FIRST_LOOK})"
+    held = await _held(scratch, first, {column: tuple(_PREDICATES) for column in columns})
+    left = {column: [kind for kind, always in held[column].items() if always] for column in columns}
+    counts = ", ".join(f"count({column})" for column in columns) or "0"
+    values = dict(
+        zip(columns, (await scratch.fetch(f"SELECT {counts} FROM {quote(table)}"))[0], strict=False)
+    )
+    found: dict[str, str | None] = {column: "VARCHAR" if values[column] else None for column in columns}
+    asked = {column: kinds for column, kinds in left.items() if values[column] and kinds}
+    while asked:
+        held = await _held(scratch, quote(table), {column: (kinds[0],) for column, kinds in asked.items()})
+        for column, kinds in list(asked.items()):
+            kind = kinds.pop(0)
+            if held[column][kind]:
+                found[column] = kind
+            if held[column][kind] or not kinds:
+                del asked[column]
+    return found
+
+
+async def _held(
+    scratch: Scratch, origin: str, kinds: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, bool]]:
+    """Whether every value of a column is of a kind."""
+    asked = [(column, kind) for column, some in kinds.items() for kind in some]
+    if not asked:
+        return {}
+    parts = ", ".join(
+        f"coalesce(bool_and(coalesce({_PREDICATES[kind].format(column)}, false)) "
+        f"FILTER (WHERE {column} IS NOT NULL), true)"
+        for column, kind in asked
+    )
+    row = (await scratch.fetch(f"SELECT {parts} FROM {origin}"))[0]
+    answers: dict[str, dict[str, bool]] = {column: {} for column in kinds}
+    for (column, kind), holds in zip(asked, row, strict=True):
+        answers[column][kind] = bool(holds)
+    return answers
 
 
 async def _decimal(scratch: Scratch, table: str, column: str) -> str:
