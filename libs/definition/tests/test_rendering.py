@@ -1,12 +1,11 @@
-"""Canonical texts, graphs and the published schema."""
+"""Canonical texts and the published schema."""
 
 import json
 
 import jsonschema_rs
 import pytest
-from headrace_definition import Definition, compile_definition, json_schema, to_graph, to_yaml, validate
+from headrace_definition import Definition, json_schema, to_yaml, validate
 from headrace_definition.rendering import tree_to_yaml
-from headrace_definition.schema import published_schema, schema_text
 from headrace_definition.testing import compiled
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,37 +91,6 @@ def test_the_canonical_text_keeps_sql_readable() -> None:
     assert "  sql: |\n    SELECT *\n    FROM joined\n    WHERE year" in text
 
 
-def test_a_graph_reads_back_as_the_same_definition() -> None:
-    definition = compiled(FULL).definition
-    back = compile_definition(tree_to_yaml(to_graph(definition))).definition
-    assert back.layout is not None
-    anonymous = [sink.model_copy(update={"id": None}) if sink.discard else sink for sink in back.sinks]
-    assert back.model_copy(update={"layout": None, "sinks": tuple(anonymous)}) == definition
-
-
-def test_a_graph_of_an_editor_comes_back_as_it_was_drawn() -> None:
-    nodes = [
-        node("1", "source", {"values": [{"x": 1}]}),
-        node("c", "quality_check", {"type": "row_count", "min": 1}),
-        node("4", "target", {"discard": True}),
-    ]
-    edges = [{"source": "1", "target": "c"}, {"source": "c", "target": "4", "id": "e2", "label": "rows"}]
-    graph = to_graph(compiled(json.dumps({"nodes": nodes, "edges": edges})).definition)
-    assert graph["nodes"] == nodes
-    assert graph["edges"] == edges
-
-
-def node(identity: str, kind: str, config: dict[str, object]) -> dict[str, object]:
-    place = {"x": len(identity) * 5, "y": 6.5}
-    return {
-        "id": identity,
-        "nodeType": kind,
-        "label": f"Node {identity}",
-        "config": config,
-        "position": place,
-    }
-
-
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 VALUES = (
     st.none()
@@ -152,10 +120,6 @@ def test_any_values_survive_the_canonical_text(rows: list[dict[str, object]], de
 @given(st.text(max_size=40).filter(lambda text: all(c.isprintable() or c in "\n\t" for c in text)))
 def test_yaml_1_1_readers_take_texts_for_texts_too(text: str) -> None:
     assert safe_load(tree_to_yaml({"key": text})) == {"key": text}
-
-
-def test_the_published_schema_is_that_of_the_model() -> None:
-    assert published_schema() == schema_text(), "call headrace_definition.schema.write_schema()"
 
 
 def test_the_schema_accepts_what_the_model_accepts() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 from headrace_definition import validate
-from headrace_definition.sqltext import parse_expression, parse_select, without_terminator
+from headrace_definition.sql_lexing import without_terminator
+from headrace_definition.sqltext import parse_expression, parse_select
 from headrace_definition.testing import compiled, errors, with_transformations
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,8 +188,10 @@ def test_a_sources_query_is_one_select_in_its_systems_sql(query: str, types: str
     assert (not found) is good, found
 
 
-def test_a_statement_is_cut_at_its_semicolon() -> None:
-    assert without_terminator("SELECT ';' AS x FROM a; -- end") == "SELECT ';' AS x FROM a"
+@pytest.mark.parametrize("kept", ["';'", "e'\\';'", '";"', "$q$;$q$", "/* ; /* ; */ ; */ 1", "1 -- ;\n"])
+def test_a_statement_is_cut_at_its_own_semicolon(kept: str) -> None:
+    assert without_terminator(f"SELECT {kept} AS x FROM a; -- end;") == f"SELECT {kept} AS x FROM a"
+    assert without_terminator(f"SELECT {kept} AS x FROM a") == f"SELECT {kept} AS x FROM a"
 
 
 @given(st.text(alphabet="SELECTFROM abxy'\"()[]*,;-/$1{}.\n", max_size=60))

@@ -1,6 +1,6 @@
 """Text to plan: the one way in for everything that reads definitions."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from headrace_definition.engines import choose_engine, sink_guarantee
 from headrace_definition.inference import infer_inputs
@@ -47,9 +47,6 @@ class Compiled:
     """In canonical form, with the inputs that were inferred; without the pipeline's default connections."""
     plan: Plan
     warnings: tuple[Problem, ...]
-    lifted: dict[str, str] = field(default_factory=dict, repr=False)
-    """Secrets that stood in a `config` spelling, by the name under which `${secrets.name}` now refers to
-    them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +109,7 @@ class _Reading:
         self, document: Document, settings: CompileSettings, defaults: ConnectionDefaults, findings: Findings
     ) -> None:
         self._settings = settings
-        normalised = normalise(document.root, findings)
-        self._lifted = normalised.lifted
-        root = normalised.root
+        root = normalise(document.root, findings)
         refuse_literals(root, findings)
         self._definition = read(root, findings)
         self._tasks = drafts(self._definition, root)
@@ -166,7 +161,7 @@ class _Reading:
                 for w in warnings
             ),
         )
-        return Compiled(definition, plan, warnings, dict(self._lifted))
+        return Compiled(definition, plan, warnings)
 
     def _planned(self) -> tuple[Task, ...]:
         anonymous = [task for task in self._connected if task.key is None]

@@ -33,7 +33,6 @@ from headrace_definition.sqltext import ParsedSql, parse_expression, parse_selec
 # Beyond these, a definition was made by a program and its lineage is of no use to a reader, only costly.
 MAX_ANALYSED_SQL = 500
 MAX_ANALYSED_COLUMNS = 2000
-MAX_COLUMNS = 50_000
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -50,7 +50,6 @@ class Document:
     text: str
 
 
-_ONE_DOCUMENT = "a definition is one YAML document; a second one begins here"
 _TAG = "tag:yaml.org,2002:"
 _STYLES: dict[str | None, ScalarStyle] = {
     None: "plain",

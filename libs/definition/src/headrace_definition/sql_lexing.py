@@ -60,6 +60,15 @@ def segments(sql: str, rules: LexicalRules) -> Iterator[Segment]:
         yield Segment("code", code_start, len(sql))
 
 
+def without_terminator(sql: str) -> str:
+    """A statement in DuckDB's SQL without the semicolon that may end it, and without what follows that."""
+    for segment in segments(sql, RULES["duckdb"]) if ";" in sql else ():
+        end = sql.find(";", segment.start, segment.end) if segment.kind == "code" else -1
+        if end >= 0:
+            return sql[:end]
+    return sql
+
+
 def _segment(sql: str, start: int, opening: str, rules: LexicalRules) -> Segment | None:
     if opening == "--":
         end = sql.find("\n", start)

@@ -13,6 +13,7 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, ParseError, SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
+from headrace_definition.sql_lexing import without_terminator
 from headrace_definition.substitution import SubstitutionError, mask_sql
 
 MAX_SQL_CHARACTERS = 200_000
@@ -151,16 +152,6 @@ class _SqlError(ValueError):
     def __init__(self, code: str, message: str, offset: int) -> None:
         super().__init__(message)
         self.issue = SqlIssue(code, message, offset)
-
-
-def without_terminator(sql: str) -> str:
-    """A statement that `parse_select` accepts, without the semicolon that may end it and what follows
-    that."""
-    if ";" not in sql:
-        return sql
-    tokens = Dialect.get_or_raise(_DIALECT).tokenize(mask_sql(sql))
-    end = next((token.start for token in tokens if token.token_type is TokenType.SEMICOLON), len(sql))
-    return sql[:end]
 
 
 def _parse(sql: str, prefix: int, judge: _Judge) -> ParsedSql:

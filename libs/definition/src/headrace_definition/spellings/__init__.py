@@ -10,27 +10,16 @@ where no two say the same thing:
 - `canonical`: the form all others become; other words for its keys, mappings for lists, left-out task keys
 """
 
-from dataclasses import dataclass, field
-
 from headrace_definition.nodes import Mapping
 from headrace_definition.problems import Findings
 from headrace_definition.spellings import canonical, graph, lists, single, wrapped
 
 
-@dataclass(frozen=True, slots=True)
-class Normalised:
-    """A tree in canonical form, and the secrets that were lifted out of a `config` spelling."""
-
-    root: Mapping
-    lifted: dict[str, str] = field(repr=False)
-
-
-def normalise(root: Mapping, findings: Findings) -> Normalised:
+def normalise(root: Mapping, findings: Findings) -> Mapping:
     """The canonical tree of a definition in any spelling; what cannot be understood is added to
     `findings`."""
-    lifted: dict[str, str] = {}
-    tree = wrapped.rewrite(root, findings, lifted)
+    tree = wrapped.rewrite(root, findings)
     tree = graph.rewrite(tree, findings)
     tree = single.rewrite(tree, findings)
     tree = lists.rewrite(tree, findings)
-    return Normalised(canonical.rewrite(tree, findings), lifted)
+    return canonical.rewrite(tree, findings)

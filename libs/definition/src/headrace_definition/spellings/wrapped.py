@@ -1,24 +1,11 @@
-"""`config.source` and `config.destination`: connectors described in place, credentials and all.
+"""`config.source` and `config.destination`: connectors described in place. Also unwraps `definition:`, as
+some clients send it."""
 
-Values of secret fields are lifted out and leave a reference behind, so that no canonical definition holds
-them. Also unwraps `definition:`, as some clients send it.
-"""
-
-from headrace_definition.nodes import Mapping, Node, Sequence
+from headrace_definition.nodes import Mapping
 from headrace_definition.problems import Findings
-from headrace_definition.secret_words import is_reference, is_secret_key
-from headrace_definition.spellings.rewriting import (
-    made,
-    made_mapping,
-    rename_keys,
-    task_key,
-    with_entry,
-    without,
-)
+from headrace_definition.spellings.rewriting import rename_keys, with_entry, without
 
-ENDS = {"source": "source", "destination": "destination", "target": "destination"}
-"""The keys of the two ends, and the words that begin the names of their secrets."""
-
+_ENDS = ("source", "destination", "target")
 _OWN = frozenset(
     {"id", "connector", "stream", "config", "incremental", "description", "mode", "keys", "input"}
 )
@@ -28,15 +15,15 @@ _REQUEST_ONLY = frozenset(
 )
 
 
-def rewrite(root: Mapping, findings: Findings, lifted: dict[str, str]) -> Mapping:
-    """The tree with wrappers taken off and connectors as sources and sinks; secrets go into `lifted`."""
+def rewrite(root: Mapping, findings: Findings) -> Mapping:
+    """The tree with wrappers taken off and connectors as sources and sinks."""
     root = _unwrap(root, "definition", findings)
     config = root.get("config")
-    if isinstance(config, Mapping) and any(end in config for end in ENDS):
+    if isinstance(config, Mapping) and any(end in config for end in _ENDS):
         root = _unwrap(root, "config", findings)
-        root = _connectors(root, findings, lifted, always=True)
+        root = _connectors(root, findings, always=True)
     else:
-        root = _connectors(root, findings, lifted, always=False)
+        root = _connectors(root, findings, always=False)
     for key in _REQUEST_ONLY & root.entries.keys():
         findings.warning("IGNORED_KEY", root.key_node(key), "belongs to the request, not to the definition")
     return without(root, *_REQUEST_ONLY)
@@ -55,11 +42,11 @@ def _unwrap(root: Mapping, key: str, findings: Findings) -> Mapping:
     return Mapping({**outer.entries, **inner.entries}, root.line, root.column, root.where)
 
 
-def _connectors(root: Mapping, findings: Findings, lifted: dict[str, str], *, always: bool) -> Mapping:
-    for end, label in ENDS.items():
+def _connectors(root: Mapping, findings: Findings, *, always: bool) -> Mapping:
+    for end in _ENDS:
         element = root.get(end)
         if isinstance(element, Mapping) and (always or _describes_connector(element)):
-            root = with_entry(root, end, _connector(element, label, findings, lifted))
+            root = with_entry(root, end, _connector(element, findings))
     return root
 
 
@@ -71,7 +58,7 @@ def _describes_connector(element: Mapping) -> bool:
     )
 
 
-def _connector(element: Mapping, label: str, findings: Findings, lifted: dict[str, str]) -> Mapping:
+def _connector(element: Mapping, findings: Findings) -> Mapping:
     element = rename_keys(element, {"name": "connector"}, findings)
     inner = element.get("config")
     settings = dict(inner.entries) if isinstance(inner, Mapping) else {}
@@ -84,32 +71,5 @@ def _connector(element: Mapping, label: str, findings: Findings, lifted: dict[st
     own = without(element, *(key for key in element.entries if key not in _OWN), "config")
     if settings:
         config = Mapping(settings, element.line, element.column, (element.where, "config"))
-        own = with_entry(own, "config", lift(config, label, lifted))
+        own = with_entry(own, "config", config)
     return own
-
-
-def lift(node: Node, label: str, lifted: dict[str, str], *, secret: bool = False) -> Node:
-    """The node with the values of secret fields moved into `lifted`, each leaving `${secrets.<name>}`."""
-    if isinstance(node, Mapping):
-        return made_mapping(
-            (
-                (key, lift(value, f"{label}_{key}", lifted, secret=secret or is_secret_key(key)))
-                for key, value in node.items()
-            ),
-            node,
-        )
-    if isinstance(node, Sequence):
-        items = [
-            lift(item, f"{label}_{index}", lifted, secret=secret) for index, item in enumerate(node.items)
-        ]
-        return Sequence(items, node.line, node.column, node.where)
-    if (
-        not secret
-        or node.value in (None, "")
-        or isinstance(node.value, bool)
-        or is_reference(str(node.value))
-    ):
-        return node
-    name = task_key(label, {taken.lower() for taken in lifted})
-    lifted[name] = str(node.value)
-    return made(f"${{secrets.{name}}}", node)

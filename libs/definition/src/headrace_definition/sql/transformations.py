@@ -13,7 +13,7 @@ from headrace_definition.model import (
     Union,
 )
 from headrace_definition.sql.quoting import on_own_lines, quote, quoted_list
-from headrace_definition.sqltext import without_terminator
+from headrace_definition.sql_lexing import without_terminator
 from headrace_definition.substitution import literal
 
 

@@ -115,14 +115,11 @@ def _report(text: Text, settings: CompileSettings) -> Report:
     report = validate(text.text, settings=settings, defaults=text.defaults)
     if report.compiled is None:
         return report
-    message = "a definition must not hold secrets; put them into a connection and name that"
-    errors = [
-        Problem("LITERAL_SECRET", name.replace("_", ".", 1), message) for name in report.compiled.lifted
-    ]
     # Written as an escape it passes the reader, but no text of PostgreSQL can hold it.
     if "\0" in (report.compiled.definition.description or ""):
-        errors.append(Problem("INVALID_CHARACTER", "description", "the character U+0000 is not allowed"))
-    return Report(tuple(errors), report.warnings, None) if errors else report
+        error = Problem("INVALID_CHARACTER", "description", "the character U+0000 is not allowed")
+        return Report((error,), report.warnings, None)
+    return report
 
 
 def _checked(text: Text, compiled: Compiled) -> Checked:

@@ -12,13 +12,9 @@ _LINE_WIDTH = 100
 
 def to_yaml(definition: Definition) -> str:
     """The definition as canonical YAML; compiling it gives an equal definition."""
-    return tree_to_yaml(canonical_tree(definition))
-
-
-def canonical_tree(definition: Definition) -> dict[str, Any]:
-    """The definition as plain values: the version, then what differs from a default, in the model's order."""
+    # The version, then what differs from a default, in the model's order.
     tree = definition.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return {"version": definition.version, **tree}
+    return tree_to_yaml({"version": definition.version, **tree})
 
 
 def tree_to_yaml(tree: Any) -> str:
