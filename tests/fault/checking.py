@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import httpx
+from headrace_connectors.api import LoadKey
+from headrace_connectors.ledger import load_id
 
 from .cluster import Cluster, until
 from .submitting import Submitted, submit
@@ -121,7 +123,7 @@ def check_bookkeeping(cluster: Cluster, submitted: Submitted) -> None:
     until(lambda: not _leases(cluster, ids), 30, "no live lease is left")
     until(lambda: _is_drained(cluster), 30, "the outboxes are drained")
     until(lambda: not queries(cluster, submitted), 30, "no query of a worker is left at the target")
-    until(lambda: not staging(cluster), 5, "no staging table is left")
+    until(lambda: not staging(cluster, submitted), 5, "no staging table is left")
     check_over_rest(cluster, submitted)
 
 
@@ -152,11 +154,18 @@ def queries(cluster: Cluster, submitted: Submitted) -> list[tuple[object, ...]]:
     )
 
 
-def staging(cluster: Cluster) -> list[tuple[object, ...]]:
-    """Staging tables in the user's database."""
-    return cluster.sql(
+def staging(cluster: Cluster, submitted: Submitted) -> list[str]:
+    """Staging tables of runs in the user's database."""
+    tables = cluster.sql(
         "warehouse", r"SELECT relname FROM pg_class WHERE relname LIKE '\_stg\_%' AND relkind = 'r'"
     )
+    loads = cluster.sql(
+        "warehouse",
+        "SELECT root_run_id, task, partition FROM headrace._headrace_loads WHERE root_run_id = ANY($1)",
+        list(submitted.runs),
+    )
+    ids = {load_id(LoadKey(*load)) for load in loads}
+    return [str(name) for (name,) in tables if str(name).split("_")[2] in ids]
 
 
 def _leases(cluster: Cluster, runs: list[str]) -> list[tuple[object, ...]]:
