@@ -39,6 +39,11 @@ class OutgoingMessage:
     headers: dict[str, str]
 
 
+def events_wake(service: str) -> str:
+    """The subject on which a service says that there are new events in its log."""
+    return f"headrace.wake.{service}.events"
+
+
 class Bus:
     """One connection to NATS, which comes and goes in the background. Without a URL it is always away."""
 

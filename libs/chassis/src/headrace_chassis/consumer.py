@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_chassis import database
 from headrace_chassis.agents import Agent
-from headrace_chassis.bus import Bus
+from headrace_chassis.bus import Bus, events_wake
 from headrace_chassis.channels import Metadata
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import HeadraceError, Unavailable, from_rpc_error
@@ -62,7 +62,7 @@ class EventConsumer(Agent):
     """
 
     interval_seconds = 2.0
-    gather_seconds = 0.05  # each round is a call and a transaction, and every single event wakes it
+    gather_seconds = 0.05  # each round is a call and a transaction, and every batch of events wakes it
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class EventConsumer(Agent):
         self._failures = 0
         self._careful_until = 0
         if bus is not None:
-            bus.subscribe(f"headrace.{source}.>", lambda _: self.wake())
+            bus.subscribe(events_wake(source), lambda _: self.wake())
 
     async def run_once(self) -> bool:
         """Handles a batch of events; returns whether more is waiting."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
-from headrace_chassis.bus import Bus, OutgoingMessage, stream_config
+from headrace_chassis.bus import Bus, OutgoingMessage, events_wake, stream_config
 from headrace_chassis.database import Database, driver
 
 TYPE_PREFIX = "io.headrace."
@@ -65,6 +65,8 @@ class OutboxPublisher(Agent):
             rows = await raw.fetch(_READ, after, self._batch)
         if not rows:
             return False
+        # Those that follow the log need to hear once that it has grown, not of each event in it.
+        await self._bus.publish_wake(events_wake(self._service))
         messages = [self._message(row) for row in rows]
         faults.point("outbox.publish.before")
         count = await self._bus.publish_all(self._stream, messages, timeout=ACKNOWLEDGE_SECONDS)
