@@ -62,6 +62,14 @@ def test_text_in_sql_comes_back_as_it_was(
     assert row["v"] == value
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_wide_spaces_in_text_are_kept_whatever_the_comments_hold(
+    database: duckdb.DuckDBPyConnection, frame: str
+) -> None:
+    spaces = "a\xa0b\u2003c\u3000d\u200be"
+    assert spaces in database.execute(bind(frame, {"params.v": spaces}, sql=True)).fetchall()[0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(value=TEXTS)
 def test_text_inside_a_string_stays_inside(database: duckdb.DuckDBPyConnection, value: str) -> None:

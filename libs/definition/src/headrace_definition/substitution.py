@@ -33,6 +33,7 @@ _FORM = (
 )
 # A literal next to one of these cannot join with what stands there into another token.
 _SEPARATORS = frozenset(" \t\r\n(),=<>+;")
+_NO_QUOTES = str.maketrans(dict.fromkeys("'\"$", " "))
 
 
 class SubstitutionError(ValueError):
@@ -186,6 +187,8 @@ def _bind_text(text: str, values: Mapping[str, BoundValue]) -> str:
 
 
 def _bind_sql(sql: str, values: Mapping[str, BoundValue], dialect: str) -> str:
+    if dialect == "duckdb":
+        sql = _quiet_comments(sql)
     pieces, position = [], 0
     for found, segment in sql_placeholders(sql, dialect):
         if found.scope == "secrets":
@@ -198,6 +201,21 @@ def _bind_sql(sql: str, values: Mapping[str, BoundValue], dialect: str) -> str:
             raise SubstitutionError(f"${{{found.reference}}}: {error}", found.start) from None
         position = found.end
     return "".join([*pieces, sql[position:]])
+
+
+def _quiet_comments(sql: str) -> str:
+    """The SQL with blanks for the quotes in its comments, as long as before.
+
+    DuckDB turns no-break and other wide spaces into blanks before it parses, but for those in quotes; and it
+    does not know comments then, so that an apostrophe in one would have it alter the value that follows.
+    """
+    pieces = [
+        sql[each.start : each.end].translate(_NO_QUOTES)
+        if each.kind == "comment"
+        else sql[each.start : each.end]
+        for each in segments(sql, RULES["duckdb"])
+    ]
+    return "".join(pieces)
 
 
 def _inside(sql: str, found: Placeholder, segment: Segment, value: BoundValue, dialect: str) -> str:
