@@ -187,20 +187,19 @@ def _bind_text(text: str, values: Mapping[str, BoundValue]) -> str:
 
 
 def _bind_sql(sql: str, values: Mapping[str, BoundValue], dialect: str) -> str:
-    if dialect == "duckdb":
-        sql = _quiet_comments(sql)
+    kept = _quiet_comments(sql) if dialect == "duckdb" else sql
     pieces, position = [], 0
     for found, segment in sql_placeholders(sql, dialect):
         if found.scope == "secrets":
             raise SubstitutionError("a secret cannot stand in SQL", found.start)
         value = _value(found, values)
-        pieces.append(sql[position : found.start])
+        pieces.append(kept[position : found.start])
         try:
             pieces.append(_inside(sql, found, segment, value, dialect))
         except ValueError as error:
             raise SubstitutionError(f"${{{found.reference}}}: {error}", found.start) from None
         position = found.end
-    return "".join([*pieces, sql[position:]])
+    return "".join([*pieces, kept[position:]])
 
 
 def _quiet_comments(sql: str) -> str:
