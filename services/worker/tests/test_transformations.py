@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from .engine_bench import EngineBench, failure, outcome, rows
+from .engine_bench import EngineBench, failure, outcome, rows, states
 from .scripted_server import stage
 from .stages import payload
 
@@ -196,3 +196,46 @@ async def test_sql_cannot_leave_the_scratch(bench: EngineBench, tmp_path: Path, 
 
     assert failure(result)[1:] == ("CONFIGURATION", "t")
     assert "canary" not in str(result)
+
+
+CHAIN = """
+sources:
+  - {id: a, values: [{k: "1", v: 10}, {k: "%s", v: 20}]}
+  - {id: b, values: [{k: %s, name: one}%s]}
+transformations:
+  - {id: joined, type: lookup_join, input: a, lookup: b, on: [k]}
+  - {id: renamed, type: rename, input: joined, columns: {v: value}}
+  - {id: few, type: filter, input: renamed, condition: "value < 20"}
+sinks: [{id: out, input: few, connection: duck, table: result}]
+"""
+
+
+async def test_each_task_of_a_chain_has_its_count_of_rows(bench: EngineBench) -> None:
+    result = await bench.run(CHAIN % ("2", "'1'", ""))
+
+    assert outcome(result) == "COMPLETED", result.error
+    assert rows(result) == {
+        "a": (0, 2),
+        "b": (0, 1),
+        "joined": (3, 2),
+        "renamed": (2, 2),
+        "few": (2, 1),
+        "out": (1, 1),
+    }
+    assert landed(bench) == [{"k": "1", "value": 10, "name": "one"}]
+
+
+async def test_a_value_that_cannot_be_compared_fails_although_a_later_filter_leaves_it_out(
+    bench: EngineBench,
+) -> None:
+    result = await bench.run(CHAIN % ("not a number", "1", ""))
+
+    assert failure(result) == ("VALUE_NOT_CONVERTIBLE", "DATA", "joined")
+    assert states(result)["joined"] == "FAILED"
+
+
+async def test_a_repeated_key_is_found_although_a_later_filter_leaves_it_out(bench: EngineBench) -> None:
+    result = await bench.run(CHAIN % ("2", "'1'", ", {k: '2', name: two}, {k: '2', name: zwei}"))
+
+    assert failure(result)[1:] == ("DATA", "joined")
+    assert "not unique" in result.error.message

@@ -49,6 +49,7 @@ from headrace_worker.engine.program import Program
 from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
 from headrace_worker.engine.run_context import RunContext
+from headrace_worker.engine.views import can_wait
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class _Reading:
     """The new upper bounds, by the task that brought them and the source that they belong to."""
     unread: dict[str, int] = field(default_factory=dict)
     """How many tasks have yet to read a relation before it can be dropped."""
+    views: dict[str, Sequence[str]] = field(default_factory=dict)
+    """The relations that are computed by their reader only, with the inputs that they hold until then."""
 
 
 class StageRunner:
@@ -283,15 +286,21 @@ class StageRunner:
         rows_in = sum(reading.rows[each] for each in task.inputs)
         self._board.start(key)
         self._board.moved(key, rows_in=rows_in)
+        view = False
         with self._blaming(key):
             sql = self._binding.sql(key, self._transformation_sql(task, reading))
+            if reading.unread[key] == 1 and key not in self._program.payload.stage.artifacts_out:
+                view = await can_wait(task.config, scratch, reading.rows)
             # On lines of its own: the user's SQL may end in a comment.
-            await scratch.execute(f"CREATE TABLE {quote(key)} AS\n{sql}\n")
-            reading.rows[key] = await scratch.count(key)
+            await scratch.execute(f"CREATE {'VIEW' if view else 'TABLE'} {quote(key)} AS\n{sql}\n")
+            reading.rows[key] = reading.rows[task.inputs[0]] if view else await scratch.count(key)
             columns = await scratch.columns(key)
         inputs = {each: reading.columns.get(each, ()) for each in task.inputs}
         reading.columns[key] = carry_native_types(task, inputs, columns)
         self._board.complete(key, rows_out=reading.rows[key])
+        if view:
+            reading.views[key] = task.inputs
+            return
         for each in task.inputs:
             await self._release(scratch, reading, each)
         await self._release(scratch, reading, key, readers=0)
@@ -396,8 +405,15 @@ class StageRunner:
     async def _release(self, scratch: Scratch, reading: _Reading, key: str, *, readers: int = 1) -> None:
         """Note that a task has read a relation; the disk space of one that nobody will read is freed."""
         reading.unread[key] -= readers
-        if reading.unread[key] <= 0:
+        if reading.unread[key] > 0:
+            return
+        held = reading.views.pop(key, None)
+        if held is None:
             await scratch.drop(key)
+            return
+        await scratch.execute(f"DROP VIEW {quote(key)}")
+        for each in held:
+            await self._release(scratch, reading, each)
 
     @asynccontextmanager
     async def _source(self, task: SourceTask, reading: _Reading) -> AsyncIterator[Source]:
