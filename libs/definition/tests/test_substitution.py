@@ -82,7 +82,7 @@ def test_text_inside_a_string_stays_inside(database: duckdb.DuckDBPyConnection, 
 def test_numbers_in_sql_come_back_as_they_were(database: duckdb.DuckDBPyConnection, value: float) -> None:
     sql = bind("SELECT ${params.v} AS v, 0 -${params.v} AS negated", {"params.v": value}, sql=True)
     found = database.execute(sql).fetchall()[0]
-    assert [float(number) for number in found] == [value, -value]
+    assert [type(value)(number) for number in found] == [value, -value]
 
 
 @pytest.mark.parametrize(
