@@ -1,7 +1,7 @@
 """The limit for the gateway: Starlette, grpc.aio and a hand-written conversion of one message.
 
-Serves GET /api/v1/runs/{run_id} by the same RPC of the same execution service, and nothing else: no verification,
-no limits, no request ids.
+Serves GET /api/v1/runs/{run_id} by the same RPC of the same execution service, and nothing else: no
+verification, no limits, no request ids.
 """
 
 import argparse

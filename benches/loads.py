@@ -146,9 +146,7 @@ def alternate(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str
 def tell(what: str, rows: int, seconds: float, limit: float, goal: float | None = None) -> None:
     """Prints a ratio of rows a second."""
     verdict = "" if goal is None else f" (goal {goal}: {'met' if limit / seconds >= goal else 'missed'})"
-    print(
-        f"{what}: {rows / seconds:,.0f} rows/s, psql {rows / limit:,.0f}: {limit / seconds:.2f}{verdict}"
-    )
+    print(f"{what}: {rows / seconds:,.0f} rows/s, psql {rows / limit:,.0f}: {limit / seconds:.2f}{verdict}")
 
 
 def flights(bench: Bench, rounds: int) -> None:
