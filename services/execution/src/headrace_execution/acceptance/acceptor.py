@@ -18,9 +18,10 @@ from headrace_execution.domain.lifecycle import Order, accept
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import StageState
 from headrace_execution.errors import AtConcurrencyLimit, PipelineClosed
+from headrace_execution.recording import Change, record
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
-from headrace_execution.workers.handouts import Hand, Handout, send, stage_handouts
+from headrace_execution.workers.handouts import Hand, Handout, lease_stages, send, stage_handouts
 from headrace_execution.workers.pool import Session, WorkerPool
 
 LARGEST = 200
@@ -40,6 +41,8 @@ class _Batch:
 
     outcomes: list[runs_pb2.RunResponse | Exception] = field(default_factory=list)
     handouts: list[Handout] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    """Of older runs that waited for these slots."""
     any_ready: bool = False
 
 
@@ -73,7 +76,7 @@ class Acceptor:
 
     async def _accept(self, batch: Sequence[Asked]) -> list[runs_pb2.RunResponse | Exception]:
         faults.point("execution.accept.before")
-        slots = self._pool.reserve(len(batch))
+        slots = self._pool.reserve(2 * len(batch))  # as many again for older ones, which go first
         done = _Batch()
         try:
             done = await self._store.run(lambda tx: self._write(tx, batch, slots))
@@ -81,6 +84,7 @@ class Acceptor:
         finally:
             send(self._pool, done.handouts, slots)
         self._signals.told()
+        self._signals.committed(done.changes)
         if done.any_ready:
             self._signals.ready()
         return done.outcomes
@@ -98,8 +102,9 @@ class Acceptor:
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
         hand = await self._lease(tx, runs, slots)
-        runs = hand.after
+        runs = {run_id: hand.after[run_id] for run_id in runs}
         await tx.runs.insert(list(runs.values()))
+        changes = await record(tx, hand.changes)
         await tx.tell([told for run in runs.values() if (told := event(None, run)) is not None])
         answers = [
             convert.accepted(runs[outcome.id]) if isinstance(outcome, Run) else outcome
@@ -114,19 +119,24 @@ class Acceptor:
         )
         faults.point("execution.accept.outbox_written")
         any_ready = any(stage.state is StageState.READY for run in runs.values() for stage in run.stages)
-        return _Batch(answers, await stage_handouts(tx, hand), any_ready)
+        return _Batch(answers, await stage_handouts(tx, hand), changes, any_ready)
 
     async def _lease(self, tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session]) -> Hand:
-        """Hands ready stages to free slots, the most urgent first, unless older ones wait for them."""
-        hand = Hand(after=runs)
+        """Hands ready stages to free slots, the most urgent first; older ones that wait for them come before
+        these.
+        """
+        urgent_first = sorted(runs.values(), key=lambda run: -run.priority)
+        hand = Hand(after={run.id: run for run in urgent_first})
         ready = [
             (run.id, stage.id)
-            for run in sorted(runs.values(), key=lambda run: -run.priority)
+            for run in urgent_first
             for stage in run.stages
             if stage.state is StageState.READY
         ][: len(slots)]
         fences = await tx.runs.fences(len(ready), unless_ready=True)
         moment = self._moments.at(tx.now)
+        if ready and not fences:
+            await lease_stages(tx, hand, slots, moment)
         for (run_id, stage_id), session, fence in zip(ready, slots, fences, strict=False):
             hand.give(run_id, stage_id, session, fence, moment)
         return hand

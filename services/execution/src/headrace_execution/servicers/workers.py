@@ -208,7 +208,7 @@ async def _hello(
         engines=engines_of(hello.engines),
     )
     held = frozenset(map(_ref, hello.held))
-    session = Session(worker, silence_limit=silence_limit)
+    session = Session(worker, silence_limit=silence_limit, monotonic=asyncio.get_running_loop().time)
     session.busy.update(held)
     return session, held
 

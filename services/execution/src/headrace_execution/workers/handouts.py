@@ -37,8 +37,8 @@ class Handout:
 
 @dataclass(slots=True)
 class Hand:
-    """Runs in the hands of one transaction: as they were locked, as they are now, and which stages go
-    where.
+    """Runs in the hands of one transaction: as they were locked (new ones were not), as they are now, and
+    which stages go where.
     """
 
     before: dict[UUID, Run] = field(default_factory=dict)
@@ -54,6 +54,11 @@ class Hand:
         """Leases a stage."""
         self.after[run_id] = assign(self.after[run_id], stage_id, session.worker.id, fence, moment)
         self.given.append((run_id, stage_id, session))
+
+    def was_ready(self, run_id: UUID, stage: Stage) -> bool:
+        """Whether a stage was ready before this transaction."""
+        before = self.before.get(run_id)
+        return before is not None and before.stages[stage.position].state is StageState.READY
 
     def stage(self, run_id: UUID, stage_id: UUID) -> Stage | None:
         """A stage as it is now."""
@@ -78,8 +83,7 @@ async def lease_stages(tx: Tx, hand: Hand, slots: Sequence[Session], moment: Mom
         (run_id, stage.id)
         for run_id, run in hand.after.items()
         for stage in run.stages
-        if stage.state is StageState.READY
-        and hand.before[run_id].stages[stage.position].state is not StageState.READY
+        if stage.state is StageState.READY and not hand.was_ready(run_id, stage)
     ][: len(left)]
     fences = await tx.runs.fences(len(ready))
     for (run_id, stage_id), session, fence in zip(ready, left, fences, strict=False):

@@ -6,7 +6,6 @@ know in order not to hand out more than fits, and every heartbeat puts it right 
 
 import asyncio
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
@@ -25,7 +24,7 @@ class Session:
         worker: WorkerRecord,
         *,
         silence_limit: float = 6.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float],
     ) -> None:
         self.worker = worker
         self._silence_limit = silence_limit

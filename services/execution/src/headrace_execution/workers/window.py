@@ -11,8 +11,11 @@ DEEPEST = 8
 """The most that is sent for each slot."""
 WEIGHT = 0.2
 """How much of the estimate the latest stage makes up."""
+SHORTEST_SAMPLE = 0.001
 LONGEST_SAMPLE = 1.0
-"""Stages that took longer count as this many seconds, so that one is forgotten after some short ones."""
+"""Stages that took less or more count as this many seconds: clocks are coarse, and a long stage is to be
+forgotten after some short ones.
+"""
 
 
 class Window:
@@ -26,7 +29,7 @@ class Window:
     def returned(self, seconds: float, ahead: int) -> None:
         """A stage came back so many seconds after it was sent, when its worker had so many others."""
         turns = ahead // self._slots + 1
-        sample = min(seconds / turns, LONGEST_SAMPLE)
+        sample = min(max(seconds / turns, SHORTEST_SAMPLE), LONGEST_SAMPLE)
         self._seconds += WEIGHT * (sample - self._seconds)
 
     def overran(self) -> None:
