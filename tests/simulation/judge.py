@@ -102,7 +102,7 @@ class Judge:
         if old is not None:
             if old.is_final and old != stage:
                 self.wrong(f"run {run.id}: {_told(old)} was final and changed to {_told(stage)}")
-            if stage.failures > old.failures:
+            if stage.failures > old.failures or stage.is_final:
                 self._note_timeout(run, stage)
             self._check_loss(tx, run, old, stage)
             self._check_result(run, old, stage)

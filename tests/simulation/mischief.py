@@ -1,6 +1,7 @@
 """What goes wrong, and when: processes die or stand still, streams break, database and broker go away."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from headrace_execution.testing.memory import Data
@@ -24,8 +25,12 @@ class Mischief:
         self._acts = (
             self._kill_replica,
             self._kill_worker,
+            # What is late is harder than what is lost.
+            self._stop_worker,
             self._stop_worker,
             self._cut_stream,
+            self._stall_stream,
+            self._stall_stream,
             self._stall_stream,
             self._stop_replica,
             self._drain_replica,
@@ -35,8 +40,8 @@ class Mischief:
             self._kill_observer,
         )
 
-    async def play(self, *, calm: bool) -> None:
-        """Lets everything go wrong for a while, then repairs it."""
+    async def play(self, *, calm: bool, is_over: Callable[[], bool]) -> None:
+        """Lets everything go wrong for a while, or until all is over before that; then repairs it."""
         world, chance = self._world, self._chance
         if not calm:
             world.judge.is_calm = False
@@ -45,7 +50,8 @@ class Mischief:
                 world.after(chance.uniform(0.5, LASTS - 3), chance.choice(self._acts))
         else:
             self._repair()
-        await asyncio.sleep(LASTS)
+        while world.loop.time() < LASTS and not is_over():  # noqa: ASYNC110 - nobody tells when it is
+            await asyncio.sleep(1.0)
         self._repair()
 
     def _repair(self) -> None:
@@ -74,11 +80,14 @@ class Mischief:
         worker = self._worker()
         if worker is None or worker.process.stopped:
             return
-        seconds = self._chance.choice((self._chance.uniform(0.2, 5.0), self._chance.uniform(6.5, 14.0)))
+        seconds = self._short_or_beyond_lease()
         self._world.note(f"{worker.process.name} is stopped for {seconds:.1f} s")
         worker.disturb()
         worker.process.stop()
         self._world.after(seconds, lambda: self._go_on(worker))
+
+    def _short_or_beyond_lease(self) -> float:
+        return self._chance.choice((self._chance.uniform(0.2, 5.0), self._chance.uniform(6.5, 14.0)))
 
     def _go_on(self, who: Worker | Replica) -> None:
         if who.process.alive:
@@ -105,7 +114,7 @@ class Mischief:
     def _stall_stream(self) -> None:
         worker = self._worker()
         if worker is not None and worker.stream is not None:
-            seconds = self._chance.uniform(0.5, 9.0)
+            seconds = self._short_or_beyond_lease()
             self._world.note(f"the stream of {worker.process.name} is held up for {seconds:.1f} s")
             worker.disturb()
             worker.stream.stall(seconds)

@@ -122,16 +122,20 @@ class Plan:
     requests: tuple[Request, ...]
     closes: dict[float, Pipeline] = field(default_factory=dict)
     worker_slots: tuple[int, ...] = (2, 2)
+    probes: tuple[float, ...] = ()
+    """When somebody asks about a connection."""
 
 
 def make_plan(chance: random.Random, new_id: IdMaker) -> Plan:
     """Draws a plan."""
     pipelines = tuple(_pipeline(chance, new_id()) for _ in range(chance.randint(1, 3)))
+    together = [chance.uniform(0.2, 12.0) for _ in range(2)]
     requests = tuple(
         Request(
             number=number,
             pipeline=chance.choice(pipelines),
-            at=chance.uniform(0.2, 12.0),
+            # Many at the same moment, for it is then that they meet.
+            at=chance.choice((*together, chance.uniform(0.2, 12.0))) + chance.uniform(0, 0.01),
             priority=chance.choice(list(Priority)),
             cancel_after=chance.choice((0.0, chance.uniform(0, 8))) if chance.random() < 0.25 else None,
             impatient=chance.random() < 0.15,
@@ -140,7 +144,8 @@ def make_plan(chance: random.Random, new_id: IdMaker) -> Plan:
     )
     closes = {chance.uniform(4, 14): chance.choice(pipelines)} if chance.random() < 0.15 else {}
     slots = tuple(chance.randint(1, 3) for _ in range(chance.randint(1, 3)))
-    return Plan(pipelines, requests, closes, slots)
+    probes = tuple(chance.uniform(0.5, 15.0) for _ in range(chance.choice((0, 0, 0, 1, 3))))
+    return Plan(pipelines, requests, closes, slots, probes)
 
 
 def _pipeline(chance: random.Random, pipeline: UUID) -> Pipeline:

@@ -17,6 +17,7 @@ from headrace_chassis.identity import Principal, Role, set_principal
 from headrace_execution.acceptance.acceptor import Asked
 from headrace_execution.domain.lifecycle import RunFinished
 from headrace_execution.domain.states import RunState
+from headrace_execution.store.port import Probe, ProbeKind
 from headrace_execution.testing.memory import Data
 from headrace_execution.testing.memory.outbox import OUTBOX
 from headrace_execution.testing.memory.tables import RUNS
@@ -29,8 +30,8 @@ from .network import Broker, Network
 from .observer import EFFECTS, Observer
 from .oracle import findings, longest
 from .replicas import Faults, Replica
-from .scripts import TENANT, IdMaker, Pipeline, Request, make_plan
-from .stages import Surroundings
+from .scripts import TENANT, WORKSPACE, IdMaker, Pipeline, Request, make_plan
+from .stages import PROBE_ANSWER, Surroundings
 from .target import Target
 from .virtual_loop import Process, VirtualLoop
 from .workers import Worker, wait_done
@@ -292,6 +293,20 @@ class World:
         if live:
             self.judge.wrong(f"pipeline {pipeline.id} was closed with live runs")
 
+    async def ask_about_connection(self, at: float) -> None:
+        """Somebody tests a connection, once; any answer but a wrong one will do."""
+        await asyncio.sleep(at)
+        replica = await self._some_replica()
+        probe = Probe(self.new_id(), TENANT, WORKSPACE, ProbeKind.TEST, self.new_id(), b"{}", "ada")
+        try:
+            answer = await self.call(replica, replica.prober.ask(probe, 8.0))
+        except HeadraceError as error:
+            self.note(f"a probe has no answer: {error.code}")
+            return
+        self.note("a probe is answered")
+        if answer != PROBE_ANSWER:
+            self.judge.wrong(f"a probe was answered with {answer!r}")
+
     # From beginning to end.
 
     async def play(self) -> None:
@@ -303,8 +318,12 @@ class World:
         self.start_observer()
         users = [asyncio.ensure_future(self.ask_for_run(request)) for request in self.plan.requests]
         users += [asyncio.ensure_future(self.close_pipeline(*close)) for close in self.plan.closes.items()]
-        mischief = Mischief(self)
-        await mischief.play(calm=self.chance.random() < CALM)
+        users += [asyncio.ensure_future(self.ask_about_connection(at)) for at in self.plan.probes]
+
+        def is_over() -> bool:
+            return all(user.done() for user in users) and self._unrest() is None
+
+        await Mischief(self).play(calm=self.chance.random() < CALM, is_over=is_over)
         deadline = self.loop.time() + longest().total_seconds()
         why = "at the beginning"
         while self.loop.time() < deadline:

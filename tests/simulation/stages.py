@@ -21,6 +21,7 @@ from .virtual_loop import NOBODY, VirtualLoop
 
 Result = workers_pb2.AssignmentResult
 SOURCE_ROWS_PER_SECOND = 10
+PROBE_ANSWER = b'{"success": true}'
 
 
 class _TargetAway(Exception):  # noqa: N818
@@ -124,7 +125,7 @@ class SimulatedStage:
             return await self._settle(assignment)
         if assignment.kind != workers_pb2.ASSIGNMENT_KIND_STAGE:
             await asyncio.sleep(self._around.chance.uniform(0, 0.5))
-            return Result(outcome=workers_pb2.OUTCOME_COMPLETED, answer=b'{"success":true}')
+            return Result(outcome=workers_pb2.OUTCOME_COMPLETED, answer=PROBE_ANSWER)
         limit = asyncio.get_running_loop().call_later(assignment.timeout_ms / 1000, self._time_out)
         try:
             return await _Attempt(self, assignment).run()

@@ -11,6 +11,7 @@ from uuid import UUID
 import grpc
 from headrace.execution.v1 import workers_pb2, workers_pb2_grpc
 from headrace_chassis.agents import AgentRunner
+from headrace_execution.workers.window import DEEPEST
 from headrace_worker.engine.failure import Failure
 from headrace_worker.lease import Lease
 from headrace_worker.loops import LeaseGuard
@@ -21,7 +22,7 @@ from .network import Network, Stream, unavailable
 from .replicas import TERMS, Replica
 from .scripts import IdMaker
 from .stages import SimulatedPool, Surroundings
-from .virtual_loop import Process
+from .virtual_loop import NOBODY, Process
 
 NAME = "worker-1"
 FORGOTTEN_AFTER = 2 * TERMS.lease.total_seconds()
@@ -103,7 +104,7 @@ class Worker:
         self._network = network
         self._chance: random.Random = around.chance
         self._replicas = replicas
-        self.on_up = functools.partial(on_up, self.id)
+        self._on_up = on_up
         self._on_down = functools.partial(on_down, self.id)
         loop = network.loop
         pool = SimulatedPool(around, lambda: kill(self))
@@ -145,6 +146,17 @@ class Worker:
         """Whether nothing has kept it and its replica from knowing of each other what there is."""
         return self._network.loop.time() - self.disturbed_at > FORGOTTEN_AFTER
 
+    def on_up(self, request: workers_pb2.ConnectRequest) -> None:
+        """It says something. Results may be repeated at any time: they say so much later, too."""
+        self._on_up(self.id, request)
+        if request.HasField("result") and self._network.unsteady and self._chance.random() < 0.5:
+            later = self._chance.uniform(0.3, 6.0)
+            self._network.loop.call_later(later, self._repeat, request, context=NOBODY)
+
+    def _repeat(self, request: workers_pb2.ConnectRequest) -> None:
+        if self.process.alive and self.stream is not None:
+            self.stream.up.send(request)
+
     def open_stream(self) -> Stream[Any] | None:
         """A stream to one of the replicas; None where none answers."""
         self.disturb()
@@ -168,8 +180,10 @@ class _WatchedSupervisor(Supervisor):
     def accept(self, assignments: Iterable[workers_pb2.Assignment]) -> None:
         """See the supervisor."""
         super().accept(assignments)
-        if self._queue and self._worker.knows_all:
-            self._wrong(f"worker {self._worker.id} was given more than fits its {self._worker.slots} slots")
+        if len(self._queue) > self._worker.slots * (DEEPEST - 1) and self._worker.knows_all:
+            self._wrong(
+                f"worker {self._worker.id} was given more than may wait for its {self._worker.slots} slots"
+            )
 
 
 async def wait_done(task: "asyncio.Task[Any]", seconds: float) -> bool:
