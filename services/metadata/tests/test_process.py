@@ -1,4 +1,4 @@
-"""The process itself: it starts from its environment, serves, and drains on a signal."""
+"""The process itself: it starts from its environment, migrates its database, serves, drains on a signal."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ from .support import keyring_json
 
 
 async def test_it_serves_with_execution_away_and_drains_on_a_signal(
-    authority: Authority, migrated_url: str
+    authority: Authority, database_url: str
 ) -> None:
     port = free_port()
-    values = {**authority.service_values("metadata", migrated_url), "grpc_listen": f"127.0.0.1:{port}"}
+    values = {**authority.service_values("metadata", database_url), "grpc_listen": f"127.0.0.1:{port}"}
     environment = {
         **{name.upper(): str(value) for name, value in values.items()},
         "PATH": os.environ["PATH"],
