@@ -9,12 +9,15 @@ alternate, so that what else the machine does meets both sides alike, and the be
 
 import argparse
 import json
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -50,6 +53,20 @@ GENERATE = """
     FROM generate_series(1, {rows}) AS n
 """
 SUMS = "SELECT count(*), sum(id), sum(customer), sum(amount), sum(hashtextextended(note, 0)) FROM {table}"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of processor time: of the server, and of who moves the rows (the worker, or psql)."""
+
+    server: float
+    client: float
+
+    def __sub__(self, before: "Spent") -> "Spent":
+        return Spent(self.server - before.server, self.client - before.client)
+
+    def __str__(self) -> str:
+        return f"server {self.server:.2f} s, client {self.client:.2f} s"
 
 
 class Bench:
@@ -109,6 +126,12 @@ class Bench:
             raise SystemExit(f"psql failed: {commands}")
         return time.perf_counter() - began
 
+    def spent(self) -> Spent:
+        """What has been spent until now, by processes that have ended too."""
+        own = os.times()
+        server, worker = (_seconds(self.stack.home.pid_file(name)) for name in ("postgres", "worker"))
+        return Spent(server, worker + own.children_user + own.children_system)
+
     def sql(self, text: str) -> list[tuple[Any, ...]]:
         """The rows of a statement in the user's database."""
         return self.stack.warehouse(text)
@@ -132,15 +155,31 @@ class Bench:
         demand(self.client.post("connections", json={"name": name, "type": kind, **fields}), 201)
 
 
-def alternate(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """The best seconds of each side, measured in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+def _seconds(pid_file: Path) -> float:
+    """Processor time of a process and of all that it has started."""
+    total = 0.0
+    process = psutil.Process(int(pid_file.read_text()))
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue  # its parent has counted it by now, or does the next time
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def alternate(bench: Bench, rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The best seconds of each side, measured in turns; prints those of the processors as well."""
+    taken: dict[str, list[tuple[float, Spent]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, measure in sides.items():
-            taken[name].append(measure())
-    for name, seconds in taken.items():
-        print(f"    {name}: {', '.join(f'{each:.2f}' for each in seconds)} s")
-    return {name: min(seconds) for name, seconds in taken.items()}
+            before = bench.spent()
+            seconds = measure()
+            taken[name].append((seconds, bench.spent() - before))
+    for name, each in taken.items():
+        spent = min((spent for _, spent in each), key=lambda spent: spent.server + spent.client)
+        print(f"    {name}: {', '.join(f'{seconds:.2f}' for seconds, _ in each)} s; processors: {spent}")
+    return {name: min(seconds for seconds, _ in each) for name, each in taken.items()}
 
 
 def tell(what: str, rows: int, seconds: float, limit: float, goal: float | None = None) -> None:
@@ -167,6 +206,7 @@ def flights(bench: Bench, rounds: int) -> None:
     join()
     bench.psql(f"\\copy joined to '{wide}' with (format csv)")
     best = alternate(
+        bench,
         rounds,
         {
             "run with joins": join,
@@ -200,9 +240,11 @@ def copies(bench: Bench, rounds: int, rows: int) -> None:
         for split in ({}, {"split": {"column": "id", "ranges": 2}})
     )
 
-    def prepared(measure: Callable[[], float]) -> Callable[[], float]:
+    def prepared(measure: Callable[[], float], there: bool = True) -> Callable[[], float]:
         def measured() -> float:
             bench.recreate("copied", WIDE)
+            if not there:
+                bench.sql("DROP TABLE copied")
             seconds = measure()
             bench.demand_equal("orders", "copied")
             return seconds
@@ -210,6 +252,7 @@ def copies(bench: Bench, rounds: int, rows: int) -> None:
         return measured
 
     best = alternate(
+        bench,
         rounds,
         {
             "run": prepared(lambda: bench.load(one, rows)),
@@ -219,11 +262,13 @@ def copies(bench: Bench, rounds: int, rows: int) -> None:
                 )
             ),
             "run in two ranges": prepared(lambda: bench.load(two, rows)),
+            "run in two ranges into a new table": prepared(lambda: bench.load(two, rows), there=False),
         },
     )
-    ours, pipe, ranges = best.values()
+    ours, pipe, ranges, new = best.values()
     tell(f"copy of {rows:,} rows", rows, ours, pipe, COPY_GOAL)
     tell("copy in two ranges", rows, ranges, pipe)
+    tell("copy in two ranges into a new table", rows, new, pipe)
 
 
 class MemoryWatch:

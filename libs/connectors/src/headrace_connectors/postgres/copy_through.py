@@ -8,21 +8,21 @@ staged rows.
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from headrace_connectors.errors import data
 from headrace_connectors.gate import duplicate_key
 from headrace_connectors.identifiers import quote, quote_all
 from headrace_connectors.model import ProgressListener, SourceResult, Staged
 from headrace_connectors.postgres import catalog
+from headrace_connectors.postgres.binary_stream import BinaryStream
 from headrace_connectors.postgres.session import Session, connect
 from headrace_connectors.postgres.sink import Plan, PostgresSink
 from headrace_connectors.postgres.source import PostgresSource
-from headrace_connectors.transfer import BLOCK_BYTES, Meter
+from headrace_connectors.transfer import Meter
 
-_QUEUE_BLOCKS = 8
+T = TypeVar("T")
 
 
 async def copy_through(
@@ -31,22 +31,69 @@ async def copy_through(
     """Stage ``source`` into ``sink``; None when their columns are not identical."""
     if not await _identical(source, sink):
         return None
-    ranges = source.spec.split.ranges if source.spec.split else 1
-    direct = ranges == 1 and not await _needs_checks(source, sink)
-    plan = await sink.prepare(await source.columns(), direct=direct)
+    plan = await sink.prepare(await source.columns(), direct=not _needs_checks(source, sink))
     meter = Meter(progress)
+    if plan.direct:
+        bound, check = await _as_one(source, sink, plan, meter)
+    else:
+        bound, check = await _side_by_side(source, sink, plan, meter)
+        await _check(sink, plan)
+    cursor, warnings = bound
+    sink.staged(Staged(meter.rows, meter.bytes, f"crc32-binary:{check % 2**32:08x}"))
+    return SourceResult(meter.rows, meter.bytes, cursor, warnings)
+
+
+_Bound = tuple[bytes | None, tuple[str, ...]]
+
+
+async def _as_one(source: PostgresSource, sink: PostgresSink, plan: Plan, meter: Meter) -> tuple[_Bound, int]:
+    """All ranges into the one transaction that commits: it has one connection, and rows are written once."""
+    stream = BinaryStream(meter)
+
+    async def one(_: Session, raw: Any, query: str) -> None:
+        await stream.read(raw, query)
+
+    async def read() -> _Bound:
+        bound: _Bound = await source.read(one)
+        await stream.end()
+        return bound
+
+    return await _both(read(), sink.copy(plan, stream.blocks(), "binary")), stream.check
+
+
+async def _side_by_side(
+    source: PostgresSource, sink: PostgresSink, plan: Plan, meter: Meter
+) -> tuple[_Bound, int]:
+    """Each range into the staging table by a connection of its own, the first by the sink's."""
     sums: list[int] = []
     main = iter([True])
 
     async def one(_: Session, raw: Any, query: str) -> None:
-        sums.append(await _pipe(raw, query, sink, plan, meter, next(main, False)))
+        stream = BinaryStream(meter)
 
-    cursor, warnings = await source.read(one)
-    if not plan.direct:
-        await _check(sink, plan)
-    checksum = f"crc32-binary:{sum(sums) % 2**32:08x}"
-    sink.staged(Staged(meter.rows, meter.bytes, checksum))
-    return SourceResult(meter.rows, meter.bytes, cursor, warnings)
+        async def read() -> None:
+            await stream.read(raw, query)
+            await stream.end()
+
+        await _both(read(), _write(sink, plan, stream.blocks(), next(main, False)))
+        sums.append(stream.check)
+
+    bound: _Bound = await source.read(one)
+    return bound, sum(sums)
+
+
+async def _both(reading: Coroutine[Any, Any, T], writing: Coroutine[Any, Any, None]) -> T:
+    """Wait for both ends; where one fails, the other is stopped, and the first error is told."""
+    tasks = (asyncio.ensure_future(reading), asyncio.ensure_future(writing))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return tasks[0].result()
 
 
 async def _identical(source: PostgresSource, sink: PostgresSink) -> bool:
@@ -66,49 +113,9 @@ async def _identical(source: PostgresSource, sink: PostgresSink) -> bool:
     return True
 
 
-async def _needs_checks(source: PostgresSource, sink: PostgresSink) -> bool:
+def _needs_checks(source: PostgresSource, sink: PostgresSink) -> bool:
     """A direct append may skip the staging table when the target's own constraints see every fault."""
     return sink.spec.mode != "append" or bool(source.spec.incremental and sink.spec.schema_drift == "evolve")
-
-
-async def _pipe(raw: Any, query: str, sink: PostgresSink, plan: Plan, meter: Meter, main: bool) -> int:
-    """One binary stream through a short queue; gives the checksum of its bytes."""
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE_BLOCKS)
-    check = 0
-
-    async def put(block: bytes) -> None:
-        nonlocal check
-        check = zlib.crc32(block, check)
-        meter.add(0, len(block))
-        await queue.put(bytes(block))
-
-    async def read() -> str:
-        status = str(await raw.copy_from_query(query, output=put, format="binary"))
-        await queue.put(None)
-        return status
-
-    async def blocks() -> AsyncIterator[bytes]:
-        held = bytearray()
-        while (block := await queue.get()) is not None:
-            held += block
-            if len(held) >= BLOCK_BYTES:
-                yield bytes(held)
-                held.clear()
-        if held:
-            yield bytes(held)
-
-    reading = asyncio.ensure_future(read())
-    writing = asyncio.ensure_future(_write(sink, plan, blocks(), main))
-    try:
-        done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in (reading, writing):
-            task.cancel()
-        await asyncio.gather(reading, writing, return_exceptions=True)
-    meter.add(int(reading.result().rpartition(" ")[2]), 0)
-    return check
 
 
 async def _write(sink: PostgresSink, plan: Plan, blocks: AsyncIterator[bytes], main: bool) -> None:
