@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 from headrace_connectors.api import (
     Connection,
@@ -28,6 +29,7 @@ from headrace_connectors.api import (
     open_sink,
     open_source,
 )
+from headrace_connectors.postgres.errors import from_server
 
 Sql = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 KEY = LoadKey("run-1", "load")
@@ -497,3 +499,25 @@ async def test_a_full_scratch_disk_is_a_quota_and_nothing_lands(
     async with asyncio.timeout(60):
         told = (await child.communicate())[0].decode().splitlines()
     assert told == ["DISK_FULL QUOTA"] * 3 + ["TARGET_DISK_FULL QUOTA", "[]"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        asyncpg.InternalClientError("got result for unknown protocol state 0"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.InterfaceError("connection is closed"),
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"),
+        ConnectionResetError(104, "Connection reset by peer"),
+    ],
+    ids=lambda lost: type(lost).__name__,
+)
+def test_a_connection_that_breaks_off_is_a_transient_failure_however_the_driver_tells_it(
+    lost: Exception,
+) -> None:
+    assert from_server(lost, "reading").error_class is ErrorClass.TRANSIENT
+
+
+def test_a_defect_is_not_taken_for_a_broken_connection() -> None:
+    with pytest.raises(RuntimeError, match="a defect"):
+        from_server(RuntimeError("a defect"), "reading")

@@ -48,6 +48,7 @@ _VALUE = re.compile(r":? ?\".*\"", re.DOTALL)
 CONNECTION_ERRORS = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver lost track of a conversation that broke off in the middle
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
 )
@@ -59,9 +60,14 @@ def from_server(error: Exception, what: str) -> ConnectorError:
         return error
     if isinstance(error, asyncpg.PostgresError):
         return _from_sqlstate(error, what)
-    if isinstance(error, asyncpg.InterfaceError | OSError):
+    if isinstance(error, CONNECTION_ERRORS) or _is_closed_transport(error):
         return transient("CONNECTION_LOST", f"{what}: the connection to the server was lost")
     raise error
+
+
+def _is_closed_transport(error: Exception) -> bool:
+    # uvloop tells a write to a connection that has just closed as a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "closed" in str(error)
 
 
 def _from_sqlstate(error: asyncpg.PostgresError, what: str) -> ConnectorError:

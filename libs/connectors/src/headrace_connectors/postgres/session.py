@@ -155,8 +155,10 @@ async def connect(connection: Connection, environment: Environment, role: str = 
             "WHERE pid = pg_backend_pid()), '')"
         )
         await _have_client_watched(raw)
-    except BaseException:
+    except BaseException as error:
         raw.terminate()
+        if isinstance(error, Exception):
+            raise from_server(error, f"connection {connection.name}") from error
         raise
     return Session(raw, Backend(int(row[0]), str(row[1]), application), connection, environment)
 
