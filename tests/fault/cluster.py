@@ -36,6 +36,14 @@ OURS = ("gateway", *METADATA, *EXECUTION, *WORKERS)
 
 LEASE_SECONDS = 5.0
 MAX_LOST_WORKERS = 5
+AWAY = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What a server says, or does not say, that is away or full."""
 _START_SECONDS = 120.0
 _SETTINGS: Mapping[str, Mapping[str, str]] = {
     "execution": {
@@ -229,8 +237,22 @@ class Cluster:
         )
 
     def sql(self, database: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """The rows of a statement in one of the databases, as the superuser."""
-        return asyncio.run(self._sql(database, statement, *arguments))
+        """The rows of a statement in a database, as the superuser; waits while the server is away."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return asyncio.run(self._sql(database, statement, *arguments))
+            except AWAY:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def accepts(self) -> bool:
+        """Whether PostgreSQL takes connections now."""
+        try:
+            return asyncio.run(self._sql("postgres", "SELECT 1")) == [(1,)]
+        except AWAY:
+            return False
 
     async def _sql(self, database: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(**self.superuser(database))

@@ -145,12 +145,9 @@ class SteadyLoad:
 
     def _await_room(self) -> None:
         while self._goes_on:
-            try:
-                ((live,),) = self._cluster.sql(
-                    "execution", "SELECT count(*) FROM runs WHERE state IN ('PENDING', 'RUNNING')"
-                )
-            except OSError:
-                live = self._backlog  # the database is away just now
+            ((live,),) = self._cluster.sql(
+                "execution", "SELECT count(*) FROM runs WHERE state IN ('PENDING', 'RUNNING')"
+            )
             if live < self._backlog:
                 return
             self._ended.wait(0.5) if not self._ended.is_set() else time.sleep(0.5)
