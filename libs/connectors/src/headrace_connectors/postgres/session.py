@@ -16,7 +16,7 @@ import asyncpg
 from headrace_connectors.errors import ConnectorError, configuration, transient
 from headrace_connectors.identifiers import literal
 from headrace_connectors.model import Connection, Environment
-from headrace_connectors.postgres.errors import from_connecting, from_server
+from headrace_connectors.postgres.errors import CONNECTION_ERRORS, from_connecting, from_server
 from headrace_connectors.roots import inside_roots
 
 ALLOWED_OPTIONS = frozenset(
@@ -100,7 +100,8 @@ class Session:
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self.raw.execute("ROLLBACK")
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (TimeoutError, RuntimeError, asyncpg.PostgresError, *CONNECTION_ERRORS):
+            # RuntimeError: uvloop's word for a connection that has just closed. What broke it is told.
             self.raw.terminate()
 
     async def stop(self) -> None:
