@@ -191,7 +191,7 @@ async def end_backend(connection: Connection, environment: Environment, backend:
                     await asyncio.sleep(0.02)
             finally:
                 session.raw.terminate()
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectorError) as error:
+    except (TimeoutError, asyncpg.PostgresError, ConnectorError, *CONNECTION_ERRORS) as error:
         raise transient(
             "QUERY_NOT_STOPPED",
             f"connection {connection.name}: the server could not be made to stop process {backend.pid} "
