@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # The parts are imported where they are used, so that a test that needs none of them pays for none.
 
-# Where tests run as root, PostgreSQL's commands are started as another user, which takes a real fork. gRPC's
-# own handlers of forks make the child crash now and then when channels are open; nothing here calls gRPC after
-# a fork. It is read when gRPC is first imported, which is later than this.
+# Where tests run as root, PostgreSQL's commands are started as another user, which takes a real fork.
+# gRPC's own handlers of forks make the child crash now and then when channels are open; nothing here calls
+# gRPC after a fork. It is read when gRPC is first imported, which is later than this.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
