@@ -36,6 +36,10 @@ class RunEvent(_message.Message):
     WARNING_COUNT_FIELD_NUMBER: _builtins.int
     INTERVAL_START_FIELD_NUMBER: _builtins.int
     INTERVAL_END_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    TRIGGER_ID_FIELD_NUMBER: _builtins.int
+    START_KEY_FIELD_NUMBER: _builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run (UUID)."""
     pipeline_id: _builtins.str
@@ -48,6 +52,14 @@ class RunEvent(_message.Message):
     """The version it runs; 0 where the request brought its own definition."""
     warning_count: _builtins.int
     """How many warnings it has."""
+    trigger: _runs_pb2.TriggerKind.ValueType
+    """What started it."""
+    trigger_id: _builtins.str
+    """The schedule, backfill or other thing that started it; empty where nothing but a caller did."""
+    start_key: _builtins.str
+    """The key that it was started under, where another service started it."""
+    triggered_by: _builtins.str
+    """Who started it: the subject of their token."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -77,10 +89,14 @@ class RunEvent(_message.Message):
         warning_count: _builtins.int = ...,
         interval_start: _timestamp_pb2.Timestamp | None = ...,
         interval_end: _timestamp_pb2.Timestamp | None = ...,
+        trigger: _runs_pb2.TriggerKind.ValueType = ...,
+        trigger_id: _builtins.str = ...,
+        start_key: _builtins.str = ...,
+        triggered_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "state", b"state", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "start_key", b"start_key", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015

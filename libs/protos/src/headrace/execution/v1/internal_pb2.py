@@ -22,16 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.common.v1 import options_pb2 as headrace_dot_common_dot_v1_dot_options__pb2
+from headrace.execution.v1 import runs_pb2 as headrace_dot_execution_dot_v1_dot_runs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/execution/v1/internal.proto\x12\x15headrace.execution.v1\x1a headrace/common/v1/options.proto\"\xa5\x01\n\x0cProbeRequest\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32 .headrace.execution.v1.ProbeKindB\x06\xb2\xbb\x18\x02\x08\x01\x12\x1e\n\x0cworkspace_id\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1f\n\rconnection_id\x18\x03 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"\x1f\n\rProbeResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\"D\n\x14\x43losePipelineRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x17\n\x15\x43losePipelineResponse*S\n\tProbeKind\x12\x1a\n\x16PROBE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROBE_KIND_TEST\x10\x01\x12\x15\n\x11PROBE_KIND_TABLES\x10\x02\x32\xf0\x01\n\x18\x45xecutionInternalService\x12^\n\x05Probe\x12#.headrace.execution.v1.ProbeRequest\x1a$.headrace.execution.v1.ProbeResponse\"\n\xaa\xbb\x18\x06\x08\x04\x30\x01\x38<\x12t\n\rClosePipeline\x12+.headrace.execution.v1.ClosePipelineRequest\x1a,.headrace.execution.v1.ClosePipelineResponse\"\x08\xaa\xbb\x18\x04\x08\x04\x38<b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/execution/v1/internal.proto\x12\x15headrace.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/common/v1/options.proto\x1a headrace/execution/v1/runs.proto\"N\n\x10StartRunsRequest\x12:\n\x06starts\x18\x01 \x03(\x0b\x32\x1f.headrace.execution.v1.StartRunB\t\xb2\xbb\x18\x05\x08\x01@\xf4\x03\"\xba\x04\n\x08StartRun\x12\x16\n\x03key\x18\x01 \x01(\tB\t\xb2\xbb\x18\x05\x08\x01\x18\xc8\x01\x12\x1d\n\x0bpipeline_id\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12;\n\x07trigger\x18\x03 \x01(\x0e\x32\".headrace.execution.v1.TriggerKindB\x06\xb2\xbb\x18\x02\x08\x01\x12\x1b\n\ntrigger_id\x18\x04 \x01(\tB\x07\xb2\xbb\x18\x03\x18\xc8\x01\x12\x1d\n\x0ctriggered_by\x18\x05 \x01(\tB\x07\xb2\xbb\x18\x03\x18\xc8\x01\x12\x35\n\x0clogical_date\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x37\n\x0einterval_start\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x35\n\x0cinterval_end\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x1e\n\nparameters\x18\t \x01(\x0c\x42\n\xb2\xbb\x18\x06\x18\x80\x80\x04H\x01\x12\x31\n\x08priority\x18\n \x01(\x0e\x32\x1f.headrace.execution.v1.Priority\x12/\n\x07overlap\x18\x0b \x01(\x0e\x32\x1e.headrace.execution.v1.Overlap\x12\x1e\n\x0bqueue_limit\x18\x0c \x01(\x05\x42\t\xb2\xbb\x18\x05\x30\x00\x38\xe8\x07\x42\x0f\n\r_logical_dateB\x11\n\x0f_interval_startB\x0f\n\r_interval_end\"L\n\x11StartRunsResponse\x12\x37\n\tdecisions\x18\x01 \x03(\x0b\x32$.headrace.execution.v1.StartDecision\"\xdc\x01\n\rStartDecision\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.headrace.execution.v1.StartOutcome\x12\x13\n\x06run_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x17\n\x0frunning_run_ids\x18\x06 \x03(\t\x12.\n\ndecided_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_run_id\"+\n\x10GetStartsRequest\x12\x17\n\x04keys\x18\x01 \x03(\tB\t\xb2\xbb\x18\x05\x08\x01@\xf4\x03\"A\n\x11GetStartsResponse\x12,\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.headrace.execution.v1.Start\"\xcc\x01\n\x05Start\x12\x36\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.StartDecision\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x34\n\x0b\x66inished_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x15\n\rwarning_count\x18\x04 \x01(\x05\x42\x0e\n\x0c_finished_at\"J\n\x11\x43\x61ncelRunsRequest\x12\x1c\n\x07run_ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\xb2\xbb\x18\x03\x18\xe8\x07\"F\n\x12\x43\x61ncelRunsResponse\x12\x30\n\x04runs\x18\x01 \x03(\x0b\x32\".headrace.execution.v1.RunStanding\"\xad\x01\n\x0bRunStanding\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x18\n\x10\x63\x61ncel_requested\x18\x03 \x01(\x08\x12\x34\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x42\x0e\n\x0c_finished_at\"\xa5\x01\n\x0cProbeRequest\x12\x36\n\x04kind\x18\x01 \x01(\x0e\x32 .headrace.execution.v1.ProbeKindB\x06\xb2\xbb\x18\x02\x08\x01\x12\x1e\n\x0cworkspace_id\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1f\n\rconnection_id\x18\x03 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"\x1f\n\rProbeResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\"D\n\x14\x43losePipelineRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x17\n\x15\x43losePipelineResponse*c\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x11\n\rOVERLAP_QUEUE\x10\x02\x12\x1a\n\x16OVERLAP_CANCEL_RUNNING\x10\x03*\x96\x01\n\x0cStartOutcome\x12\x1d\n\x19START_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15START_OUTCOME_STARTED\x10\x01\x12\x16\n\x12START_OUTCOME_HELD\x10\x02\x12\x19\n\x15START_OUTCOME_SKIPPED\x10\x03\x12\x19\n\x15START_OUTCOME_REFUSED\x10\x04*S\n\tProbeKind\x12\x1a\n\x16PROBE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROBE_KIND_TEST\x10\x01\x12\x15\n\x11PROBE_KIND_TABLES\x10\x02\x32\xad\x04\n\x18\x45xecutionInternalService\x12^\n\x05Probe\x12#.headrace.execution.v1.ProbeRequest\x1a$.headrace.execution.v1.ProbeResponse\"\n\xaa\xbb\x18\x06\x08\x04\x30\x01\x38<\x12t\n\rClosePipeline\x12+.headrace.execution.v1.ClosePipelineRequest\x1a,.headrace.execution.v1.ClosePipelineResponse\"\x08\xaa\xbb\x18\x04\x08\x04\x38<\x12h\n\tStartRuns\x12\'.headrace.execution.v1.StartRunsRequest\x1a(.headrace.execution.v1.StartRunsResponse\"\x08\xaa\xbb\x18\x04\x08\x04\x38<\x12\x66\n\tGetStarts\x12\'.headrace.execution.v1.GetStartsRequest\x1a(.headrace.execution.v1.GetStartsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12i\n\nCancelRuns\x12(.headrace.execution.v1.CancelRunsRequest\x1a).headrace.execution.v1.CancelRunsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.execution.v1.internal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STARTRUNSREQUEST'].fields_by_name['starts']._loaded_options = None
+  _globals['_STARTRUNSREQUEST'].fields_by_name['starts']._serialized_options = b'\262\273\030\005\010\001@\364\003'
+  _globals['_STARTRUN'].fields_by_name['key']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['key']._serialized_options = b'\262\273\030\005\010\001\030\310\001'
+  _globals['_STARTRUN'].fields_by_name['pipeline_id']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['pipeline_id']._serialized_options = b'\262\273\030\004\010\001(\001'
+  _globals['_STARTRUN'].fields_by_name['trigger']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['trigger']._serialized_options = b'\262\273\030\002\010\001'
+  _globals['_STARTRUN'].fields_by_name['trigger_id']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['trigger_id']._serialized_options = b'\262\273\030\003\030\310\001'
+  _globals['_STARTRUN'].fields_by_name['triggered_by']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['triggered_by']._serialized_options = b'\262\273\030\003\030\310\001'
+  _globals['_STARTRUN'].fields_by_name['parameters']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['parameters']._serialized_options = b'\262\273\030\006\030\200\200\004H\001'
+  _globals['_STARTRUN'].fields_by_name['queue_limit']._loaded_options = None
+  _globals['_STARTRUN'].fields_by_name['queue_limit']._serialized_options = b'\262\273\030\0050\0008\350\007'
+  _globals['_GETSTARTSREQUEST'].fields_by_name['keys']._loaded_options = None
+  _globals['_GETSTARTSREQUEST'].fields_by_name['keys']._serialized_options = b'\262\273\030\005\010\001@\364\003'
+  _globals['_CANCELRUNSREQUEST'].fields_by_name['run_ids']._loaded_options = None
+  _globals['_CANCELRUNSREQUEST'].fields_by_name['run_ids']._serialized_options = b'\262\273\030\007\010\001(\001@\364\003'
+  _globals['_CANCELRUNSREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELRUNSREQUEST'].fields_by_name['reason']._serialized_options = b'\262\273\030\003\030\350\007'
   _globals['_PROBEREQUEST'].fields_by_name['kind']._loaded_options = None
   _globals['_PROBEREQUEST'].fields_by_name['kind']._serialized_options = b'\262\273\030\002\010\001'
   _globals['_PROBEREQUEST'].fields_by_name['workspace_id']._loaded_options = None
@@ -44,16 +68,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['Probe']._serialized_options = b'\252\273\030\006\010\0040\0018<'
   _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['ClosePipeline']._loaded_options = None
   _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['ClosePipeline']._serialized_options = b'\252\273\030\004\010\0048<'
-  _globals['_PROBEKIND']._serialized_start=393
-  _globals['_PROBEKIND']._serialized_end=476
-  _globals['_PROBEREQUEST']._serialized_start=98
-  _globals['_PROBEREQUEST']._serialized_end=263
-  _globals['_PROBERESPONSE']._serialized_start=265
-  _globals['_PROBERESPONSE']._serialized_end=296
-  _globals['_CLOSEPIPELINEREQUEST']._serialized_start=298
-  _globals['_CLOSEPIPELINEREQUEST']._serialized_end=366
-  _globals['_CLOSEPIPELINERESPONSE']._serialized_start=368
-  _globals['_CLOSEPIPELINERESPONSE']._serialized_end=391
-  _globals['_EXECUTIONINTERNALSERVICE']._serialized_start=479
-  _globals['_EXECUTIONINTERNALSERVICE']._serialized_end=719
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['StartRuns']._loaded_options = None
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['StartRuns']._serialized_options = b'\252\273\030\004\010\0048<'
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['GetStarts']._loaded_options = None
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['GetStarts']._serialized_options = b'\252\273\030\002\010\004'
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['CancelRuns']._loaded_options = None
+  _globals['_EXECUTIONINTERNALSERVICE'].methods_by_name['CancelRuns']._serialized_options = b'\252\273\030\002\010\004'
+  _globals['_OVERLAP']._serialized_start=2057
+  _globals['_OVERLAP']._serialized_end=2156
+  _globals['_STARTOUTCOME']._serialized_start=2159
+  _globals['_STARTOUTCOME']._serialized_end=2309
+  _globals['_PROBEKIND']._serialized_start=2311
+  _globals['_PROBEKIND']._serialized_end=2394
+  _globals['_STARTRUNSREQUEST']._serialized_start=164
+  _globals['_STARTRUNSREQUEST']._serialized_end=242
+  _globals['_STARTRUN']._serialized_start=245
+  _globals['_STARTRUN']._serialized_end=815
+  _globals['_STARTRUNSRESPONSE']._serialized_start=817
+  _globals['_STARTRUNSRESPONSE']._serialized_end=893
+  _globals['_STARTDECISION']._serialized_start=896
+  _globals['_STARTDECISION']._serialized_end=1116
+  _globals['_GETSTARTSREQUEST']._serialized_start=1118
+  _globals['_GETSTARTSREQUEST']._serialized_end=1161
+  _globals['_GETSTARTSRESPONSE']._serialized_start=1163
+  _globals['_GETSTARTSRESPONSE']._serialized_end=1228
+  _globals['_START']._serialized_start=1231
+  _globals['_START']._serialized_end=1435
+  _globals['_CANCELRUNSREQUEST']._serialized_start=1437
+  _globals['_CANCELRUNSREQUEST']._serialized_end=1511
+  _globals['_CANCELRUNSRESPONSE']._serialized_start=1513
+  _globals['_CANCELRUNSRESPONSE']._serialized_end=1583
+  _globals['_RUNSTANDING']._serialized_start=1586
+  _globals['_RUNSTANDING']._serialized_end=1759
+  _globals['_PROBEREQUEST']._serialized_start=1762
+  _globals['_PROBEREQUEST']._serialized_end=1927
+  _globals['_PROBERESPONSE']._serialized_start=1929
+  _globals['_PROBERESPONSE']._serialized_end=1960
+  _globals['_CLOSEPIPELINEREQUEST']._serialized_start=1962
+  _globals['_CLOSEPIPELINEREQUEST']._serialized_end=2030
+  _globals['_CLOSEPIPELINERESPONSE']._serialized_start=2032
+  _globals['_CLOSEPIPELINERESPONSE']._serialized_end=2055
+  _globals['_EXECUTIONINTERNALSERVICE']._serialized_start=2397
+  _globals['_EXECUTIONINTERNALSERVICE']._serialized_end=2954
 # @@protoc_insertion_point(module_scope)

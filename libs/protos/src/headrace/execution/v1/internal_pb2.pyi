@@ -3,9 +3,13 @@
 isort:skip_file
 What other services ask of execution."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.execution.v1 import runs_pb2 as _runs_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +20,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Overlap:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAP_UNSPECIFIED: _Overlap.ValueType  # 0
+    """There is no rule: it starts all the same."""
+    OVERLAP_SKIP: _Overlap.ValueType  # 1
+    """No run."""
+    OVERLAP_QUEUE: _Overlap.ValueType  # 2
+    """A run that is held until the earlier ones are final; none where `queue_limit` are held already."""
+    OVERLAP_CANCEL_RUNNING: _Overlap.ValueType  # 3
+    """The earlier ones are cancelled, and a run is held until they are final."""
+
+class Overlap(_Overlap, metaclass=_OverlapEnumTypeWrapper):
+    """What a start does while an earlier run of the same pipeline and trigger is live."""
+
+OVERLAP_UNSPECIFIED: Overlap.ValueType  # 0
+"""There is no rule: it starts all the same."""
+OVERLAP_SKIP: Overlap.ValueType  # 1
+"""No run."""
+OVERLAP_QUEUE: Overlap.ValueType  # 2
+"""A run that is held until the earlier ones are final; none where `queue_limit` are held already."""
+OVERLAP_CANCEL_RUNNING: Overlap.ValueType  # 3
+"""The earlier ones are cancelled, and a run is held until they are final."""
+Global___Overlap: _TypeAlias = Overlap  # noqa: Y015
+
+class _StartOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StartOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StartOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    START_OUTCOME_UNSPECIFIED: _StartOutcome.ValueType  # 0
+    """Never sent."""
+    START_OUTCOME_STARTED: _StartOutcome.ValueType  # 1
+    """A run was accepted."""
+    START_OUTCOME_HELD: _StartOutcome.ValueType  # 2
+    """A run was accepted and is held: by its overlap rule or by a limit of its pipeline."""
+    START_OUTCOME_SKIPPED: _StartOutcome.ValueType  # 3
+    """There is no run, because of the overlap rule."""
+    START_OUTCOME_REFUSED: _StartOutcome.ValueType  # 4
+    """There is no run, because there cannot be one."""
+
+class StartOutcome(_StartOutcome, metaclass=_StartOutcomeEnumTypeWrapper):
+    """What was decided of a start."""
+
+START_OUTCOME_UNSPECIFIED: StartOutcome.ValueType  # 0
+"""Never sent."""
+START_OUTCOME_STARTED: StartOutcome.ValueType  # 1
+"""A run was accepted."""
+START_OUTCOME_HELD: StartOutcome.ValueType  # 2
+"""A run was accepted and is held: by its overlap rule or by a limit of its pipeline."""
+START_OUTCOME_SKIPPED: StartOutcome.ValueType  # 3
+"""There is no run, because of the overlap rule."""
+START_OUTCOME_REFUSED: StartOutcome.ValueType  # 4
+"""There is no run, because there cannot be one."""
+Global___StartOutcome: _TypeAlias = StartOutcome  # noqa: Y015
 
 class _ProbeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -40,6 +104,370 @@ PROBE_KIND_TEST: ProbeKind.ValueType  # 1
 PROBE_KIND_TABLES: ProbeKind.ValueType  # 2
 """Lists tables."""
 Global___ProbeKind: _TypeAlias = ProbeKind  # noqa: Y015
+
+@_typing.final
+class StartRunsRequest(_message.Message):
+    """What to start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartRun]:
+        """The starts, decided in this order."""
+
+    def __init__(
+        self,
+        *,
+        starts: _abc.Iterable[Global___StartRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRunsRequest: _TypeAlias = StartRunsRequest  # noqa: Y015
+
+@_typing.final
+class StartRun(_message.Message):
+    """A run to start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    TRIGGER_ID_FIELD_NUMBER: _builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: _builtins.int
+    LOGICAL_DATE_FIELD_NUMBER: _builtins.int
+    INTERVAL_START_FIELD_NUMBER: _builtins.int
+    INTERVAL_END_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Names the start in the tenant."""
+    pipeline_id: _builtins.str
+    """The pipeline (UUID), of which the latest version runs."""
+    trigger: _runs_pb2.TriggerKind.ValueType
+    """What starts it. SCHEDULE and DEPENDENCY do not start a pipeline that is not active."""
+    trigger_id: _builtins.str
+    """The schedule, backfill or other thing that starts it; demanded where there is an overlap rule."""
+    triggered_by: _builtins.str
+    """Who is to be recorded as having started it; empty means the one on whose behalf the caller acts."""
+    parameters: _builtins.bytes
+    """Values for the definition's parameters, by name: a JSON object."""
+    priority: _runs_pb2.Priority.ValueType
+    """Goes before or after other runs; unspecified means what the definition says."""
+    overlap: Global___Overlap.ValueType
+    """What it does while earlier runs of the same pipeline and `trigger_id` are live."""
+    queue_limit: _builtins.int
+    """For QUEUE: how many runs of the trigger may be held at once; with 0 it is as SKIP."""
+    @_builtins.property
+    def logical_date(self) -> _timestamp_pb2.Timestamp:
+        """The instant that the run is for; its acceptance where it is absent."""
+
+    @_builtins.property
+    def interval_start(self) -> _timestamp_pb2.Timestamp:
+        """The start of the interval that the run is for, if any."""
+
+    @_builtins.property
+    def interval_end(self) -> _timestamp_pb2.Timestamp:
+        """The end of that interval, exclusive."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        pipeline_id: _builtins.str = ...,
+        trigger: _runs_pb2.TriggerKind.ValueType = ...,
+        trigger_id: _builtins.str = ...,
+        triggered_by: _builtins.str = ...,
+        logical_date: _timestamp_pb2.Timestamp | None = ...,
+        interval_start: _timestamp_pb2.Timestamp | None = ...,
+        interval_end: _timestamp_pb2.Timestamp | None = ...,
+        parameters: _builtins.bytes = ...,
+        priority: _runs_pb2.Priority.ValueType = ...,
+        overlap: Global___Overlap.ValueType = ...,
+        queue_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_logical_date", b"_logical_date", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_logical_date", b"_logical_date", "interval_end", b"interval_end", "interval_start", b"interval_start", "key", b"key", "logical_date", b"logical_date", "overlap", b"overlap", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "priority", b"priority", "queue_limit", b"queue_limit", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
+    _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
+    _WhichOneofReturnType__interval_start: _TypeAlias = _typing.Literal["interval_start"]  # noqa: Y015
+    _WhichOneofArgType__interval_start: _TypeAlias = _typing.Literal["_interval_start", b"_interval_start"]  # noqa: Y015
+    _WhichOneofReturnType__logical_date: _TypeAlias = _typing.Literal["logical_date"]  # noqa: Y015
+    _WhichOneofArgType__logical_date: _TypeAlias = _typing.Literal["_logical_date", b"_logical_date"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_end) -> _WhichOneofReturnType__interval_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_start) -> _WhichOneofReturnType__interval_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logical_date) -> _WhichOneofReturnType__logical_date | None: ...
+
+Global___StartRun: _TypeAlias = StartRun  # noqa: Y015
+
+@_typing.final
+class StartRunsResponse(_message.Message):
+    """What was decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartDecision]:
+        """One for each start, in their order."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___StartDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRunsResponse: _TypeAlias = StartRunsResponse  # noqa: Y015
+
+@_typing.final
+class StartDecision(_message.Message):
+    """What was decided of a start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_RUN_IDS_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its key."""
+    outcome: Global___StartOutcome.ValueType
+    """What was decided."""
+    run_id: _builtins.str
+    """The run (UUID); absent where there is none."""
+    reason: _builtins.str
+    """Why, unless it simply started, in UPPER_SNAKE. HELD: OVERLAP_RUNNING, OVERLAP_CANCELLING, CONCURRENCY_LIMIT.
+    SKIPPED: OVERLAP_RUNNING, QUEUE_FULL. REFUSED: NOT_FOUND, PIPELINE_INACTIVE, PIPELINE_DELETING, CONCURRENCY_LIMIT,
+    INVALID_DEFINITION, INVALID_PARAMETERS, ENGINE_NOT_AVAILABLE.
+    """
+    message: _builtins.str
+    """The same in words."""
+    @_builtins.property
+    def running_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Earlier runs of the trigger that were live then (UUID), the oldest twenty."""
+
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        outcome: Global___StartOutcome.ValueType = ...,
+        run_id: _builtins.str | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        running_run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_run_id", b"_run_id", "decided_at", b"decided_at", "run_id", b"run_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_run_id", b"_run_id", "decided_at", b"decided_at", "key", b"key", "message", b"message", "outcome", b"outcome", "reason", b"reason", "run_id", b"run_id", "running_run_ids", b"running_run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
+    _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
+
+Global___StartDecision: _TypeAlias = StartDecision  # noqa: Y015
+
+@_typing.final
+class GetStartsRequest(_message.Message):
+    """Which decisions to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of starts."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStartsRequest: _TypeAlias = GetStartsRequest  # noqa: Y015
+
+@_typing.final
+class GetStartsResponse(_message.Message):
+    """The decisions that there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Start]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        starts: _abc.Iterable[Global___Start] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStartsResponse: _TypeAlias = GetStartsResponse  # noqa: Y015
+
+@_typing.final
+class Start(_message.Message):
+    """A start that was decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    WARNING_COUNT_FIELD_NUMBER: _builtins.int
+    state: _runs_pb2.RunState.ValueType
+    """How its run stands; unspecified where there is none, or none any more."""
+    warning_count: _builtins.int
+    """How many warnings its run has."""
+    @_builtins.property
+    def decision(self) -> Global___StartDecision:
+        """What was decided."""
+
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp:
+        """When its run ended."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___StartDecision | None = ...,
+        state: _runs_pb2.RunState.ValueType = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+        warning_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "decision", b"decision", "finished_at", b"finished_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "decision", b"decision", "finished_at", b"finished_at", "state", b"state", "warning_count", b"warning_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
+    _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
+
+Global___Start: _TypeAlias = Start  # noqa: Y015
+
+@_typing.final
+class CancelRunsRequest(_message.Message):
+    """Which runs to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; it is kept with the runs."""
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The runs (UUID)."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_ids", b"run_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRunsRequest: _TypeAlias = CancelRunsRequest  # noqa: Y015
+
+@_typing.final
+class CancelRunsResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunStanding]:
+        """The runs that exist."""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___RunStanding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRunsResponse: _TypeAlias = CancelRunsResponse  # noqa: Y015
+
+@_typing.final
+class RunStanding(_message.Message):
+    """How a run stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run (UUID)."""
+    state: _runs_pb2.RunState.ValueType
+    """Its state."""
+    cancel_requested: _builtins.bool
+    """A cancel was asked for and has not finished."""
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state: _runs_pb2.RunState.ValueType = ...,
+        cancel_requested: _builtins.bool = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "finished_at", b"finished_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "cancel_requested", b"cancel_requested", "finished_at", b"finished_at", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
+    _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
+
+Global___RunStanding: _TypeAlias = RunStanding  # noqa: Y015
 
 @_typing.final
 class ProbeRequest(_message.Message):

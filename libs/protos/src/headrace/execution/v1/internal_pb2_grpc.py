@@ -45,6 +45,21 @@ class ExecutionInternalServiceStub:
                 request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineRequest.SerializeToString,
                 response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineResponse.FromString,
                 _registered_method=True)
+        self.StartRuns = channel.unary_unary(
+                '/headrace.execution.v1.ExecutionInternalService/StartRuns',
+                request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsResponse.FromString,
+                _registered_method=True)
+        self.GetStarts = channel.unary_unary(
+                '/headrace.execution.v1.ExecutionInternalService/GetStarts',
+                request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsResponse.FromString,
+                _registered_method=True)
+        self.CancelRuns = channel.unary_unary(
+                '/headrace.execution.v1.ExecutionInternalService/CancelRuns',
+                request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionInternalServiceServicer:
@@ -67,6 +82,32 @@ class ExecutionInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartRuns(self, request, context):
+        """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
+        always gets the same answer, whatever has become of the run since, until decisions are forgotten (after
+        START_RETENTION_DAYS). What passes by itself (a service or database that is away) is an error of the whole call and
+        no decision; the call may then be repeated as it was. The runs that were accepted are durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStarts(self, request, context):
+        """Returns what was decided under several keys, and how the runs stand. Keys under which nothing was decided are
+        missing from the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRuns(self, request, context):
+        """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
+        have ended stay as they are, those that do not exist are missing from the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +120,21 @@ def add_ExecutionInternalServiceServicer_to_server(servicer, server):
                     servicer.ClosePipeline,
                     request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineRequest.FromString,
                     response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineResponse.SerializeToString,
+            ),
+            'StartRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRuns,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsResponse.SerializeToString,
+            ),
+            'GetStarts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStarts,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsResponse.SerializeToString,
+            ),
+            'CancelRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRuns,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +192,87 @@ class ExecutionInternalService:
             '/headrace.execution.v1.ExecutionInternalService/ClosePipeline',
             headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineRequest.SerializeToString,
             headrace_dot_execution_dot_v1_dot_internal__pb2.ClosePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.execution.v1.ExecutionInternalService/StartRuns',
+            headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_internal__pb2.StartRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStarts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.execution.v1.ExecutionInternalService/GetStarts',
+            headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_internal__pb2.GetStartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.execution.v1.ExecutionInternalService/CancelRuns',
+            headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,20 @@ class ExecutionInternalServiceStub:
     """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
     cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
     """
+    StartRuns: _grpc.UnaryUnaryMultiCallable[_internal_pb2.StartRunsRequest, _internal_pb2.StartRunsResponse]
+    """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
+    always gets the same answer, whatever has become of the run since, until decisions are forgotten (after
+    START_RETENTION_DAYS). What passes by itself (a service or database that is away) is an error of the whole call and
+    no decision; the call may then be repeated as it was. The runs that were accepted are durable.
+    """
+    GetStarts: _grpc.UnaryUnaryMultiCallable[_internal_pb2.GetStartsRequest, _internal_pb2.GetStartsResponse]
+    """Returns what was decided under several keys, and how the runs stand. Keys under which nothing was decided are
+    missing from the answer.
+    """
+    CancelRuns: _grpc.UnaryUnaryMultiCallable[_internal_pb2.CancelRunsRequest, _internal_pb2.CancelRunsResponse]
+    """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
+    have ended stay as they are, those that do not exist are missing from the answer.
+    """
 
 @_typing.type_check_only
 class ExecutionInternalServiceAsyncStub(ExecutionInternalServiceStub):
@@ -54,6 +68,20 @@ class ExecutionInternalServiceAsyncStub(ExecutionInternalServiceStub):
     ClosePipeline: _aio.UnaryUnaryMultiCallable[_internal_pb2.ClosePipelineRequest, _internal_pb2.ClosePipelineResponse]  # type: ignore[assignment]
     """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
     cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+    """
+    StartRuns: _aio.UnaryUnaryMultiCallable[_internal_pb2.StartRunsRequest, _internal_pb2.StartRunsResponse]  # type: ignore[assignment]
+    """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
+    always gets the same answer, whatever has become of the run since, until decisions are forgotten (after
+    START_RETENTION_DAYS). What passes by itself (a service or database that is away) is an error of the whole call and
+    no decision; the call may then be repeated as it was. The runs that were accepted are durable.
+    """
+    GetStarts: _aio.UnaryUnaryMultiCallable[_internal_pb2.GetStartsRequest, _internal_pb2.GetStartsResponse]  # type: ignore[assignment]
+    """Returns what was decided under several keys, and how the runs stand. Keys under which nothing was decided are
+    missing from the answer.
+    """
+    CancelRuns: _aio.UnaryUnaryMultiCallable[_internal_pb2.CancelRunsRequest, _internal_pb2.CancelRunsResponse]  # type: ignore[assignment]
+    """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
+    have ended stay as they are, those that do not exist are missing from the answer.
     """
 
 class ExecutionInternalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +105,38 @@ class ExecutionInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_internal_pb2.ClosePipelineResponse, _abc.Awaitable[_internal_pb2.ClosePipelineResponse]]:
         """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
         cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+        """
+
+    @_abc_1.abstractmethod
+    def StartRuns(
+        self,
+        request: _internal_pb2.StartRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_internal_pb2.StartRunsResponse, _abc.Awaitable[_internal_pb2.StartRunsResponse]]:
+        """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
+        always gets the same answer, whatever has become of the run since, until decisions are forgotten (after
+        START_RETENTION_DAYS). What passes by itself (a service or database that is away) is an error of the whole call and
+        no decision; the call may then be repeated as it was. The runs that were accepted are durable.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStarts(
+        self,
+        request: _internal_pb2.GetStartsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_internal_pb2.GetStartsResponse, _abc.Awaitable[_internal_pb2.GetStartsResponse]]:
+        """Returns what was decided under several keys, and how the runs stand. Keys under which nothing was decided are
+        missing from the answer.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelRuns(
+        self,
+        request: _internal_pb2.CancelRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_internal_pb2.CancelRunsResponse, _abc.Awaitable[_internal_pb2.CancelRunsResponse]]:
+        """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
+        have ended stay as they are, those that do not exist are missing from the answer.
         """
 
 def add_ExecutionInternalServiceServicer_to_server(servicer: ExecutionInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -162,6 +162,46 @@ PRIORITY_HIGH: Priority.ValueType  # 3
 """Before the others."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _TriggerKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TriggerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TriggerKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRIGGER_KIND_UNSPECIFIED: _TriggerKind.ValueType  # 0
+    """Never sent."""
+    TRIGGER_KIND_MANUAL: _TriggerKind.ValueType  # 1
+    """Somebody asked for it."""
+    TRIGGER_KIND_SCHEDULE: _TriggerKind.ValueType  # 2
+    """A tick of a schedule."""
+    TRIGGER_KIND_BACKFILL: _TriggerKind.ValueType  # 3
+    """An interval of a backfill."""
+    TRIGGER_KIND_DEPENDENCY: _TriggerKind.ValueType  # 4
+    """Runs of pipelines that its pipeline depends on."""
+    TRIGGER_KIND_RETRY: _TriggerKind.ValueType  # 5
+    """It tries another run again."""
+    TRIGGER_KIND_WEBHOOK: _TriggerKind.ValueType  # 6
+    """A webhook was delivered."""
+
+class TriggerKind(_TriggerKind, metaclass=_TriggerKindEnumTypeWrapper):
+    """What started a run."""
+
+TRIGGER_KIND_UNSPECIFIED: TriggerKind.ValueType  # 0
+"""Never sent."""
+TRIGGER_KIND_MANUAL: TriggerKind.ValueType  # 1
+"""Somebody asked for it."""
+TRIGGER_KIND_SCHEDULE: TriggerKind.ValueType  # 2
+"""A tick of a schedule."""
+TRIGGER_KIND_BACKFILL: TriggerKind.ValueType  # 3
+"""An interval of a backfill."""
+TRIGGER_KIND_DEPENDENCY: TriggerKind.ValueType  # 4
+"""Runs of pipelines that its pipeline depends on."""
+TRIGGER_KIND_RETRY: TriggerKind.ValueType  # 5
+"""It tries another run again."""
+TRIGGER_KIND_WEBHOOK: TriggerKind.ValueType  # 6
+"""A webhook was delivered."""
+Global___TriggerKind: _TypeAlias = TriggerKind  # noqa: Y015
+
 class _ErrorClass:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -394,6 +434,10 @@ class RunStatusResponse(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     LOGICAL_DATE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    TRIGGER_ID_FIELD_NUMBER: _builtins.int
+    INTERVAL_START_FIELD_NUMBER: _builtins.int
+    INTERVAL_END_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id (UUID)."""
     pipeline_id: _builtins.str
@@ -424,6 +468,10 @@ class RunStatusResponse(_message.Message):
     """Its workspace (UUID)."""
     revision: _builtins.int
     """Grows with every change of the run or its tasks."""
+    trigger: Global___TriggerKind.ValueType
+    """What started it."""
+    trigger_id: _builtins.str
+    """The schedule, backfill or other thing that started it; absent where nothing but a caller did."""
     @_builtins.property
     def task_statuses(self) -> _containers.ScalarMap[_builtins.str, Global___TaskState.ValueType]:
         """The state of each task, by task id."""
@@ -464,6 +512,14 @@ class RunStatusResponse(_message.Message):
     def logical_date(self) -> _timestamp_pb2.Timestamp:
         """The instant that the run is for; its acceptance where nobody named one."""
 
+    @_builtins.property
+    def interval_start(self) -> _timestamp_pb2.Timestamp:
+        """The start of the interval that it is for, if any."""
+
+    @_builtins.property
+    def interval_end(self) -> _timestamp_pb2.Timestamp:
+        """The end of that interval, exclusive."""
+
     def __init__(
         self,
         *,
@@ -492,29 +548,45 @@ class RunStatusResponse(_message.Message):
         workspace_id: _builtins.str = ...,
         logical_date: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        trigger: Global___TriggerKind.ValueType = ...,
+        trigger_id: _builtins.str | None = ...,
+        interval_start: _timestamp_pb2.Timestamp | None = ...,
+        interval_end: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_label", b"_trigger_label", "created_at", b"created_at", "finished_at", b"finished_at", "logical_date", b"logical_date", "metrics", b"metrics", "pipeline_version", b"pipeline_version", "progress", b"progress", "retry_of", b"retry_of", "started_at", b"started_at", "trigger_label", b"trigger_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "pipeline_version", b"pipeline_version", "progress", b"progress", "retry_of", b"retry_of", "started_at", b"started_at", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "logical_date", b"logical_date", "metrics", b"metrics", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger", b"trigger", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
+    _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
+    _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
+    _WhichOneofReturnType__interval_start: _TypeAlias = _typing.Literal["interval_start"]  # noqa: Y015
+    _WhichOneofArgType__interval_start: _TypeAlias = _typing.Literal["_interval_start", b"_interval_start"]  # noqa: Y015
     _WhichOneofReturnType__pipeline_version: _TypeAlias = _typing.Literal["pipeline_version"]  # noqa: Y015
     _WhichOneofArgType__pipeline_version: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version"]  # noqa: Y015
     _WhichOneofReturnType__retry_of: _TypeAlias = _typing.Literal["retry_of"]  # noqa: Y015
     _WhichOneofArgType__retry_of: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of"]  # noqa: Y015
     _WhichOneofReturnType__started_at: _TypeAlias = _typing.Literal["started_at"]  # noqa: Y015
     _WhichOneofArgType__started_at: _TypeAlias = _typing.Literal["_started_at", b"_started_at"]  # noqa: Y015
+    _WhichOneofReturnType__trigger_id: _TypeAlias = _typing.Literal["trigger_id"]  # noqa: Y015
+    _WhichOneofArgType__trigger_id: _TypeAlias = _typing.Literal["_trigger_id", b"_trigger_id"]  # noqa: Y015
     _WhichOneofReturnType__trigger_label: _TypeAlias = _typing.Literal["trigger_label"]  # noqa: Y015
     _WhichOneofArgType__trigger_label: _TypeAlias = _typing.Literal["_trigger_label", b"_trigger_label"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_end) -> _WhichOneofReturnType__interval_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_start) -> _WhichOneofReturnType__interval_start | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pipeline_version) -> _WhichOneofReturnType__pipeline_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_of) -> _WhichOneofReturnType__retry_of | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trigger_id) -> _WhichOneofReturnType__trigger_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__trigger_label) -> _WhichOneofReturnType__trigger_label | None: ...
 
@@ -873,6 +945,7 @@ class ListRunsRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_FIELD_NUMBER: _builtins.int
+    TRIGGER_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Only of this workspace."""
     pipeline_id: _builtins.str
@@ -887,6 +960,8 @@ class ListRunsRequest(_message.Message):
     """How many items to skip, instead of a cursor."""
     include_total: _builtins.bool
     """Also count the whole list."""
+    trigger_id: _builtins.str
+    """Only those that this schedule, backfill or other thing started."""
     def __init__(
         self,
         *,
@@ -897,10 +972,11 @@ class ListRunsRequest(_message.Message):
         cursor: _builtins.str = ...,
         offset: _builtins.int = ...,
         include_total: _builtins.bool = ...,
+        trigger_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "cursor", b"cursor", "include_total", b"include_total", "limit", b"limit", "offset", b"offset", "pipeline_id", b"pipeline_id", "status", b"status", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "cursor", b"cursor", "include_total", b"include_total", "limit", b"limit", "offset", b"offset", "pipeline_id", b"pipeline_id", "status", b"status", "trigger_id", b"trigger_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -1002,6 +1078,11 @@ class RunSummary(_message.Message):
     TRIGGERED_BY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    TRIGGER_ID_FIELD_NUMBER: _builtins.int
+    LOGICAL_DATE_FIELD_NUMBER: _builtins.int
+    INTERVAL_START_FIELD_NUMBER: _builtins.int
+    INTERVAL_END_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id (UUID)."""
     pipeline_id: _builtins.str
@@ -1024,6 +1105,10 @@ class RunSummary(_message.Message):
     """Why it failed, in short."""
     cancel_requested: _builtins.bool
     """A cancel was asked for and has not finished."""
+    trigger: Global___TriggerKind.ValueType
+    """What started it."""
+    trigger_id: _builtins.str
+    """The schedule, backfill or other thing that started it; absent where nothing but a caller did."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -1035,6 +1120,18 @@ class RunSummary(_message.Message):
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """When it reached its final state."""
+
+    @_builtins.property
+    def logical_date(self) -> _timestamp_pb2.Timestamp:
+        """The instant that it is for; its acceptance where nobody named one."""
+
+    @_builtins.property
+    def interval_start(self) -> _timestamp_pb2.Timestamp:
+        """The start of the interval that it is for, if any."""
+
+    @_builtins.property
+    def interval_end(self) -> _timestamp_pb2.Timestamp:
+        """The end of that interval, exclusive."""
 
     def __init__(
         self,
@@ -1053,26 +1150,43 @@ class RunSummary(_message.Message):
         triggered_by: _builtins.str = ...,
         error: _builtins.str | None = ...,
         cancel_requested: _builtins.bool = ...,
+        trigger: Global___TriggerKind.ValueType = ...,
+        trigger_id: _builtins.str | None = ...,
+        logical_date: _timestamp_pb2.Timestamp | None = ...,
+        interval_start: _timestamp_pb2.Timestamp | None = ...,
+        interval_end: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_pipeline_version", b"_pipeline_version", "_started_at", b"_started_at", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "pipeline_version", b"pipeline_version", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "pipeline_version", b"pipeline_version", "started_at", b"started_at", "trigger_id", b"trigger_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_pipeline_version", b"_pipeline_version", "_started_at", b"_started_at", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "error", b"error", "finished_at", b"finished_at", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "task_count", b"task_count", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "error", b"error", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "task_count", b"task_count", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
+    _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
+    _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
+    _WhichOneofReturnType__interval_start: _TypeAlias = _typing.Literal["interval_start"]  # noqa: Y015
+    _WhichOneofArgType__interval_start: _TypeAlias = _typing.Literal["_interval_start", b"_interval_start"]  # noqa: Y015
     _WhichOneofReturnType__pipeline_version: _TypeAlias = _typing.Literal["pipeline_version"]  # noqa: Y015
     _WhichOneofArgType__pipeline_version: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version"]  # noqa: Y015
     _WhichOneofReturnType__started_at: _TypeAlias = _typing.Literal["started_at"]  # noqa: Y015
     _WhichOneofArgType__started_at: _TypeAlias = _typing.Literal["_started_at", b"_started_at"]  # noqa: Y015
+    _WhichOneofReturnType__trigger_id: _TypeAlias = _typing.Literal["trigger_id"]  # noqa: Y015
+    _WhichOneofArgType__trigger_id: _TypeAlias = _typing.Literal["_trigger_id", b"_trigger_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_end) -> _WhichOneofReturnType__interval_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_start) -> _WhichOneofReturnType__interval_start | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pipeline_version) -> _WhichOneofReturnType__pipeline_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trigger_id) -> _WhichOneofReturnType__trigger_id | None: ...
 
 Global___RunSummary: _TypeAlias = RunSummary  # noqa: Y015
