@@ -129,4 +129,5 @@ if __name__ == "__main__":
         port=options.port,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=60,  # its connections rest while the other side is measured
     )

@@ -1,6 +1,7 @@
 """GET of a run through the gateway, beside a bare Starlette and grpc.aio program that calls the same RPC.
 
-Prints both rates and their ratio. Rounds alternate, so that what else the machine does meets both alike.
+Prints both rates, their ratio, and the processor time that each spends on a request. Rounds alternate, so
+that what else the machine does meets both alike.
 
     python benches/gateway.py --home .headrace
 """
@@ -12,6 +13,9 @@ import socket
 import sys
 from pathlib import Path
 
+import callers
+import processors
+from headrace_local.home import Home
 from rest import Answer, Connection, connections, drive
 from runs import make_pipeline
 
@@ -29,15 +33,17 @@ async def finished_run(connection: Connection) -> str:
     return run
 
 
-async def rate(workers: list[Connection], run: str) -> float:
-    """Requests a second."""
+async def rate(workers: list[Connection], run: str, pid: int) -> tuple[float, float]:
+    """Requests a second, and processor seconds that the program of this id has spent on one."""
 
     def seen(answer: Answer) -> None:
         if answer.status != 200:
             raise SystemExit(f"a request answered {answer.status}: {answer.body.decode()}")
 
     path = f"/api/v1/runs/{run}"
-    return REQUESTS / await drive(workers, (("GET", path, b"") for _ in range(REQUESTS)), seen)
+    before = processors.seconds(pid)
+    taken = await drive(workers, (("GET", path, b"") for _ in range(REQUESTS)), seen)
+    return REQUESTS / taken, (processors.seconds(pid) - before) / REQUESTS
 
 
 def free_port() -> int:
@@ -65,7 +71,7 @@ async def main() -> None:
     options = parser.parse_args()
     ports = json.loads((options.home / "ports.json").read_text())
     token_file = options.home / "tokens" / "admin.jwt"
-    token = token_file.read_text().strip()
+    tokens = callers.tokens(options.home)
     port = free_port()
     bare = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -82,16 +88,22 @@ async def main() -> None:
     try:
         await asyncio.wait_for(answering(port), 30)
         async with (
-            connections("127.0.0.1", ports["gateway"], token, CONCURRENCY) as through_gateway,
-            connections("127.0.0.1", port, token, CONCURRENCY) as through_bare,
+            connections("127.0.0.1", ports["gateway"], tokens, CONCURRENCY) as through_gateway,
+            connections("127.0.0.1", port, tokens, CONCURRENCY) as through_bare,
         ):
             run = await finished_run(through_gateway[0])
-            rates = [(await rate(through_gateway, run), await rate(through_bare, run)) for _ in range(ROUNDS)]
-        gateway, limit = (max(values) for values in zip(*rates, strict=True))
+            gateway_pid = processors.pid_of(Home(options.home), "gateway")
+            rounds = [
+                (await rate(through_gateway, run, gateway_pid), await rate(through_bare, run, bare.pid))
+                for _ in range(ROUNDS)
+            ]
+        gateway, limit = (max(rates for rates, _ in side) for side in zip(*rounds, strict=True))
+        spent = [min(seconds for _, seconds in side) * 1e3 for side in zip(*rounds, strict=True)]
         print(
             f"GET of a run at concurrency {CONCURRENCY}: gateway {gateway:.0f}/s, bare program {limit:.0f}/s"
         )
         print(f"ratio {gateway / limit:.2f}")
+        print(f"processor time a request: gateway {spent[0]:.3f} ms, bare program {spent[1]:.3f} ms")
     finally:
         bare.terminate()
         await bare.wait()

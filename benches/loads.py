@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import httpx
+import processors
 import psutil
 from headrace_local.demo import dataset
 from headrace_local.postgres import installation
@@ -129,7 +129,9 @@ class Bench:
     def spent(self) -> Spent:
         """What has been spent until now, by processes that have ended too."""
         own = os.times()
-        server, worker = (_seconds(self.stack.home.pid_file(name)) for name in ("postgres", "worker"))
+        server, worker = (
+            processors.seconds(processors.pid_of(self.stack.home, name)) for name in ("postgres", "worker")
+        )
         return Spent(server, worker + own.children_user + own.children_system)
 
     def sql(self, text: str) -> list[tuple[Any, ...]]:
@@ -153,19 +155,6 @@ class Bench:
 
     def _connect(self, name: str, kind: str, **fields: Any) -> None:
         demand(self.client.post("connections", json={"name": name, "type": kind, **fields}), 201)
-
-
-def _seconds(pid_file: Path) -> float:
-    """Processor time of a process and of all that it has started."""
-    total = 0.0
-    process = psutil.Process(int(pid_file.read_text()))
-    for each in (process, *process.children(recursive=True)):
-        try:
-            times = each.cpu_times()
-        except psutil.NoSuchProcess:
-            continue  # its parent has counted it by now, or does the next time
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 def alternate(bench: Bench, rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ is seen.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,9 +64,13 @@ class Connection:
 
 
 @asynccontextmanager
-async def connections(host: str, port: int, token: str, count: int) -> AsyncIterator[list[Connection]]:
-    """Opens some connections and closes them at the end."""
-    opened = await asyncio.gather(*(Connection(host, port, token).open() for _ in range(count)))
+async def connections(
+    host: str, port: int, tokens: Sequence[str], count: int
+) -> AsyncIterator[list[Connection]]:
+    """Opens some connections, of these callers in turn, and closes them at the end."""
+    opened = await asyncio.gather(
+        *(Connection(host, port, tokens[number % len(tokens)]).open() for number in range(count))
+    )
     try:
         yield list(opened)
     finally:

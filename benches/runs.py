@@ -1,7 +1,7 @@
 """How fast runs are accepted and completed: one-task no-op pipelines over REST, on a running local stack.
 
-Prints the latency from trigger to COMPLETED on an idle system, and the rate at which runs are accepted *and
-completed*, with a count that shows that none was lost or doubled.
+Prints the latency from trigger to COMPLETED on an idle system, the rate at which runs are accepted *and
+completed*, with a count that shows that none was lost or doubled, and what each process has spent on a run.
 
     python benches/runs.py --home .headrace --runs 10000
 """
@@ -12,6 +12,9 @@ import json
 import time
 from pathlib import Path
 
+import callers
+import processors
+from headrace_local.home import Home
 from rest import Answer, Connection, connections, drive, percentile
 
 NOOP = "version: 1\nsources:\n  - id: noop\n    values: [{x: 1}]\nsinks:\n  - discard: true\n"
@@ -73,18 +76,21 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=32)
     options = parser.parse_args()
-    token = (options.home / "tokens" / "admin.jwt").read_text().strip()
-    async with connections("127.0.0.1", options.port, token, options.concurrency) as workers:
+    tokens = callers.tokens(options.home)
+    async with connections("127.0.0.1", options.port, tokens, options.concurrency) as workers:
         idle = await make_pipeline(workers[0])
         await latency(workers[0], idle, 20)
         taken = await latency(workers[0], idle, 200)
         median, slow = percentile(taken, 0.5) * 1e3, percentile(taken, 0.99) * 1e3
         print(f"trigger to COMPLETED, idle: p50 {median:.1f} ms, p99 {slow:.1f} ms")
         busy = await make_pipeline(workers[0])
+        before = processors.spent(Home(options.home))
         accepting, completing, completed = await sustained(workers, busy, options.runs)
+        after = processors.spent(Home(options.home))
         rates = f"accepted {options.runs / accepting:.0f}/s, completed {completed / completing:.0f}/s"
         print(f"{options.runs} runs at concurrency {options.concurrency}: {rates}")
         print(f"completed {completed} of {options.runs}")
+        processors.tell(before, after, options.runs, "run")
 
 
 if __name__ == "__main__":
