@@ -6,6 +6,7 @@ health) goes to the FastAPI application behind it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -22,11 +23,21 @@ from .http.bodies import ClientGoneError, linger
 from .http.callers import CallerChecks
 from .http.compression import accepts_gzip, compress
 from .http.cors import CrossOrigins
-from .http.exchange import SECURITY, Answer, Message, Receive, Request, Scope, Send
+from .http.exchange import (
+    SECURITY,
+    Answer,
+    BodyStream,
+    Endpoint,
+    Header,
+    Message,
+    Receive,
+    Request,
+    Scope,
+    Send,
+)
 from .http.failures import MethodNotAllowed
 from .http.problems import problem_answer
 from .http.ratelimit import RateLimiter
-from .http.rpc import RpcEndpoint
 from .observation import RequestObserver
 from .pages import REQUEST_ID
 from .router import Match, Router
@@ -41,16 +52,19 @@ class Gateway:
 
     def __init__(
         self,
-        endpoints: Iterable[RpcEndpoint],
+        endpoints: Iterable[Endpoint],
         pages: Any,
         callers: CallerChecks,
         limiter: RateLimiter,
         origins: CrossOrigins,
         observer: RequestObserver,
         gzip_minimum_bytes: int,
+        stall_seconds: float,
     ) -> None:
-        """Raises RouteConflictError where two routes would serve the same requests."""
-        self._router: Router[RpcEndpoint] = Router(
+        """`stall_seconds` is how long a client may take to read a piece of a stream.
+
+        Raises RouteConflictError where two routes would serve the same requests."""
+        self._router: Router[Endpoint] = Router(
             (endpoint.route.http_method, endpoint.route.template, endpoint) for endpoint in endpoints
         )
         self._pages = pages
@@ -59,6 +73,7 @@ class Gateway:
         self._origins = origins
         self._observer = observer
         self._gzip_minimum = gzip_minimum_bytes
+        self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection of ASGI 3."""
@@ -81,8 +96,8 @@ class Gateway:
     async def _respond(
         self,
         request: Request,
-        match: Match[RpcEndpoint],
-        found: tuple[RpcEndpoint, list[str]] | None,
+        match: Match[Endpoint],
+        found: tuple[Endpoint, list[str]] | None,
         send: Send,
     ) -> None:
         began = time.perf_counter()
@@ -99,10 +114,15 @@ class Gateway:
         except Exception:  # noqa: BLE001 - the last line of defence; the text stays in the log
             _log.exception("request failed", path=request.path)
             answer = problem_answer(Internal(), request.path, request.request_id)
+        if answer.stream is not None:
+            # How long the client then takes to read it says nothing about the service.
+            self._observer.observe(request, operation, answer, time.perf_counter() - began)
+            await self._send_stream(request, answer, answer.stream, send)
+            return
         await self._send(request, answer, send)
         self._observer.observe(request, operation, answer, time.perf_counter() - began)
 
-    async def _answer(self, request: Request, endpoint: RpcEndpoint, values: list[str]) -> Answer:
+    async def _answer(self, request: Request, endpoint: Endpoint, values: list[str]) -> Answer:
         principal = await self._callers.principal(request)
         rate = self._limiter.admit((principal.tenant, principal.subject))
         role = endpoint.route.role
@@ -112,7 +132,7 @@ class Gateway:
         answer.headers += rate
         return answer
 
-    def _unserved(self, request: Request, match: Match[RpcEndpoint]) -> Answer:
+    def _unserved(self, request: Request, match: Match[Endpoint]) -> Answer:
         methods = match.methods()
         allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
         if request.method != "OPTIONS":
@@ -121,10 +141,7 @@ class Gateway:
         return Answer(204, headers=[allow, *self._origins.preflight(request, allowed)])
 
     async def _send(self, request: Request, answer: Answer, send: Send) -> None:
-        headers = answer.headers
-        headers += SECURITY
-        headers.append((b"x-request-id", request.request_id.encode("ascii")))
-        headers += self._origins.headers(request)
+        headers = self._finished(request, answer.headers)
         if len(answer.body) >= self._gzip_minimum:
             headers.append((b"vary", b"Accept-Encoding"))
             if accepts_gzip(request.headers.get(b"accept-encoding")):
@@ -140,6 +157,34 @@ class Gateway:
         if closing:
             await linger(request)
             await send({"type": "http.response.body", "body": b""})
+
+    async def _send_stream(self, request: Request, answer: Answer, stream: BodyStream, send: Send) -> None:
+        try:
+            headers = self._finished(request, answer.headers)
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if request.method != "HEAD":
+                while (piece := await stream.read()) is not None:
+                    if piece:
+                        async with asyncio.timeout(self._stall_seconds):
+                            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except HeadraceError as error:
+            # The status has gone out: that the answer is not whole can only be told by cutting the
+            # connection, which the server does where an answer is not completed.
+            _log.warning("stream broken", path=request.path, code=error.code, error=error.message)
+        except TimeoutError:
+            _log.info("stream cut: its client does not read", path=request.path)
+        except ClientGoneError:
+            pass
+        finally:
+            stream.close()
+
+    def _finished(self, request: Request, headers: list[Header]) -> list[Header]:
+        """Returns an answer's headers with those of all answers."""
+        headers += SECURITY
+        headers.append((b"x-request-id", request.request_id.encode("ascii")))
+        headers += self._origins.headers(request)
+        return headers
 
     async def _serve_page(self, request: Request, send: Send) -> None:
         async def send_safely(message: Message) -> None:

@@ -45,6 +45,15 @@ class GatewaySettings(AuthSettings, ObservedSettings):
     rate_limit_burst: int = Field(
         1000, ge=1, description="How many requests of a caller are admitted at once."
     )
+    max_streams: int = Field(
+        10_000, ge=1, description="How many streams may be open at once; more are answered with 503."
+    )
+    max_streams_per_caller: int = Field(
+        2000, ge=1, description="How many streams a caller may have open at once; more are answered with 429."
+    )
+    stall_seconds: float = Field(
+        60.0, gt=0, description="How long a client may take to read a piece of a stream, in seconds."
+    )
     gzip_minimum_bytes: int = Field(
         8 * 1024, ge=0, description="Answers of at least so many bytes are compressed."
     )

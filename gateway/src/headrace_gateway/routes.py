@@ -3,6 +3,7 @@ call."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,10 @@ from .templates import Template, parse_template
 
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _EMPTY: Final = "google.protobuf.Empty"
+_RAW: Final = "google.api.HttpBody"
+_HEADER: Final = re.compile(r"[a-z][a-z0-9-]*")
+_KEPT: Final = frozenset({"authorization", "cookie", "connection", "host"})
+"""Headers that never travel on by declaration: the token has its own way."""
 
 
 class ContractError(Exception):
@@ -31,6 +36,8 @@ class Route:
 
     `body` is "" (the RPC takes none), "*" (all fields that the path leaves) or the name of one field. `owner`
     is the process that serves the RPC. `deadline_seconds` is 0 where the usual deadline holds.
+    `request_headers` are the lower-case names of headers that travel on as metadata; `media_types` are those
+    of a streamed body.
     """
 
     http_method: str
@@ -45,6 +52,8 @@ class Route:
     if_match_field: str
     no_effect: bool
     deadline_seconds: int
+    request_headers: tuple[str, ...]
+    media_types: tuple[str, ...]
 
     @property
     def operation_id(self) -> str:
@@ -60,6 +69,16 @@ class Route:
     def answers_nothing(self) -> bool:
         """The response is empty, so that the answer has no content."""
         return self.rpc.output_type.full_name == _EMPTY
+
+    @property
+    def is_streamed(self) -> bool:
+        """The answer is a stream: of raw bytes, or of one JSON text a line."""
+        return self.rpc.server_streaming
+
+    @property
+    def answers_bytes(self) -> bool:
+        """The answer is a stream of raw bytes."""
+        return self.is_streamed and self.rpc.output_type.full_name == _RAW
 
     @property
     def query_allowed(self) -> bool:
@@ -92,8 +111,7 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
         raise ContractError(
             rpc, "it has a path although no user may call it; drop the path or declare a user's role"
         )
-    if rpc.client_streaming or rpc.server_streaming:
-        raise ContractError(rpc, "streams cannot be served over HTTP by declaration")
+    _require_servable(rpc, rules)
     if rule.response_body:
         raise ContractError(rpc, "response_body is not served; let the RPC return what the answer is to be")
     method, path = _verb(rpc, rule)
@@ -123,7 +141,22 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
         if_match_field=rules.if_match_field,
         no_effect=rules.no_effect,
         deadline_seconds=rules.max_deadline_seconds,
+        request_headers=tuple(rules.request_headers),
+        media_types=tuple(rules.media_types),
     )
+
+
+def _require_servable(rpc: MethodDescriptor, rules: options_pb2.MethodRules) -> None:
+    """Raises ContractError for what has no form in HTTP."""
+    if rpc.client_streaming:
+        raise ContractError(rpc, "a stream of requests cannot be served over HTTP by declaration")
+    if rpc.output_type.full_name == _RAW and not rpc.server_streaming:
+        raise ContractError(rpc, f"{_RAW} is served as a stream; let the RPC return one")
+    if rpc.server_streaming and (rules.location or rules.etag_field):
+        raise ContractError(rpc, "a stream has no message from which to take location or etag_field")
+    for name in rules.request_headers:
+        if not _HEADER.fullmatch(name) or name in _KEPT:
+            raise ContractError(rpc, f"the header {name!r} cannot travel on as metadata")
 
 
 def _verb(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> tuple[str, str]:

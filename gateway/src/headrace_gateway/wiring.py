@@ -23,8 +23,12 @@ from .health import Readiness
 from .http.bodies import BodyLimits, BodyReader
 from .http.callers import CallerChecks
 from .http.cors import CrossOrigins
+from .http.exchange import Endpoint
 from .http.ratelimit import RateLimiter
-from .http.rpc import Codecs, RpcEndpoint
+from .http.request_reader import Codecs
+from .http.rpc import RpcEndpoint
+from .http.rpc_stream import StreamEndpoint
+from .http.slots import StreamSlots
 from .observation import RequestObserver
 from .openapi.document import openapi_document
 from .openapi.text import as_json, as_yaml
@@ -63,7 +67,13 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
         BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds, settings.max_concurrent_bodies)
     )
     deadline = settings.default_deadline_seconds
-    endpoints = [RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline) for route in routes]
+    slots = StreamSlots(settings.max_streams, settings.max_streams_per_caller)
+    endpoints: list[Endpoint] = [
+        StreamEndpoint(route, channels[route.owner], codecs, bodies, deadline, slots)
+        if route.is_streamed
+        else RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline)
+        for route in routes
+    ]
     document = openapi_document(routes, contract.comments)
     verifier = TokenVerifier(settings)
     app = Gateway(
@@ -74,6 +84,7 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
         CrossOrigins(settings.cors_origins),
         RequestObserver(settings.access_log),
         settings.gzip_minimum_bytes,
+        settings.stall_seconds,
     )
     return Parts(
         app, readiness, verifier, tuple(channel for opened in channels.values() for channel in opened)

@@ -7,9 +7,13 @@ from typing import Final
 
 from .exchange import Header, Request
 
-_EXPOSED: Final = b"ETag, Location, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy"
+_EXPOSED: Final = (
+    b"ETag, Location, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, Accept-Ranges, Content-Range, "
+    b"Content-Disposition"
+)
 _ALLOWED: Final = (
-    b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, X-Tenant-ID"
+    b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, Range, X-Request-Id, "
+    b"X-Tenant-ID"
 )
 _MAX_AGE: Final = b"600"
 

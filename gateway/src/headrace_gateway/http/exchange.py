@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+from headrace_chassis.identity import Principal
+
+from headrace_gateway.routes import Route
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -67,6 +71,19 @@ class Request:
         return value.decode("latin-1") if value is not None else None
 
 
+class BodyStream(Protocol):
+    """A body that is sent as it comes. Whoever holds one closes it."""
+
+    async def read(self) -> bytes | None:
+        """Returns the next piece, or None at the end.
+
+        Raises HeadraceError where there is no more to be had, and ClientGoneError.
+        """
+
+    def close(self) -> None:
+        """Ends the stream, whether it was read or not. Again does nothing."""
+
+
 @dataclass(slots=True)
 class Answer:
     """One HTTP answer. Content length, request id and the headers of all answers are added when it is
@@ -75,3 +92,17 @@ class Answer:
     status: int
     body: bytes = b""
     headers: list[Header] = field(default_factory=list)
+    stream: BodyStream | None = None
+    """What the body is read from, piece by piece, in place of `body`."""
+
+
+class Endpoint(Protocol):
+    """Serves one route."""
+
+    route: Route
+
+    async def serve(self, request: Request, principal: Principal, values: list[str]) -> Answer:
+        """Answers a request whose caller is known; `values` are the texts of the path's variables.
+
+        Raises HeadraceError, and ClientGoneError where the client has gone.
+        """

@@ -102,7 +102,22 @@ _PARAMETERS: Final[dict[str, Schema]] = {
         "description": "The `ETag` that the caller has; the answer is 304 where it is still the latest.",
         "schema": {"type": "string"},
     },
+    "Range": {
+        "name": "Range",
+        "in": "header",
+        "description": "Which part to send, for example `bytes=0-1023` (RFC 9110, 14.2).",
+        "schema": {"type": "string"},
+    },
+    "IfRange": {
+        "name": "If-Range",
+        "in": "header",
+        "description": "The `ETag` of which the caller has a part; another one is sent as a whole.",
+        "schema": {"type": "string"},
+    },
 }
+
+_CARRIED: Final = {"range": "Range", "if-range": "IfRange"}
+_BINARY: Final[Schema] = {"schema": {"type": "string", "format": "binary"}}
 
 _HEADERS: Final[dict[str, Schema]] = {
     "RequestId": {"description": "Finds the request in the logs.", "schema": {"type": "string"}},
@@ -219,8 +234,9 @@ def _header_parameters(route: Route) -> list[Schema]:
         names.append("IdempotencyKey")
     if route.if_match_field:
         names.append("IfMatch")
-    if route.http_method == "GET" and route.etag_field:
+    if route.http_method == "GET" and (route.etag_field or "if-none-match" in route.request_headers):
         names.append("IfNoneMatch")
+    names += [name for header, name in _CARRIED.items() if header in route.request_headers]
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
@@ -245,12 +261,19 @@ def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
     if route.location:
         headers["Location"] = {"$ref": "#/components/headers/Location"}
     success: dict[str, Any] = {"description": "Done.", "headers": headers}
-    if not route.answers_nothing:
+    if route.answers_bytes:
+        success["description"] = "The bytes, sent as they come."
+        success["content"] = dict.fromkeys(route.media_types or ("application/octet-stream",), _BINARY)
+    elif not route.answers_nothing:
+        media_type = "application/x-ndjson" if route.is_streamed else "application/json"
         success["description"] = schemas.describe(route.rpc.output_type.full_name) or "Done."
-        success["content"] = {"application/json": {"schema": schemas.answer(route.rpc.output_type)}}
+        success["content"] = {media_type: {"schema": schemas.answer(route.rpc.output_type)}}
     responses: dict[str, Any] = {str(route.success_status): success}
-    if route.http_method == "GET" and route.etag_field:
+    if route.http_method == "GET" and (route.etag_field or "if-none-match" in route.request_headers):
         responses["304"] = {"description": "The caller has the latest version."}
+    if "range" in route.request_headers:
+        responses["206"] = {**success, "description": "The part that `Range` asks for."}
+        responses["416"] = {"description": "There is no such part; `Content-Range` tells the size."}
     for name in _problems_of(route):
         responses[str(_PROBLEMS[name][0])] = {"$ref": f"#/components/responses/{name}"}
     responses["default"] = {

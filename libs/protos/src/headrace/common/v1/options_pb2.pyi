@@ -5,9 +5,11 @@ Everything that a contract says beyond its types: who may call an RPC, what it a
 a field takes. Services enforce these options, the gateway and the OpenAPI document are derived from them.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
@@ -102,6 +104,8 @@ class MethodRules(_message.Message):
     IF_MATCH_FIELD_FIELD_NUMBER: _builtins.int
     NO_EFFECT_FIELD_NUMBER: _builtins.int
     MAX_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPES_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role that may call it."""
     success_status: _builtins.int
@@ -116,6 +120,14 @@ class MethodRules(_message.Message):
     """The RPC has no effect that a repeat could double, so that an Idempotency-Key needs no record."""
     max_deadline_seconds: _builtins.int
     """The longest a caller may wait, in seconds, where the server's usual limit is too short; 0 means the usual one."""
+    @_builtins.property
+    def request_headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Headers of the HTTP request that reach the RPC as metadata, in lower case: "range" arrives as `http-range`."""
+
+    @_builtins.property
+    def media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The media types that a stream of `google.api.HttpBody` may have, for the documentation."""
+
     def __init__(
         self,
         *,
@@ -126,10 +138,12 @@ class MethodRules(_message.Message):
         if_match_field: _builtins.str = ...,
         no_effect: _builtins.bool = ...,
         max_deadline_seconds: _builtins.int = ...,
+        request_headers: _abc.Iterable[_builtins.str] | None = ...,
+        media_types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "no_effect", b"no_effect", "role", b"role", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "media_types", b"media_types", "no_effect", b"no_effect", "request_headers", b"request_headers", "role", b"role", "success_status", b"success_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
