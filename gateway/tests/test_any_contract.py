@@ -1,57 +1,30 @@
 """A contract that nobody wrote code for is served: routes, parameters, bodies, documentation."""
 
-import importlib
-import importlib.resources
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
-from google.api import http_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from grpc_tools import protoc
+from google.protobuf import descriptor_pool, message_factory
 from headrace_chassis.testing.authority import Authority
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.contract import load_contract
 from headrace_gateway.wiring import build
 
+from .compiling import compiled
 from .conftest import Recorder, serve_parts
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-HERE = Path(__file__).parent
-PROTOS = HERE.parents[1] / "protos"
 PACKAGE = "headrace.synthetic.v1"
 
 
 @pytest.fixture(scope="session")
 def descriptor_set(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The contract, compiled as `make generate` compiles ours, and known to the pool."""
-    out = tmp_path_factory.mktemp("synthetic") / "set.binpb"
-    includes = [
-        HERE,
-        PROTOS,
-        importlib.resources.files("grpc_tools") / "_proto",
-        Path(http_pb2.__file__).parents[2],
-    ]
-    arguments = [f"-I{folder}" for folder in includes]
-    arguments += [
-        f"--descriptor_set_out={out}",
-        "--include_imports",
-        "--include_source_info",
-        "synthetic.proto",
-    ]
-    assert protoc.main(["protoc", *arguments]) == 0
-    for name in ("duration", "field_mask", "struct", "wrappers"):
-        importlib.import_module(f"google.protobuf.{name}_pb2")
-    for file in descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file:
-        if file.package == PACKAGE:
-            file.ClearField("source_code_info")
-            descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
-    return out.read_bytes()
+    """The contract, and known to the pool."""
+    return compiled("synthetic.proto", PACKAGE, tmp_path_factory.mktemp("synthetic") / "set.binpb")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

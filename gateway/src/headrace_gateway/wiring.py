@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 import headrace
@@ -38,6 +39,9 @@ from .server import HttpServer
 
 _log = structlog.get_logger(__name__)
 
+_STREAM_WINDOW_BYTES: Final = 256 * 1024
+"""How much of one stream may arrive from a service before its client has taken it."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -68,8 +72,13 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     )
     deadline = settings.default_deadline_seconds
     slots = StreamSlots(settings.max_streams, settings.max_streams_per_caller)
+    # Streams have connections of their own with small windows: their number bounds the memory they take.
+    streams = {
+        name: open_channel(targets[name], own_connection=True, window_bytes=_STREAM_WINDOW_BYTES)
+        for name in sorted({route.owner for route in routes if route.is_streamed})
+    }
     endpoints: list[Endpoint] = [
-        StreamEndpoint(route, channels[route.owner], codecs, bodies, deadline, slots)
+        StreamEndpoint(route, streams[route.owner], codecs, bodies, deadline, slots)
         if route.is_streamed
         else RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline)
         for route in routes
@@ -86,9 +95,8 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
         settings.gzip_minimum_bytes,
         settings.stall_seconds,
     )
-    return Parts(
-        app, readiness, verifier, tuple(channel for opened in channels.values() for channel in opened)
-    )
+    opened = (*streams.values(), *(channel for several in channels.values() for channel in several))
+    return Parts(app, readiness, verifier, opened)
 
 
 async def serve(settings: GatewaySettings, stop: Stop) -> None:

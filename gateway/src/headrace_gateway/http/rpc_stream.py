@@ -8,8 +8,7 @@ down.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -48,7 +47,7 @@ _OCTETS: Final = "application/octet-stream"
 
 
 class StreamEndpoint:
-    """Serves one route over one or several channels in turn.
+    """Serves one route over a channel.
 
     The first message must come within the deadline (`deadline_seconds` where the contract names none); the
     stream as a whole has none.
@@ -57,7 +56,7 @@ class StreamEndpoint:
     def __init__(
         self,
         route: Route,
-        channels: Sequence[grpc.aio.Channel],
+        channel: grpc.aio.Channel,
         codecs: Codecs,
         bodies: BodyReader,
         deadline_seconds: float,
@@ -65,13 +64,10 @@ class StreamEndpoint:
     ) -> None:
         self.route = route
         response_type = message_factory.GetMessageClass(route.rpc.output_type)
-        self._calls: Iterator[Callable[..., Any]] = itertools.cycle(
-            channel.unary_stream(
-                route.grpc_path,
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=response_type.FromString,
-            )
-            for channel in channels
+        self._begin: Callable[..., Any] = channel.unary_stream(
+            route.grpc_path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response_type.FromString,
         )
         self._reader = RequestReader(route, codecs.decoders, bodies)
         self._piece = _raw if route.answers_bytes else _line(codecs, route)
@@ -86,7 +82,7 @@ class StreamEndpoint:
         message = await self._reader.message(request, values)
         metadata = self._reader.metadata(request, principal)
         give_back = self._slots.take((principal.tenant, principal.subject))
-        stream = _RpcStream(request, next(self._calls)(message, metadata=metadata), self._piece, give_back)
+        stream = _RpcStream(request, self._begin(message, metadata=metadata), self._piece, give_back)
         try:
             first = await self._first(stream)
             told = await stream.initial_metadata()

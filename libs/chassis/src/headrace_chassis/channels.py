@@ -53,13 +53,18 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def open_channel(target: str, *, own_connection: bool = False) -> grpc.aio.Channel:
+def open_channel(
+    target: str, *, own_connection: bool = False, window_bytes: int | None = None
+) -> grpc.aio.Channel:
     """Opens a channel to "host:port", or to all addresses of "dns:///name:port" in turn.
 
     Nothing is connected yet: the other side may start later. Channels to one target share a connection unless
-    `own_connection` is set.
+    `own_connection` is set. `window_bytes` is how much of a stream may arrive ahead of its reader; without
+    it, gRPC lets it grow with the bandwidth, to tens of megabytes on a fast network.
     """
     options = [*_OPTIONS, ("grpc.service_config", service_config())]
+    if window_bytes is not None:
+        options += [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes)]
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
     return _Channel(grpc.aio.insecure_channel(target, options=options))
