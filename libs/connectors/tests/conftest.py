@@ -3,6 +3,7 @@ away."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -26,7 +27,7 @@ USER = "postgres"
 class PostgresServer:
     """Starts in about a second; nothing is synced to disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *initialising: str) -> None:
         self.folder = folder
         self.port = _free_port()
         self._system_user: str | None = None
@@ -42,9 +43,8 @@ class PostgresServer:
         secret = folder.parent / "pwfile"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
-        self._command(
-            "initdb", "--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=utf8", "-U", USER, "--no-sync"
-        )
+        access = ("--auth=scram-sha-256", f"--pwfile={secret}", "-U", USER)
+        self._command("initdb", *access, "--encoding=utf8", "--no-sync", *initialising)
         secret.unlink()
         settings = f"-h 127.0.0.1 -p {self.port} -k {folder} -c fsync=off -c max_connections=60"
         self._command("pg_ctl", "-w", "-l", str(folder / "log"), "-o", settings, "start")
@@ -67,13 +67,27 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextlib.contextmanager
+def running_server(*initialising: str) -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp(prefix="connectors-pg-"))
+    running = PostgresServer(folder / "data", *initialising)
+    try:
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def another_server() -> Callable[..., contextlib.AbstractContextManager[PostgresServer]]:
+    """Starts a server beside the common one, with options of initdb, for tests that are about the server."""
+    return running_server
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
-    folder = Path(tempfile.mkdtemp(prefix="connectors-pg-"))
-    running = PostgresServer(folder / "data")
-    yield running
-    running.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with running_server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -43,24 +43,30 @@ async def export_parquet(scratch: Scratch, relation: str, path: str) -> Staged:
     final.parent.mkdir(parents=True, exist_ok=True)
     sql = f"SELECT {listed} FROM {quote(relation)}"
     empty = await in_thread(lambda: _empty(scratch, sql))
-    await _guarded(lambda: add(empty), final)
     try:
-        async for batch in batches(scratch, sql, passed.row_bytes, f"writing {final.name}"):
-            await _guarded(lambda: add(batch), final)  # noqa: B023
-    finally:
-        await _guarded(lambda: writer[0].close(), final)
-
-    def land() -> int:
-        descriptor = os.open(fresh, os.O_RDONLY)
+        await _guarded(lambda: add(empty), final)
         try:
-            os.fsync(descriptor)
+            async for batch in batches(scratch, sql, passed.row_bytes, f"writing {final.name}"):
+                await _guarded(lambda: add(batch), final)  # noqa: B023
         finally:
-            os.close(descriptor)
-        fresh.replace(final)
-        sync_folder(final.parent)
-        return final.stat().st_size
+            await _guarded(lambda: writer[0].close(), final)
+        size = await _guarded(lambda: _land(fresh, final), final)
+    except BaseException:
+        fresh.unlink(missing_ok=True)  # half a file may be what fills the disk
+        raise
+    return Staged(passed.rows, size, passed.checksum)
 
-    return Staged(passed.rows, await _guarded(land, final), passed.checksum)
+
+def _land(fresh: Path, final: Path) -> int:
+    """Sync a file and give it its name. Returns its bytes."""
+    descriptor = os.open(fresh, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.replace(final)
+    sync_folder(final.parent)
+    return final.stat().st_size
 
 
 async def import_parquet(scratch: Scratch, relation: str, path: str) -> SourceResult:

@@ -7,6 +7,7 @@ load. *replace_partition* makes it a folder too, with one file a range.  A merge
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -181,8 +182,11 @@ class FileSink:
             entry = self._ledger.read(key)
             if entry is None or entry.receipt is not None:
                 return
+            staged = self._ledger.staged_path(key, fence)
+            if staged.exists():
+                os.truncate(staged, 0)  # where the disk is full, there is room for the ledger now
             self._ledger.write(key, entry)
-            self._ledger.staged_path(key, fence).unlink(missing_ok=True)
+            staged.unlink(missing_ok=True)
 
         await self._under_lock(work)
         self._staged = None

@@ -43,6 +43,9 @@ _BY_CLASS: dict[str, tuple[str, ErrorClass]] = {
     "42": ("SQL_INVALID", ErrorClass.CONFIGURATION),
     "28": ("AUTHENTICATION_FAILED", ErrorClass.CONFIGURATION),
 }
+_GROWING = frozenset({"mdextend", "mdzeroextend", "BufFileDumpBuffer", "FileFallocate"})
+"""Where PostgreSQL makes files longer. It has no SQLSTATE for a file that would pass its largest size: it
+tells of an internal error, in the server's language."""
 _COLUMN = re.compile(r"^COPY .*?, line (\d+)(?:, column (.*?))?(?::|$)", re.MULTILINE)
 _VALUE = re.compile(r":? ?\".*\"", re.DOTALL)
 CONNECTION_ERRORS = (
@@ -73,6 +76,8 @@ def _is_closed_transport(error: Exception) -> bool:
 def _from_sqlstate(error: asyncpg.PostgresError, what: str) -> ConnectorError:
     state = str(getattr(error, "sqlstate", None) or "")
     code, kind = _EXACT.get(state) or _BY_CLASS.get(state[:2]) or ("SERVER_ERROR", ErrorClass.CONFIGURATION)
+    if state == "XX000" and getattr(error, "server_source_function", None) in _GROWING:
+        code, kind = _EXACT["53100"]
     text = str(getattr(error, "message", None) or error)
     details = {"sqlstate": state}
     for field in ("schema_name", "table_name", "column_name", "constraint_name"):
