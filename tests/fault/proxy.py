@@ -60,8 +60,9 @@ class Proxy:
     they return False, the block is dropped.
     """
 
-    def __init__(self, port: int) -> None:
-        self._server_port = port
+    def __init__(self, server: int | str) -> None:
+        """`server` is a TCP port of this machine, or the path of a Unix socket."""
+        self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections: list[Connection] = []
@@ -128,6 +129,13 @@ class Proxy:
         connection.reset()
         return False
 
+    def _connect(self) -> socket.socket:
+        if isinstance(self._server, int):
+            return socket.create_connection(("127.0.0.1", self._server))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self._server)
+        return server
+
     def _accept(self) -> None:
         while True:
             try:
@@ -135,7 +143,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                server = self._connect()
             except OSError:
                 client.close()
                 continue
