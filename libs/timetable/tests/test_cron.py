@@ -4,7 +4,7 @@ import pytest
 from croniter import croniter
 from croniter.croniter import CroniterError
 from headrace_timetable import CronError, CronExpression, parse
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 FIELDS = (
@@ -51,6 +51,7 @@ def parse_or_none(text: str) -> CronExpression | None:
         return None
 
 
+@settings(deadline=None)
 @given(expressions())
 def test_rendering_and_parsing_again_gives_an_equal_expression(text: str) -> None:
     cron = parse_or_none(text)
@@ -58,6 +59,7 @@ def test_rendering_and_parsing_again_gives_an_equal_expression(text: str) -> Non
     assert parse(str(cron)) == cron
 
 
+@settings(deadline=None)
 @given(expressions())
 def test_values_agree_with_croniter_where_both_accept(text: str) -> None:
     cron = parse_or_none(text)

@@ -1,5 +1,6 @@
 """Where a zone's offset from UTC changes. zoneinfo tells offsets and keeps the changes to itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -7,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 _STEP = timedelta(hours=6)
 """No zone of the tz database changes its offset and back again within six hours."""
+_REACH = timedelta(days=2)
+"""No offset, and no change of one, is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,45 @@ def _bisect(zone: ZoneInfo, left: datetime, right: datetime, before: timedelta) 
         else:
             right = middle
     return right
+
+
+def first_instant(zone: ZoneInfo, wall: datetime) -> datetime:
+    """When the clock of a zone first shows a time (naive) or, where a change skips it, a later one; in UTC.
+
+    The first of two equal hours; the end of a gap for every time within it.
+    """
+    gap = _gap_over(zone, wall)
+    return gap.at.replace(tzinfo=UTC) if gap else wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+
+
+def last_instant(zone: ZoneInfo, wall: datetime) -> datetime:
+    """When the clock of a zone last shows a time (naive), else as `first_instant`; in UTC."""
+    gap = _gap_over(zone, wall)
+    return gap.at.replace(tzinfo=UTC) if gap else wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
+
+
+def _gap_over(zone: ZoneInfo, wall: datetime) -> Change | None:
+    """The change that skips a time of the wall clock."""
+    shown = wall.replace(tzinfo=zone, fold=0).astimezone(UTC).astimezone(zone).replace(tzinfo=None)
+    if shown == wall:
+        return None
+    for year in {(wall - _REACH).year, (wall + _REACH).year}:
+        for change in changes_in(zone, year):
+            if change.at + change.before <= wall < change.at + change.after:
+                return change
+    raise AssertionError("a time that a clock never shows is within a change of it")
+
+
+def offsets(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
+    """Spans of one offset that make up [start, end): the first instant of each, its end, and its offset.
+
+    All instants are naive and UTC.
+    """
+    begin, offset = start, offset_at(zone, start)
+    for year in range(start.year, end.year + 1):
+        for change in changes_in(zone, year):
+            if start < change.at < end:
+                yield begin, change.at, offset
+                begin, offset = change.at, change.after
+    if begin < end:
+        yield begin, end, offset

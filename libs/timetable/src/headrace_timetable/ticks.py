@@ -9,8 +9,12 @@ All instants are computed in UTC. Comparing aware times of one zone would compar
 ignore the fold.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from headrace_timetable.clock_changes import Change, changes_in, offset_at
@@ -20,7 +24,10 @@ _CORRECTION = timedelta(hours=3)
 _HORIZON_YEARS = 60
 """29 February on one weekday comes again after 40 years at the latest (across 2100)."""
 _REACH = timedelta(hours=6)
-_MINUTE = timedelta(minutes=1)
+_FIRST_LOOK = timedelta(hours=1)
+_WIDER = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Nothing is looked for before it."""
 
 
 def next_tick(expression: CronExpression, zone: ZoneInfo, after: datetime) -> datetime | None:
@@ -42,6 +49,31 @@ def ticks(expression: CronExpression, zone: ZoneInfo, after: datetime) -> Iterat
                 yield tick.replace(tzinfo=UTC)
 
 
+def latest(
+    later_than: Callable[[datetime], Iterator[datetime]], after: datetime, until: datetime, count: int
+) -> list[datetime]:
+    """The last `count` instants in (after, until] of what ascends from any instant, in their order.
+
+    Looks from the end in ever wider steps, so that the cost follows what is taken and not the length of
+    the span.
+    """
+    found: deque[datetime] = deque()
+    end, look = until, _FIRST_LOOK
+    while end > after and len(found) < count:
+        begin = max(after, end - look) if end - after > look else after
+        inside = takewhile(lambda instant, end=end: instant <= end, later_than(begin))  # type: ignore[misc]
+        found.extendleft(reversed(deque(inside, maxlen=count - len(found))))
+        end, look = begin, look * _WIDER
+    return list(found)
+
+
+def previous_tick(expression: CronExpression, zone: ZoneInfo, before: datetime) -> datetime | None:
+    """The last tick earlier than an instant, in UTC; None where none came since 1970."""
+    until = before.astimezone(UTC) - timedelta(microseconds=1)
+    found = latest(lambda begin: ticks(expression, zone, begin), _EPOCH, until, 1)
+    return found[0] if found else None
+
+
 def _stretches(
     zone: ZoneInfo, start: datetime
 ) -> Iterator[tuple[Change | None, datetime, datetime, timedelta]]:
@@ -59,6 +91,11 @@ def _stretches(
                 change, begin, offset = following, following.at, following.after
             elif following.at > start - _REACH:
                 change, begin = following, following.at
+        edge = datetime(year + 1, 1, 1)  # noqa: DTZ001
+        if begin < edge - _REACH and year < last_year:
+            # So that the first tick in a zone without changes does not need those of sixty years.
+            yield change, begin, edge, offset
+            change, begin = None, edge
     yield change, begin, datetime(last_year + 1, 1, 1), offset  # noqa: DTZ001
 
 
@@ -81,11 +118,7 @@ def _in_stretch(
 
 def _walls(expression: CronExpression, begin: datetime, end: datetime) -> Iterator[datetime]:
     """The matching minutes of the wall clock in [begin, end)."""
-    times = [
-        timedelta(hours=hour, minutes=minute)
-        for hour in sorted(expression.hours)
-        for minute in sorted(expression.minutes)
-    ]
+    times = _times_of_day(expression)
     day, last = begin.date(), end.date()
     while day <= last:
         if day.month not in expression.months:
@@ -93,10 +126,21 @@ def _walls(expression: CronExpression, begin: datetime, end: datetime) -> Iterat
             continue
         if expression.matches_day(day.month, day.day, day.isoweekday() % 7):
             midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001
-            for time in times:
-                if begin <= midnight + time < end:
-                    yield midnight + time
+            first = bisect_left(times, begin - midnight) if midnight < begin else 0
+            for time in times[first:] if first else times:
+                if midnight + time >= end:
+                    return
+                yield midnight + time
         day += timedelta(days=1)
+
+
+@lru_cache(maxsize=1024)
+def _times_of_day(expression: CronExpression) -> tuple[timedelta, ...]:
+    return tuple(
+        timedelta(hours=hour, minutes=minute)
+        for hour in sorted(expression.hours)
+        for minute in sorted(expression.minutes)
+    )
 
 
 def _first_of_next_month(day: date) -> date:
