@@ -9,7 +9,7 @@ from unittest import mock
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis.outbox import sequencer
 from headrace_execution import recording
-from headrace_execution.acceptance import acceptor
+from headrace_execution.acceptance import acceptor, placing
 from headrace_execution.domain import assignments, lifecycle, timers
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Policy
@@ -96,7 +96,7 @@ def assignments_are_sent_too_soon() -> Any:
     return _all(
         *(
             mock.patch.object(module, "stage_handouts", sent_at_once(module.stage_handouts))
-            for module in (acceptor, dispatcher, result_folder)
+            for module in (placing, dispatcher, result_folder)
         )
     )
 

@@ -15,6 +15,8 @@ from headrace_chassis.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace_chassis.identity import Principal, Role, ServiceTokens, set_principal
 from headrace_chassis.outbox import OutboxPublisher, OutboxSequencer
 from headrace_execution.acceptance.acceptor import Acceptor
+from headrace_execution.acceptance.start_orders import StartOrders
+from headrace_execution.acceptance.starting import Starter
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.domain.moment import Patience
@@ -170,7 +172,14 @@ class Replica:
         self.acceptor = Acceptor(self.store, self.pool, self.signals, moments)
         self.canceller = RunCanceller(self.store, self.signals, moments)
         self.prober = Prober(self.store, self.signals)
-        self.internal = InternalServicer(store=self.store, prober=self.prober, canceller=self.canceller)
+        self.starter = Starter(self.store, self.pool, self.signals, moments)
+        self.internal = InternalServicer(
+            store=self.store,
+            prober=self.prober,
+            canceller=self.canceller,
+            orders=cast("StartOrders", None),
+            starter=self.starter,
+        )
         results = ResultFolder(self.store, self.pool, self.signals, moments)
         progress = ProgressFolder(self.store)
         stops = StopCourier(self.store, self.pool, self.signals, moments)

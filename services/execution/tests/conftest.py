@@ -1,6 +1,7 @@
 """Fixtures: a migrated database that each test finds empty, and a cluster over it."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -8,13 +9,14 @@ from headrace_chassis.database import Database, driver
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.postgres import PostgresServer, migrated_database
 from headrace_execution.store.sql import SqlStore
+from headrace_execution.testing.memory import MemoryStore
 from headrace_execution.wiring import MIGRATIONS
 
 from .support import Cluster, Replica, cluster
 
 _TABLES = (
     "runs, stages, tasks, workers, cursors, probes, closed_pipelines, recipes, outbox_event, idempotency, "
-    "consumer_position, inbox"
+    "consumer_position, inbox, starts"
 )
 
 
@@ -39,6 +41,12 @@ async def db(migrated_url: str) -> AsyncIterator[Database]:
 def store(db: Database) -> SqlStore:
     """The store over the empty database."""
     return SqlStore(db)
+
+
+@pytest.fixture(params=["sql", "memory"])
+def any_store(request: pytest.FixtureRequest) -> Any:
+    """Each store that there is; `skew` moves its clock."""
+    return MemoryStore() if request.param == "memory" else request.getfixturevalue("store")
 
 
 @pytest_asyncio.fixture

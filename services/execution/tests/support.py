@@ -84,6 +84,7 @@ class MetadataStandIn(
         self.events: list[event_log_pb2.Event] = []
         self.acknowledged: list[str] = []
         self.asked: list[definitions_pb2.BatchGetDefinitionsRequest] = []
+        self.is_away = False
         self.resolved: list[definitions_pb2.ResolveConnectionsRequest] = []
 
     def add(self, text: str, *, version: int = 1, **settings: Any) -> str:
@@ -117,6 +118,8 @@ class MetadataStandIn(
     async def BatchGetDefinitions(self, request: Any, context: Any) -> Any:
         """The definitions that there are; texts that are known are left out."""
         self.asked.append(request)
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "metadata is away")
         answer = definitions_pb2.BatchGetDefinitionsResponse()
         for pipeline in request.pipeline_ids:
             if pipeline in self.definitions:

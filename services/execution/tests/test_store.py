@@ -27,18 +27,11 @@ from headrace_execution.store.port import (
     Tx,
     WorkerRecord,
 )
-from headrace_execution.testing.memory import MemoryStore
 
 from .factories import OTHER_WORKER, TENANT, WORKER, order, receipt, recipe
 
 T = TypeVar("T")
 LEASE = timedelta(seconds=15)
-
-
-@pytest.fixture(params=["sql", "memory"])
-def any_store(request: pytest.FixtureRequest) -> Any:
-    """Each store that there is; `skew` moves its clock."""
-    return MemoryStore() if request.param == "memory" else request.getfixturevalue("store")
 
 
 async def add(store: Store, *changes: dict[str, Any], held: bool = False) -> list[Run]:

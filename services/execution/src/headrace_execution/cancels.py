@@ -55,7 +55,7 @@ class RunCanceller:
         finally:
             self._signals.waiters.leave(run_id, event)
 
-    async def cancel_all(self, runs: Sequence[UUID], reason: str) -> None:
+    async def cancel_all(self, runs: Sequence[UUID], reason: str | None) -> None:
         """Writes the wish for several runs; those that have ended are left as they are."""
 
         async def write(tx: Tx) -> list[Change]:

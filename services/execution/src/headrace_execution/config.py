@@ -40,6 +40,13 @@ class ExecutionSettings(ServiceSettings):
         description="How long it is tried to settle the loads of a stage whose worker is gone.",
     )
 
+    start_retention_days: float = Field(
+        30.0,
+        ge=1,
+        le=3650,
+        description="How long it is remembered what was decided of starts that other services asked for.",
+    )
+
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
-from headrace.execution.v1 import runs_pb2, workers_pb2
+from headrace.execution.v1 import internal_pb2, runs_pb2, workers_pb2
 
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
@@ -21,7 +21,9 @@ from headrace_execution.domain.run import (
     TaskReport,
     Warned,
 )
+from headrace_execution.domain.starts import Decision, Standing, StartOutcome
 from headrace_execution.domain.states import FINAL_TASK_STATES, RunState, TaskState
+from headrace_execution.domain.triggers import Overlap, TriggerKind
 from headrace_execution.store.port import RunSummary
 
 
@@ -41,6 +43,12 @@ _CLASSES = {kind: runs_pb2.ErrorClass.Value(f"ERROR_CLASS_{kind}") for kind in E
 _CLASSES_READ = {number: kind for kind, number in _CLASSES.items()}
 _PRIORITIES = {priority: runs_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority}
 _PRIORITIES_READ = {number: priority for priority, number in _PRIORITIES.items()}
+_TRIGGERS = {kind: runs_pb2.TriggerKind.Value(f"TRIGGER_KIND_{kind}") for kind in TriggerKind}
+_TRIGGERS_READ = {number: kind for kind, number in _TRIGGERS.items()}
+_OVERLAPS_READ = {internal_pb2.Overlap.Value(f"OVERLAP_{overlap}"): overlap for overlap in Overlap}
+_START_OUTCOMES = {
+    outcome: internal_pb2.StartOutcome.Value(f"START_OUTCOME_{outcome}") for outcome in StartOutcome
+}
 _OUTCOMES_READ = {workers_pb2.Outcome.Value(f"OUTCOME_{outcome}"): outcome for outcome in Outcome}
 
 
@@ -69,6 +77,54 @@ def engine_of(value: "runs_pb2.Engine.ValueType") -> str | None:
 def priority_of(value: "runs_pb2.Priority.ValueType") -> Priority | None:
     """The priority that a request asks for; None where it leaves that to the definition."""
     return _PRIORITIES_READ.get(value)
+
+
+# What other services ask to be started.
+
+
+def trigger_of(value: "runs_pb2.TriggerKind.ValueType") -> TriggerKind | None:
+    """What a start is triggered by; None for a kind that this release does not know."""
+    return _TRIGGERS_READ.get(value)
+
+
+def overlap_of(value: "internal_pb2.Overlap.ValueType") -> Overlap | None:
+    """The overlap rule of a start; None where it has none."""
+    return _OVERLAPS_READ.get(value)
+
+
+def decision(item: Decision) -> internal_pb2.StartDecision:
+    """What was decided of a start."""
+    return internal_pb2.StartDecision(
+        key=item.key,
+        outcome=_START_OUTCOMES[item.outcome],
+        run_id=str(item.run) if item.run is not None else None,
+        reason=item.reason,
+        message=item.message,
+        running_run_ids=[str(run) for run in item.running],
+        decided_at=timestamp(item.decided_at),
+    )
+
+
+def start(item: Decision, run: Standing | None) -> internal_pb2.Start:
+    """What was decided of a start, and how its run stands."""
+    if run is None:
+        return internal_pb2.Start(decision=decision(item))
+    return internal_pb2.Start(
+        decision=decision(item),
+        state=_RUN_STATES[run.state],
+        finished_at=timestamp(run.finished_at),
+        warning_count=run.warning_count,
+    )
+
+
+def standing(run: Standing) -> internal_pb2.RunStanding:
+    """How a run stands."""
+    return internal_pb2.RunStanding(
+        run_id=str(run.run),
+        state=_RUN_STATES[run.state],
+        cancel_requested=run.cancel_requested,
+        finished_at=timestamp(run.finished_at),
+    )
 
 
 # What workers say.
@@ -182,6 +238,11 @@ def summary(item: RunSummary) -> runs_pb2.RunSummary:
         triggered_by=item.triggered_by,
         error=item.summary,
         cancel_requested=item.cancel_requested,
+        trigger=_TRIGGERS[item.trigger.kind],
+        trigger_id=item.trigger.id,
+        logical_date=timestamp(item.logical_date),
+        interval_start=timestamp(item.interval_start),
+        interval_end=timestamp(item.interval_end),
     )
 
 
@@ -230,6 +291,10 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         workspace_id=str(run.workspace),
         logical_date=timestamp(run.logical_date),
         revision=run.revision,
+        trigger=_TRIGGERS[run.trigger.kind],
+        trigger_id=run.trigger.id,
+        interval_start=timestamp(run.interval_start),
+        interval_end=timestamp(run.interval_end),
     )
 
 

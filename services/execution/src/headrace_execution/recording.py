@@ -55,5 +55,5 @@ async def release_held(tx: Tx, pipelines: set[UUID]) -> list[Change]:
 
 
 def is_limited(run: Run) -> bool:
-    """Whether the run counts against a limit that its pipeline has."""
-    return run.recipe.policy.max_concurrent_runs is not None
+    """Whether others may wait for the end of the run: by a limit of its pipeline, or by its overlap rule."""
+    return run.recipe.policy.max_concurrent_runs is not None or run.trigger.overlap is not None

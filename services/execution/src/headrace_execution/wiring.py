@@ -1,5 +1,7 @@
 """The only place where the parts of the service are made, leaves first."""
 
+from datetime import timedelta
+
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
 from headrace.execution.v1 import (
@@ -24,6 +26,9 @@ from headrace_execution import signals
 from headrace_execution.acceptance.acceptor import Acceptor
 from headrace_execution.acceptance.compiling import Compiler
 from headrace_execution.acceptance.definitions import DefinitionReader
+from headrace_execution.acceptance.preparing import Preparer
+from headrace_execution.acceptance.start_orders import StartOrders
+from headrace_execution.acceptance.starting import Starter
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
@@ -56,7 +61,6 @@ class Parts:
         definitions: definitions_pb2_grpc.DefinitionServiceAsyncStub = (
             definitions_pb2_grpc.DefinitionServiceStub(metadata)
         )
-        self._metadata = definitions
         self.store = SqlStore(base.db)
         self.pool = WorkerPool()
         self.signals = signals.Signals(base.bus)
@@ -65,6 +69,9 @@ class Parts:
         base.bus.subscribe(signals.SUBJECT, self.signals.heard)
         self.compiler = Compiler(settings.limits())
         self.acceptor = Acceptor(self.store, self.pool, self.signals, self.moments)
+        self.reader = DefinitionReader(definitions, base.tokens, self.compiler)
+        self.preparer = Preparer(self.reader, self.compiler)
+        self.starter = Starter(self.store, self.pool, self.signals, self.moments)
         self.canceller = RunCanceller(self.store, self.signals, self.moments)
         self.dispatcher = Dispatcher(self.store, self.pool, self.signals, self.moments)
         self.results = ResultFolder(self.store, self.pool, self.signals, self.moments)
@@ -72,7 +79,14 @@ class Parts:
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
-        self.purger = Purger(self.store, self.signals, self.moments, definitions, base.tokens)
+        self.purger = Purger(
+            self.store,
+            self.signals,
+            self.moments,
+            definitions,
+            base.tokens,
+            timedelta(days=settings.start_retention_days),
+        )
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
             store=self.store,
@@ -90,14 +104,19 @@ class Parts:
         """What the server serves."""
         runs = RunServicer(
             store=self.store,
-            reader=DefinitionReader(self._metadata, self._base.tokens, self.compiler),
+            reader=self.reader,
+            preparer=self.preparer,
             compiler=self.compiler,
             acceptor=self.acceptor,
             canceller=self.canceller,
             cursors=self._base.cursors,
         )
         internal = InternalServicer(
-            store=self.store, prober=Prober(self.store, self.signals), canceller=self.canceller
+            store=self.store,
+            prober=Prober(self.store, self.signals),
+            canceller=self.canceller,
+            orders=StartOrders(self.reader, self.preparer, self.compiler),
+            starter=self.starter,
         )
         return [
             (

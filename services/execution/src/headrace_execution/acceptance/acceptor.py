@@ -10,18 +10,17 @@ from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, Idempote
 from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
 
 from headrace_execution import convert
+from headrace_execution.acceptance.placing import place
 from headrace_execution.batching import Batcher
 from headrace_execution.clock import Moments
-from headrace_execution.domain.changes import event
 from headrace_execution.domain.holding import ConcurrencyLimit, must_wait
 from headrace_execution.domain.lifecycle import Order, accept
 from headrace_execution.domain.run import Run
-from headrace_execution.domain.states import StageState
 from headrace_execution.errors import AtConcurrencyLimit, PipelineClosed
-from headrace_execution.recording import Change, record
+from headrace_execution.recording import Change
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
-from headrace_execution.workers.handouts import Hand, Handout, lease_stages, send, stage_handouts
+from headrace_execution.workers.handouts import Handout, send
 from headrace_execution.workers.pool import Session, WorkerPool
 
 LARGEST = 200
@@ -101,13 +100,9 @@ class Acceptor:
             for asked in batch
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
-        hand = await self._lease(tx, runs, slots)
-        runs = {run_id: hand.after[run_id] for run_id in runs}
-        await tx.runs.insert(list(runs.values()))
-        changes = await record(tx, hand.changes)
-        await tx.tell([told for run in runs.values() if (told := event(None, run)) is not None])
+        placed = await place(tx, runs, slots, self._moments.at(tx.now))
         answers = [
-            convert.accepted(runs[outcome.id]) if isinstance(outcome, Run) else outcome
+            convert.accepted(placed.runs[outcome.id]) if isinstance(outcome, Run) else outcome
             for outcome in outcomes
         ]
         await tx.answers.store(
@@ -118,28 +113,7 @@ class Acceptor:
             ]
         )
         faults.point("execution.accept.outbox_written")
-        any_ready = any(stage.state is StageState.READY for run in runs.values() for stage in run.stages)
-        return _Batch(answers, await stage_handouts(tx, hand), changes, any_ready)
-
-    async def _lease(self, tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session]) -> Hand:
-        """Hands ready stages to free slots, the most urgent first; older ones that wait for them come before
-        these.
-        """
-        urgent_first = sorted(runs.values(), key=lambda run: -run.priority)
-        hand = Hand(after={run.id: run for run in urgent_first})
-        ready = [
-            (run.id, stage.id)
-            for run in urgent_first
-            for stage in run.stages
-            if stage.state is StageState.READY
-        ][: len(slots)]
-        fences = await tx.runs.fences(len(ready), unless_ready=True)
-        moment = self._moments.at(tx.now)
-        if ready and not fences:
-            await lease_stages(tx, hand, slots, moment)
-        for (run_id, stage_id), session, fence in zip(ready, slots, fences, strict=False):
-            hand.give(run_id, stage_id, session, fence, moment)
-        return hand
+        return _Batch(answers, placed.handouts, placed.changes, placed.any_ready)
 
 
 def _decide(

@@ -10,6 +10,7 @@ from headrace_execution.domain.recipe import Priority, Recipe
 from headrace_execution.domain.run import Failure, Purpose, Run, Stage, StopReason, Task
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.steps import advance, conclude, end_stage
+from headrace_execution.domain.triggers import MANUAL, Trigger
 
 
 class RunFinished(Exception):  # noqa: N818 - it names a fact
@@ -39,6 +40,11 @@ class Order:
     priority: Priority = Priority.NORMAL
     full_refresh: bool = False
     traceparent: str = ""
+    trigger: Trigger = MANUAL
+    logical_date: datetime | None = None
+    """The instant that the run is for; None means its acceptance."""
+    interval_start: datetime | None = None
+    interval_end: datetime | None = None
 
 
 def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
@@ -59,13 +65,16 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
         recipe=recipe,
         stages=stages,
         created_at=now,
-        logical_date=now,
+        logical_date=order.logical_date or now,
         parameters=order.parameters,
         triggered_by=order.triggered_by,
         trigger_label=order.trigger_label,
         priority=order.priority,
         full_refresh=order.full_refresh,
+        interval_start=order.interval_start,
+        interval_end=order.interval_end,
         traceparent=order.traceparent,
+        trigger=order.trigger,
         held=held,
     )
     return advance(run, now)

@@ -16,6 +16,7 @@ from headrace_execution.domain.states import (
     StageState,
     TaskState,
 )
+from headrace_execution.domain.triggers import MANUAL, Trigger
 
 NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 
@@ -223,8 +224,10 @@ class Run:
     interval_end: datetime | None = None
     traceparent: str = ""
     state: RunState = RunState.PENDING
+    trigger: Trigger = MANUAL
     held: bool = False
-    """A limit on concurrent runs keeps it from starting; it is not counted against that limit."""
+    """A limit on concurrent runs or earlier runs of its trigger keep it from starting; it is not counted
+    against that limit."""
     cancel_requested_at: datetime | None = None
     cancel_reason: str | None = None
     started_at: datetime | None = None

@@ -39,7 +39,8 @@ class HeldReleaser(Agent):
     """Lets held runs go where their pipelines have room.
 
     The run that makes room does so itself, in the transaction of its end. This heals what that cannot see:
-    a held run that was locked just then, and limits that differ between the versions of a pipeline.
+    a held run that was locked just then, limits that differ between the versions of a pipeline, and runs of a
+    trigger that were started under different overlap rules.
     """
 
     name = "held_releaser"

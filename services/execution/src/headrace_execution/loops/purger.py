@@ -1,4 +1,6 @@
-"""Removes what is kept of deleted pipelines, and tells metadata when all of it is gone."""
+"""Removes what is kept of deleted pipelines, and tells metadata when all of it is gone; and what nobody asks
+for any more.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -43,12 +45,14 @@ class Purger(Agent):
         moments: Moments,
         metadata: "definitions_pb2_grpc.DefinitionServiceAsyncStub",
         tokens: ServiceTokens,
+        start_retention: timedelta,
     ) -> None:
         self._store = store
         self._signals = signals
         self._moments = moments
         self._metadata = metadata
         self._tokens = tokens
+        self._start_retention = start_retention
 
     async def run_once(self) -> bool:
         """Does one piece for each of some pipelines; more is waiting when one of them is not empty yet."""
@@ -104,8 +108,8 @@ class Purger(Agent):
         self._signals.committed(changes)
         return found
 
-    @staticmethod
-    async def _forget(tx: Tx) -> None:
+    async def _forget(self, tx: Tx) -> None:
+        await tx.starts.forget(self._start_retention, BATCH)
         await tx.pipelines.forget_purged(FORGET_AFTER, BATCH)
         await tx.probes.forget(BATCH)
 

@@ -1,13 +1,11 @@
 """RunService."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 import grpc
 from headrace.common.v1 import paging_pb2
 from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
-from headrace.metadata.v1 import definitions_pb2
 from headrace_chassis.call_context import remaining_seconds
 from headrace_chassis.errors import (
     IdempotencyInFlight,
@@ -26,9 +24,10 @@ from headrace_chassis.paging import Cursors, page_limit
 
 from headrace_execution import convert
 from headrace_execution.acceptance.acceptor import Acceptor, Asked
-from headrace_execution.acceptance.compiling import Compiler, Prepared
+from headrace_execution.acceptance.compiling import Compiler
 from headrace_execution.acceptance.definitions import DefinitionReader, Wanted
 from headrace_execution.acceptance.parameters import check_parameters
+from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.domain.lifecycle import Order, RunFinished
 from headrace_execution.domain.run import Run
@@ -48,6 +47,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         *,
         store: Store,
         reader: DefinitionReader,
+        preparer: Preparer,
         compiler: Compiler,
         acceptor: Acceptor,
         canceller: RunCanceller,
@@ -55,6 +55,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
     ) -> None:
         self._store = store
         self._reader = reader
+        self._preparer = preparer
         self._compiler = compiler
         self._acceptor = acceptor
         self._canceller = canceller
@@ -72,7 +73,10 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         definition = await self._reader.read(wanted)
         if not principal.may_use(UUID(definition.workspace_id)):
             raise NotFound("pipeline", pipeline)
-        prepared = await self._prepare(request, definition, wanted)
+        if request.HasField("yaml_definition"):
+            prepared = await self._preparer.text(request.yaml_definition, definition, wanted)
+        else:
+            prepared = await self._preparer.latest(definition, wanted)
         recipe = self._compiler.recipe(prepared, definition, convert.engine_of(request.engine))
         order = Order(
             run_id=uuid7(),
@@ -90,31 +94,6 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             traceparent=current_traceparent(),
         )
         return await self._acceptor.accept(Asked(order, current_key()))
-
-    async def _prepare(
-        self,
-        request: runs_pb2.RunPipelineRequest,
-        definition: definitions_pb2.Definition,
-        wanted: Wanted,
-    ) -> Prepared:
-        if request.HasField("yaml_definition"):
-            return await self._prepare_text(request.yaml_definition, definition, wanted)
-        prepared = self._compiler.latest(definition)
-        if prepared is not None:
-            return prepared
-        if not definition.text:
-            # It was known when it was asked for, and others have taken its place meanwhile.
-            definition = await self._reader.read(replace(wanted, with_text=True))
-        return await self._compiler.compile_version(definition)
-
-    async def _prepare_text(
-        self, text: str, definition: definitions_pb2.Definition, wanted: Wanted
-    ) -> Prepared:
-        connections = await self._compiler.connections_of(text, definition)
-        if connections - definition.connection_types.keys():
-            # The stored version does not refer to all of them, so metadata did not tell of them unasked.
-            definition = await self._reader.read(replace(wanted, connections=connections))
-        return await self._compiler.compile_text(text, definition)
 
     async def GetRunStatus(
         self, request: runs_pb2.GetRunStatusRequest, context: Context
@@ -160,7 +139,13 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
                 raise WorkspaceForbidden(workspace)
             workspaces = frozenset({workspace})
         pipeline = UUID(request.pipeline_id) if request.pipeline_id else None
-        narrow = RunFilter(principal.tenant, workspaces, pipeline, convert.run_state_of(request.status))
+        narrow = RunFilter(
+            principal.tenant,
+            workspaces,
+            pipeline,
+            convert.run_state_of(request.status),
+            request.trigger_id or None,
+        )
         return await self._page("runs", narrow, request)
 
     async def ListPipelineRuns(

@@ -2,24 +2,28 @@
 any to it.
 
 All operations take batches. Everything within `Store.run` is one transaction; what it locks stays locked
-to its end, in this order, so that no two transactions wait for one another: gates, then runs (by id), then
-limits, then claims.
+to its end, in this order, so that no two transactions wait for one another: keys of starts, then gates, then
+runs (by id), then limits, then claims.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
 from headrace_execution.domain.changes import CursorMove, RunChanged
 from headrace_execution.domain.run import CursorValue, Run, StopReason
+from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
+from headrace_execution.domain.triggers import Peer, Trigger
 
 T = TypeVar("T")
+TriggerKey: TypeAlias = tuple[UUID, str]
+"""A pipeline, and the id of a trigger that starts runs of it."""
 
 
 class ConcurrentChange(Exception):  # noqa: N818 - it names a fact
@@ -87,6 +91,7 @@ class RunFilter:
     workspaces: frozenset[UUID] | None = None
     pipeline: UUID | None = None
     state: RunState | None = None
+    trigger_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,10 @@ class RunSummary:
     triggered_by: str
     summary: str | None
     cancel_requested: bool
+    trigger: Trigger
+    logical_date: datetime
+    interval_start: datetime | None
+    interval_end: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,9 @@ class Runs(Protocol):
     async def ids_of(self, pipeline: UUID, limit: int) -> list[UUID]:
         """Live runs of a pipeline, oldest first."""
 
+    async def live_of(self, triggers: Collection[TriggerKey]) -> dict[TriggerKey, list[Peer]]:
+        """Live runs of each of these triggers, oldest first; none of those that have none."""
+
 
 class Pipelines(Protocol):
     """What is kept of a pipeline as a whole."""
@@ -186,7 +198,11 @@ class Pipelines(Protocol):
         """
 
     async def held(self, pipeline: UUID, limit: int) -> list[UUID]:
-        """Held runs of a pipeline in the order in which they go; call it with the limit taken."""
+        """Held runs of a pipeline in the order in which they go; call it with the limit taken.
+
+        Of those that an overlap rule lets go one after another only the one whose turn it is: the oldest of
+        its trigger, where no other run of the trigger is live that is not held.
+        """
 
     async def pipelines_with_held(self, limit: int) -> list[UUID]:
         """Pipelines of which a run is held."""
@@ -276,6 +292,22 @@ class Answers(Protocol):
         """Stores the answers of new keys."""
 
 
+class Starts(Protocol):
+    """Decisions on starts that other services asked for."""
+
+    async def take(self, tenant: UUID, keys: Collection[str]) -> dict[str, Decision]:
+        """Takes keys for this transaction, after others that have them; returns what was decided under them.
+
+        Those that nothing was decided under are to be decided by the same transaction.
+        """
+
+    async def decide(self, tenant: UUID, decisions: Sequence[Decision]) -> None:
+        """Keeps decisions under keys that this transaction has taken."""
+
+    async def forget(self, age: timedelta, limit: int) -> int:
+        """Removes decisions that were made so long ago; returns how many."""
+
+
 class Tx(Protocol):
     """One transaction."""
 
@@ -293,6 +325,8 @@ class Tx(Protocol):
     def probes(self) -> Probes: ...
     @property
     def answers(self) -> Answers: ...
+    @property
+    def starts(self) -> Starts: ...
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """Adds events to the log."""
@@ -319,3 +353,9 @@ class Store(Protocol):
 
     async def count_runs(self, narrow: RunFilter) -> int:
         """How many runs there are."""
+
+    async def decisions(self, tenant: UUID, keys: Collection[str]) -> list[Decision]:
+        """What was decided under these keys, as far as anything was."""
+
+    async def standings(self, tenant: UUID, run_ids: Collection[UUID]) -> dict[UUID, Standing]:
+        """How those of these runs stand that the tenant has."""

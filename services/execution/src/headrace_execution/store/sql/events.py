@@ -21,6 +21,10 @@ def to_event(change: RunChanged) -> NewEvent:
         finished_at=timestamp(run.finished_at),
         interval_start=timestamp(run.interval_start),
         interval_end=timestamp(run.interval_end),
+        trigger=runs_pb2.TriggerKind.Value(f"TRIGGER_KIND_{run.trigger.kind}"),
+        trigger_id=run.trigger.id or "",
+        start_key=run.trigger.start_key or "",
+        triggered_by=run.triggered_by,
     )
     return NewEvent(
         type=f"io.headrace.run.{change.kind}.v1",

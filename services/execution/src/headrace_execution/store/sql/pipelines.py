@@ -32,8 +32,11 @@ SELECT pipeline, count(*) AS live FROM runs
 WHERE pipeline = ANY ($1::uuid[]) AND state IN ('PENDING', 'RUNNING') AND NOT held GROUP BY pipeline
 """
 _HELD = """
-SELECT id FROM runs WHERE held AND pipeline = $1 ORDER BY priority DESC, created_at, id LIMIT $2
-FOR NO KEY UPDATE SKIP LOCKED
+SELECT id FROM runs AS r WHERE held AND pipeline = $1 AND (overlap IS NULL OR NOT EXISTS (
+    SELECT FROM runs AS e WHERE e.pipeline = $1 AND e.trigger_id = r.trigger_id AND e.trigger_id IS NOT NULL
+        AND e.state IN ('PENDING', 'RUNNING') AND (NOT e.held OR (e.created_at, e.id) < (r.created_at, r.id))
+)) ORDER BY priority DESC, created_at, id LIMIT $2
+FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 _WITH_HELD = "SELECT DISTINCT pipeline FROM runs WHERE held LIMIT $1"
 _CURSORS = """

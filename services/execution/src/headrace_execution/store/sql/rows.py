@@ -9,6 +9,7 @@ from headrace_execution.domain.changes import failure_summary
 from headrace_execution.domain.recipe import Priority, Recipe
 from headrace_execution.domain.run import Purpose, Run, Stage, StopReason, Task
 from headrace_execution.domain.states import RunState, StageState, TaskState
+from headrace_execution.domain.triggers import MANUAL, Overlap, Trigger, TriggerKind
 from headrace_execution.store.sql.documents import (
     dump_failure,
     dump_receipts,
@@ -69,6 +70,10 @@ RUN_COLUMNS: tuple[Column[Run], ...] = (
     Column("root", "uuid", lambda r: r.root, changes=False),
     Column("retry_of", "uuid", lambda r: r.retry_of, changes=False),
     Column("traceparent", "text", lambda r: r.traceparent, changes=False),
+    Column("trigger", "text", lambda r: r.trigger.kind, changes=False),
+    Column("trigger_id", "text", lambda r: r.trigger.id, changes=False),
+    Column("start_key", "text", lambda r: r.trigger.start_key, changes=False),
+    Column("overlap", "text", lambda r: r.trigger.overlap, changes=False),
     Column("state", "text", lambda r: r.state),
     Column("held", "bool", lambda r: r.held),
     Column("cancel_requested_at", "timestamptz", lambda r: r.cancel_requested_at),
@@ -214,6 +219,7 @@ def to_run(row: Mapping[str, Any], recipe: Recipe, stages: tuple[Stage, ...]) ->
         interval_start=row["interval_start"],
         interval_end=row["interval_end"],
         traceparent=row["traceparent"],
+        trigger=to_trigger(row),
         state=RunState(row["state"]),
         held=row["held"],
         cancel_requested_at=row["cancel_requested_at"],
@@ -222,6 +228,18 @@ def to_run(row: Mapping[str, Any], recipe: Recipe, stages: tuple[Stage, ...]) ->
         finished_at=row["finished_at"],
         error=load_failure(row["error"]),
         revision=row["revision"],
+    )
+
+
+def to_trigger(row: Mapping[str, Any]) -> Trigger:
+    """What started a run, from its row; the same value for all that nothing but a caller started."""
+    if row["trigger"] == TriggerKind.MANUAL and row["trigger_id"] is None and row["start_key"] is None:
+        return MANUAL
+    return Trigger(
+        kind=TriggerKind(row["trigger"]),
+        id=row["trigger_id"],
+        start_key=row["start_key"],
+        overlap=Overlap(row["overlap"]) if row["overlap"] else None,
     )
 
 

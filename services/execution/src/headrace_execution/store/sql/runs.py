@@ -8,7 +8,8 @@ from uuid import UUID
 
 from headrace_execution.domain.recipe import Recipe
 from headrace_execution.domain.run import Run, Stage, StopReason, Task
-from headrace_execution.store.port import Claim, ConcurrentChange, Lease
+from headrace_execution.domain.triggers import Peer
+from headrace_execution.store.port import Claim, ConcurrentChange, Lease, TriggerKey
 from headrace_execution.store.sql.recipes import Key, RecipeCache
 from headrace_execution.store.sql.rows import (
     RUN_COLUMNS,
@@ -96,6 +97,11 @@ WHERE s.state = 'LEASED' AND (w.id IS NULL OR w.lease_until < $1) LIMIT $2
 """
 _LIVE = """
 SELECT id FROM runs WHERE pipeline = $1 AND state IN ('PENDING', 'RUNNING') ORDER BY created_at, id LIMIT $2
+"""
+_LIVE_OF = """
+SELECT r.pipeline, r.trigger_id, r.id, r.held FROM unnest($1::uuid[], $2::text[]) AS u(pipeline, trigger_id)
+JOIN runs AS r ON r.pipeline = u.pipeline AND r.trigger_id = u.trigger_id
+WHERE r.trigger_id IS NOT NULL AND r.state IN ('PENDING', 'RUNNING') ORDER BY r.created_at, r.id
 """
 
 
@@ -230,6 +236,17 @@ class SqlRuns:
     async def ids_of(self, pipeline: UUID, limit: int) -> list[UUID]:
         """See the port."""
         return [row["id"] for row in await self._conn.fetch(_LIVE, pipeline, limit)]
+
+    async def live_of(self, triggers: Collection[TriggerKey]) -> dict[TriggerKey, list[Peer]]:
+        """See the port."""
+        found: dict[TriggerKey, list[Peer]] = {}
+        if triggers:
+            pairs = sorted(set(triggers), key=lambda pair: (pair[0].bytes, pair[1]))
+            rows = await self._conn.fetch(_LIVE_OF, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            for row in rows:
+                peers = found.setdefault((row["pipeline"], row["trigger_id"]), [])
+                peers.append(Peer(row["id"], row["held"]))
+        return found
 
 
 async def read_one(conn: Any, run_id: UUID, tenant: UUID, recipes: RecipeCache) -> Run | None:

@@ -1,6 +1,6 @@
 """Transactions over the service's database, and reads outside of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -12,13 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_execution.domain.changes import RunChanged
 from headrace_execution.domain.run import Run
+from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
 from headrace_execution.store.port import RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
+from headrace_execution.store.sql.rows import to_trigger
 from headrace_execution.store.sql.run_cache import RunCache
 from headrace_execution.store.sql.runs import SqlRuns, read_one
+from headrace_execution.store.sql.starts import SqlStarts, read_decisions, read_standings
 from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 
 T = TypeVar("T")
@@ -30,7 +33,8 @@ SELECT EXISTS (SELECT FROM stages WHERE state = 'READY') OR EXISTS (SELECT FROM 
 _SUMMARY = (
     "SELECT id, workspace, pipeline, pipeline_version, state, engine, task_count, warning_count, created_at, "
     "started_at, finished_at, triggered_by, summary, cancel_requested_at IS NOT NULL AND finished_at IS NULL "
-    "AS cancel_requested FROM runs"
+    "AS cancel_requested, trigger, trigger_id, start_key, overlap, logical_date, interval_start, "
+    "interval_end FROM runs"
 )
 
 
@@ -97,6 +101,16 @@ class SqlStore:
             count: int = await driver(conn).fetchval(f"SELECT count(*) FROM runs WHERE {where}", *values)
         return count
 
+    async def decisions(self, tenant: UUID, keys: Collection[str]) -> list[Decision]:
+        """See the port."""
+        async with self._db.read() as conn:
+            return await read_decisions(driver(conn), tenant, keys)
+
+    async def standings(self, tenant: UUID, run_ids: Collection[UUID]) -> dict[UUID, Standing]:
+        """See the port."""
+        async with self._db.read() as conn:
+            return await read_standings(driver(conn), tenant, run_ids)
+
 
 class SqlTx:
     """One transaction of the store."""
@@ -117,6 +131,7 @@ class SqlTx:
         self.workers = SqlWorkers(raw, now, recipes)
         self.probes = SqlProbes(raw, now)
         self.answers = SqlAnswers(conn)
+        self.starts = SqlStarts(raw, now)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""
@@ -153,6 +168,9 @@ def _where(narrow: RunFilter) -> tuple[str, list[Any]]:
     if narrow.state is not None:
         values.append(narrow.state)
         parts.append(f"state = ${len(values)}")
+    if narrow.trigger_id is not None:
+        values.append(narrow.trigger_id)
+        parts.append(f"trigger_id = ${len(values)}")
     return " AND ".join(parts), values
 
 
@@ -172,4 +190,8 @@ def _summary(row: Any) -> RunSummary:
         triggered_by=row["triggered_by"],
         summary=row["summary"],
         cancel_requested=row["cancel_requested"],
+        trigger=to_trigger(row),
+        logical_date=row["logical_date"],
+        interval_start=row["interval_start"],
+        interval_end=row["interval_end"],
     )

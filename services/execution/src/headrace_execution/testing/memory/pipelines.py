@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from headrace_execution.domain.changes import CursorMove
-from headrace_execution.domain.run import CursorValue
+from headrace_execution.domain.run import CursorValue, Run
 from headrace_execution.testing.memory.data import Link, Transaction
 from headrace_execution.testing.memory.runs import live_of
 from headrace_execution.testing.memory.tables import (
@@ -17,6 +17,17 @@ from headrace_execution.testing.memory.tables import (
     ClosedRow,
     CursorRow,
 )
+
+
+def is_its_turn(run: Run, live: Collection[Run]) -> bool:
+    """Whether the overlap rule of a held run lets it go while these runs of its pipeline are live."""
+    if run.trigger.overlap is None:
+        return True
+    return not any(
+        other.trigger.id == run.trigger.id
+        and (not other.held or (other.created_at, other.id) < (run.created_at, run.id))
+        for other in live
+    )
 
 
 class MemoryPipelines:
@@ -67,10 +78,9 @@ class MemoryPipelines:
     async def held(self, pipeline: UUID, limit: int) -> list[UUID]:
         """See the port."""
         await self._link.statement(self._tx)
+        mine = [run for run in self._tx.rows(RUNS) if run.pipeline == pipeline and not run.is_final]
         waiting = sorted(
-            (-run.priority, run.created_at, run.id)
-            for run in self._tx.rows(RUNS)
-            if run.held and run.pipeline == pipeline
+            (-run.priority, run.created_at, run.id) for run in mine if run.held and is_its_turn(run, mine)
         )
         free = (run_id for _, _, run_id in waiting if self._tx.try_lock(RUNS, run_id))
         return [run_id for _, run_id in zip(range(limit), free, strict=False)]

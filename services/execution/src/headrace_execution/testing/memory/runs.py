@@ -12,7 +12,8 @@ from headrace_execution.domain.states import (
     check_stage_step,
     check_task_step,
 )
-from headrace_execution.store.port import Claim, ConcurrentChange, Lease
+from headrace_execution.domain.triggers import Peer
+from headrace_execution.store.port import Claim, ConcurrentChange, Lease, TriggerKey
 from headrace_execution.testing.memory.data import Link, Transaction
 from headrace_execution.testing.memory.tables import RUN_OF_STAGE, RUNS, WORKERS
 
@@ -177,6 +178,17 @@ class MemoryRuns:
         """See the port."""
         await self._link.statement(self._tx)
         return live_of(self._tx, pipeline)[:limit]
+
+    async def live_of(self, triggers: Collection[TriggerKey]) -> dict[TriggerKey, list[Peer]]:
+        """See the port."""
+        found: dict[TriggerKey, list[Peer]] = {}
+        if triggers:
+            await self._link.statement(self._tx)
+            for run in sorted(self._tx.rows(RUNS), key=lambda run: (run.created_at, run.id)):
+                key = (run.pipeline, run.trigger.id or "")
+                if run.trigger.id is not None and not run.is_final and key in triggers:
+                    found.setdefault(key, []).append(Peer(run.id, run.held))
+        return found
 
 
 def live_of(tx: Transaction, pipeline: UUID) -> list[UUID]:

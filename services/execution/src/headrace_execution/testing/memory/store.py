@@ -1,6 +1,6 @@
 """The store of runs, over one database in memory."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -11,6 +11,8 @@ from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
 
 from headrace_execution.domain.changes import RunChanged, failure_summary
 from headrace_execution.domain.run import Run
+from headrace_execution.domain.starts import Decision
+from headrace_execution.domain.starts import Standing as RunStanding
 from headrace_execution.domain.states import StageState
 from headrace_execution.store.port import RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
@@ -18,7 +20,8 @@ from headrace_execution.testing.memory.data import Data, Deadlock, Link, Transac
 from headrace_execution.testing.memory.outbox import append_events
 from headrace_execution.testing.memory.pipelines import MemoryPipelines
 from headrace_execution.testing.memory.runs import MemoryRuns
-from headrace_execution.testing.memory.tables import ANSWERS, PROBES, RUNS, AnswerRow
+from headrace_execution.testing.memory.starts import MemoryStarts
+from headrace_execution.testing.memory.tables import ANSWERS, PROBES, RUNS, STARTS, AnswerRow
 from headrace_execution.testing.memory.workers import MemoryProbes, MemoryWorkers
 
 T = TypeVar("T")
@@ -92,6 +95,26 @@ class MemoryStore:
         """See the port."""
         return len(await self._matching(narrow))
 
+    async def decisions(self, tenant: UUID, keys: Collection[str]) -> list[Decision]:
+        """See the port."""
+        tx = self._begin()
+        try:
+            await self._link.statement(tx)
+            rows = [tx.get(STARTS, (tenant, key)) for key in sorted(set(keys))]
+        finally:
+            self.data.end(tx)
+        return [row.decision for row in rows if row is not None and row.decision is not None]
+
+    async def standings(self, tenant: UUID, run_ids: Collection[UUID]) -> dict[UUID, RunStanding]:
+        """See the port."""
+        tx = self._begin()
+        try:
+            await self._link.statement(tx)
+            runs = [tx.get(RUNS, run_id) for run_id in run_ids]
+        finally:
+            self.data.end(tx)
+        return {run.id: _standing(run) for run in runs if run is not None and run.tenant == tenant}
+
     async def _matching(self, narrow: RunFilter) -> list[Run]:
         tx = self._begin()
         try:
@@ -113,6 +136,7 @@ class MemoryTx:
         self.workers = MemoryWorkers(tx, link)
         self.probes = MemoryProbes(tx, link)
         self.answers = MemoryAnswers(tx, link)
+        self.starts = MemoryStarts(tx, link)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""
@@ -166,6 +190,7 @@ def _matches(run: Run, narrow: RunFilter) -> bool:
         and (narrow.workspaces is None or run.workspace in narrow.workspaces)
         and (narrow.pipeline is None or run.pipeline == narrow.pipeline)
         and (narrow.state is None or run.state is narrow.state)
+        and (narrow.trigger_id is None or run.trigger.id == narrow.trigger_id)
     )
 
 
@@ -189,4 +214,18 @@ def _summary(run: Run) -> RunSummary:
         triggered_by=run.triggered_by,
         summary=failure_summary(run),
         cancel_requested=run.cancel_requested_at is not None and not run.is_final,
+        trigger=run.trigger,
+        logical_date=run.logical_date,
+        interval_start=run.interval_start,
+        interval_end=run.interval_end,
+    )
+
+
+def _standing(run: Run) -> RunStanding:
+    return RunStanding(
+        run.id,
+        run.state,
+        run.finished_at,
+        run.warning_count,
+        run.cancel_requested_at is not None and not run.is_final,
     )

@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from headrace_execution.domain.run import Run
+from headrace_execution.domain.starts import Decision
 from headrace_execution.store.port import Probe, WorkerRecord
 from headrace_execution.testing.memory.data import Table
 
@@ -56,6 +57,15 @@ class AnswerRow:
     answer: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StartRow:
+    """A key that a transaction has taken, and what it decided under it."""
+
+    tenant: UUID
+    key: str
+    decision: Decision | None = None
+
+
 CursorKey = tuple[UUID, str, str]
 Scope = tuple[UUID, str, str, str]
 
@@ -65,4 +75,5 @@ WORKERS: Table[UUID, WorkerRow] = Table("workers")
 CURSORS: Table[CursorKey, tuple[CursorKey, CursorRow]] = Table("cursors")
 PROBES: Table[UUID, ProbeRow] = Table("probes")
 CLOSED: Table[UUID, ClosedRow] = Table("closed_pipelines")
+STARTS: Table[tuple[UUID, str], StartRow] = Table("starts")
 ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
