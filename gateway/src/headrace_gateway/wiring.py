@@ -21,6 +21,7 @@ from .app import Gateway
 from .config import GatewaySettings
 from .contract import Contract, load_contract
 from .health import Readiness
+from .http.api_keys import ApiKeyExchange
 from .http.bodies import BodyLimits, BodyReader
 from .http.callers import CallerChecks
 from .http.cors import CrossOrigins
@@ -88,7 +89,7 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     app = Gateway(
         endpoints,
         pages_app(as_yaml(document), as_json(document), readiness),
-        CallerChecks(verifier),
+        CallerChecks(verifier, _api_keys(channels, verifier)),
         RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst, time.monotonic),
         CrossOrigins(settings.cors_origins),
         RequestObserver(settings.access_log),
@@ -97,6 +98,14 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     )
     opened = (*streams.values(), *(channel for several in channels.values() for channel in several))
     return Parts(app, readiness, verifier, opened)
+
+
+def _api_keys(
+    channels: Mapping[str, list[grpc.aio.Channel]], verifier: TokenVerifier
+) -> ApiKeyExchange | None:
+    """The exchange of API keys at the service that owns them, where it is served."""
+    owners = channels.get("metadata")
+    return ApiKeyExchange(owners[0], verifier, time.monotonic) if owners else None
 
 
 async def serve(settings: GatewaySettings, stop: Stop) -> None:

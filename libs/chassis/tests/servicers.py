@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from headrace.execution.v1 import workers_pb2, workers_pb2_grpc
-from headrace.metadata.v1 import workspaces_pb2, workspaces_pb2_grpc
+from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
 from headrace_chassis.server import Service
 
 Behaviour = Callable[[Any], Awaitable[Any]]
@@ -50,6 +50,30 @@ class Workers(workers_pb2_grpc.WorkerServiceServicer):
 
     async def ResolveSecrets(self, request: Any, context: Any) -> Any:
         return workers_pb2.ResolveSecretsResponse()
+
+
+class ApiKeys(api_keys_pb2_grpc.ApiKeyServiceServicer):
+    """Has one RPC that anybody may call, and others."""
+
+    async def ListApiKeys(self, request: Any, context: Any) -> Any:
+        return api_keys_pb2.ListApiKeysResponse()
+
+    async def CreateApiKey(self, request: Any, context: Any) -> Any:
+        return api_keys_pb2.ApiKey()
+
+    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def ExchangeApiKey(self, request: Any, context: Any) -> Any:
+        return api_keys_pb2.ExchangeApiKeyResponse(token="t")
+
+
+def api_keys() -> Service:
+    return (
+        api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
+        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+        ApiKeys(),
+    )
 
 
 def workspaces(implementation: Workspaces) -> Service:

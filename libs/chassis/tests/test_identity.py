@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from headrace_chassis import keys
+from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.errors import HeadraceError, Unauthenticated, Unavailable
 from headrace_chassis.identity import (
     INTERNAL_AUDIENCE,
@@ -291,6 +292,45 @@ class TestInternalTokens:
         for changed in ({"sub": "service:execution"}, {"sub": "worker:w"}, {"sub": "user"}):
             with pytest.raises(Unauthenticated):
                 await verifier.verify(self.sign(authority, "service:metadata", **changed))
+
+    async def test_only_the_owner_of_api_keys_signs_for_them(
+        self, authority: Authority, verifier: TokenVerifier
+    ) -> None:
+        key = uuid.UUID(int=5)
+        honest, _ = ApiKeyTokens(authority.service_key_file("metadata"), 5.0).token(
+            key, TENANT, Role.EDITOR, [WORKSPACE]
+        )
+        principal = await verifier.verify(honest)
+        assert (principal.subject, principal.kind, principal.role) == (
+            f"apikey:{key}",
+            "api_key",
+            Role.EDITOR,
+        )
+        assert (principal.tenant, principal.workspaces) == (TENANT, frozenset({WORKSPACE}))
+        assert not principal.has(Role.SERVICE)
+        authority.service_key_file("execution")
+        claimed = claims(
+            iss=INTERNAL_ISSUER, aud=INTERNAL_AUDIENCE, sub=f"apikey:{key}", exp=int(time.time()) + 5
+        )
+        forged = jwt.encode(
+            claimed,
+            authority.service_key_file("execution").read_text(),
+            algorithm="EdDSA",
+            headers={"kid": "service:execution"},
+        )
+        for token in (forged, authority.user(subject=f"apikey:{key}")):
+            with pytest.raises(Unauthenticated):
+                await verifier.verify(token)
+
+    async def test_the_token_of_an_api_key_lives_a_minute_at_the_most(
+        self, authority: Authority, verifier: TokenVerifier
+    ) -> None:
+        tokens = ApiKeyTokens(authority.service_key_file("metadata"), 90.0)
+        token, _ = tokens.token(uuid.UUID(int=5), TENANT, Role.VIEWER, None)
+        with pytest.raises(Unauthenticated, match="lives longer"):
+            await verifier.verify(token)
+        short, expires = tokens.token(uuid.UUID(int=5), TENANT, Role.VIEWER, None, until=time.time() + 5)
+        assert (await verifier.verify(short)).expires_at == expires
 
     async def test_a_long_life_is_refused(self, authority: Authority, verifier: TokenVerifier) -> None:
         with pytest.raises(Unauthenticated, match="lives longer"):

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.common.v1 import options_pb2, reasons_pb2
 from headrace.execution.v1 import internal_pb2, workers_pb2, workers_pb2_grpc
-from headrace.metadata.v1 import workspaces_pb2, workspaces_pb2_grpc
+from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
 from headrace_chassis import call_context, errors, idempotency
 from headrace_chassis.channels import call_metadata, open_channel
 from headrace_chassis.errors import HeadraceError, from_rpc_error
@@ -25,7 +25,7 @@ from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
 from prometheus_client import REGISTRY
 
-from .servicers import Workers, Workspaces, workers, workspaces
+from .servicers import Workers, Workspaces, api_keys, workers, workspaces
 
 WORKSPACE = str(uuid.UUID(int=7))
 GET = workspaces_pb2.GetWorkspaceRequest(id=WORKSPACE)
@@ -423,3 +423,16 @@ def test_every_rpc_of_the_contracts_declares_a_role() -> None:
     assert internal_pb2.DESCRIPTOR is not None
     for method in methods:
         assert method.options.Extensions[options_pb2.method].role != options_pb2.ROLE_UNSPECIFIED, method.name
+
+
+async def test_anybody_may_call_what_checks_by_itself_and_its_fields_are_still_checked(
+    authority: Authority,
+) -> None:
+    async with serve(authority, [api_keys()]) as served:
+        stub: Any = api_keys_pb2_grpc.ApiKeyServiceStub(served.channel)
+        answer = await stub.ExchangeApiKey(api_keys_pb2.ExchangeApiKeyRequest(key="k"))
+        assert answer.token == "t"
+        empty = await refusal(stub.ExchangeApiKey(api_keys_pb2.ExchangeApiKeyRequest()))
+        assert empty.reason == reasons_pb2.REASON_INVALID_REQUEST
+        other = await refusal(stub.ListApiKeys(api_keys_pb2.ListApiKeysRequest()))
+        assert other.reason == reasons_pb2.REASON_UNAUTHENTICATED

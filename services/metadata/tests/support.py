@@ -12,6 +12,7 @@ import pytest
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc, reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace.metadata.v1 import (
+    api_keys_pb2_grpc,
     connections_pb2_grpc,
     definitions_pb2_grpc,
     pipelines_pb2,
@@ -106,6 +107,7 @@ class Service:
         self.pipelines: Any = pipelines_pb2_grpc.PipelineServiceStub(self.channel)
         self.connections: Any = connections_pb2_grpc.ConnectionServiceStub(self.channel)
         self.definitions: Any = definitions_pb2_grpc.DefinitionServiceStub(self.channel)
+        self.api_keys: Any = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
         self.log: Any = event_log_pb2_grpc.EventLogServiceStub(self.channel)
 
     def user(self, role: str = "editor", *, key: str | None = None, **claims: Any) -> Metadata:

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from headrace.common.v1 import options_pb2, reasons_pb2
-from headrace.metadata.v1 import connections_pb2, pipelines_pb2, workspaces_pb2
+from headrace.metadata.v1 import api_keys_pb2, connections_pb2, pipelines_pb2, workspaces_pb2
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import from_rpc_error
 from headrace_chassis.ids import uuid7
@@ -41,6 +41,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "DeleteConnection": {"id": ID},
     "TestConnection": {"id": ID},
     "ListConnectionTables": {"id": ID},
+    "ListApiKeys": {},
+    "CreateApiKey": {"name": "roles", "role": api_keys_pb2.API_KEY_ROLE_VIEWER},
+    "RevokeApiKey": {"id": ID},
 }
 RPCS = {
     method.name: (file, method)
@@ -48,8 +51,10 @@ RPCS = {
         (workspaces_pb2, "WorkspaceService"),
         (pipelines_pb2, "PipelineService"),
         (connections_pb2, "ConnectionService"),
+        (api_keys_pb2, "ApiKeyService"),
     )
     for method in file.DESCRIPTOR.services_by_name[name].methods
+    if method.GetOptions().Extensions[options_pb2.method].role != options_pb2.ROLE_ANYONE
 }
 
 
@@ -65,6 +70,7 @@ async def test_each_role_may_call_exactly_what_the_contract_says(service: Servic
         workspaces_pb2: service.workspaces,
         pipelines_pb2: service.pipelines,
         connections_pb2: service.connections,
+        api_keys_pb2: service.api_keys,
     }[file]
     request = getattr(file, method.input_type.name)(**REQUESTS[rpc])
     callers = {role: service.user(role) for role in _ROLES}

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from headrace.common.v1 import reasons_pb2
-from headrace.metadata.v1 import connections_pb2, pipelines_pb2
+from headrace.metadata.v1 import connections_pb2, definitions_pb2, pipelines_pb2
 from headrace.metadata.v1 import workspaces_pb2 as pb
 from headrace_chassis.ids import uuid7
 
@@ -148,3 +148,22 @@ async def test_workspaces_belong_to_connections_too(service: Service) -> None:
         service.connections.CreateConnection(request, metadata=service.user(workspaces=[mine.id]))
     )
     assert error.reason == reasons_pb2.REASON_WORKSPACE_FORBIDDEN
+
+
+async def test_services_ask_for_the_calendars_of_workspaces(service: Service) -> None:
+    made = await service.workspaces.CreateWorkspace(
+        pb.CreateWorkspaceRequest(
+            slug="sales", country="PL", timezone="Europe/Warsaw", holidays=["2026-12-24"]
+        ),
+        metadata=service.user("admin"),
+    )
+    request = definitions_pb2.BatchGetWorkspacesRequest(ids=[made.id, str(uuid7())])
+    answer = await service.definitions.BatchGetWorkspaces(request, metadata=service.service("scheduler"))
+    assert list(answer.workspaces) == [made]
+    changed = pb.UpdateWorkspaceRequest(id=made.id, timezone="UTC")
+    await service.workspaces.UpdateWorkspace(changed, metadata=service.user("admin"))
+    await service.workspaces.UpdateWorkspace(changed, metadata=service.user("admin"))
+    assert [event.type for event in await service.events()] == [
+        "io.headrace.workspace.created.v1",
+        "io.headrace.workspace.updated.v1",
+    ]

@@ -24,7 +24,7 @@ Describe data pipelines in YAML; version, run and watch them.
 
 Send a JSON Web Token as `Authorization: Bearer …`. Its `roles` decide what it may call: a `viewer` reads, an
 `editor` also writes and runs, an `admin` also manages workspaces and secrets; each operation names the least
-role.
+role. An API key (`hr_…`) is sent in the same way, instead of a token.
 
 Bodies are `application/json` or the same in `application/yaml`; fields that an operation does not know are
 refused. Errors are problem documents (RFC 9457) with a stable `code` and, where it helps, a list of places in

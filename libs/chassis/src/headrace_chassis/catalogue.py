@@ -59,4 +59,5 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
     reasons.REASON_SECRET_REFERENCE_FORBIDDEN: Entry(
         StatusCode.INVALID_ARGUMENT, 400, "Secret reference forbidden"
     ),
+    reasons.REASON_QUOTA_EXCEEDED: Entry(StatusCode.RESOURCE_EXHAUSTED, 429, "Quota exceeded"),
 }

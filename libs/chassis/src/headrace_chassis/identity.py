@@ -57,7 +57,16 @@ class Role(enum.IntEnum):
 
 _USER_ROLES: Mapping[str, Role] = {"viewer": Role.VIEWER, "editor": Role.EDITOR, "admin": Role.ADMIN}
 
-Kind = Literal["user", "service", "worker"]
+Kind = Literal["user", "api_key", "service", "worker"]
+
+API_KEY_PREFIX = "apikey:"
+"""How the `sub` of a token begins that stands for an API key; the key's id follows."""
+
+API_KEY_ISSUER = "service:metadata"
+"""The service that exchanges API keys for tokens: with its key, and no other, such tokens are signed."""
+
+MAXIMUM_API_KEY_SECONDS = 60
+"""The longest life of such a token that is believed: how long a revoked key could be used at the worst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,8 @@ class Principal:
     """A verified caller. `workspaces` is None where all of the tenant's may be used; `workspace_order` are
     the same ones as the token lists them, so that the first is what a request that names none means.
 
-    `subject` is the `sub` of a user, or "service:<name>" and "worker:<name>". `on_behalf_of` tells for whom a
-    service acts. `token` is the token itself, to be handed on; it is never shown.
+    `subject` is the `sub` of a user, or "apikey:<id>", "service:<name>" and "worker:<name>". `on_behalf_of`
+    tells for whom a service acts. `token` is the token itself, to be handed on; it is never shown.
     """
 
     subject: str
@@ -81,7 +90,7 @@ class Principal:
 
     @property
     def name(self) -> str:
-        """The name of a service or worker, or the subject of a user."""
+        """The name of a service or worker, the id of an API key, or the subject of a user."""
         return self.subject.partition(":")[2] if self.kind != "user" else self.subject
 
     @property
@@ -96,7 +105,7 @@ class Principal:
     def has(self, role: int) -> bool:
         """Tells whether the caller may call what needs a role.
 
-        Users' roles contain one another. A service acts for a tenant with the rights of an admin and is the
+        The roles of users and API keys contain one another. A service acts for a tenant with the rights of an admin and is the
         only one that may call what needs SERVICE; a worker may call what needs WORKER and nothing else.
         """
         if self.kind == "worker" or role == Role.WORKER:
@@ -198,6 +207,8 @@ class TokenVerifier:
         candidates = [found.key for found in await self._internal.find(kid, "EdDSA")]
         claims = self._decode(token, candidates, "EdDSA", INTERNAL_ISSUER, INTERNAL_AUDIENCE)
         subject = claims["sub"]
+        if kid == API_KEY_ISSUER and subject.startswith(API_KEY_PREFIX):
+            return self._api_key(token, claims)
         if subject != kid:
             raise Unauthenticated("the token's subject is not the owner of its key")
         if claims["exp"] > self._clock() + MAXIMUM_INTERNAL_SECONDS + LEEWAY_SECONDS:
@@ -217,6 +228,11 @@ class TokenVerifier:
             expires_at=float(claims["exp"]),
         )
 
+    def _api_key(self, token: str, claims: Mapping[str, Any]) -> Principal:
+        if claims["exp"] > self._clock() + MAXIMUM_API_KEY_SECONDS + LEEWAY_SECONDS:
+            raise Unauthenticated("the token lives longer than one for an API key may")
+        return _user(token, claims, "api_key")
+
     async def _verify_user(self, token: str, header: Mapping[str, Any]) -> Principal:
         algorithm = header.get("alg")
         candidates: list[Any]
@@ -229,17 +245,9 @@ class TokenVerifier:
         claims = self._decode(
             token, candidates, algorithm, self._settings.jwt_issuer, self._settings.jwt_audience
         )
-        workspaces = _workspaces(claims.get("workspaces"))
-        return Principal(
-            subject=claims["sub"],
-            tenant=_uuid(claims.get("tenant"), "tenant"),
-            workspaces=None if workspaces is None else frozenset(workspaces),
-            workspace_order=workspaces or (),
-            role=_user_role(claims.get("roles")),
-            kind="user",
-            token=token,
-            expires_at=float(claims["exp"]),
-        )
+        if claims["sub"].startswith(API_KEY_PREFIX):
+            raise Unauthenticated("the token's sub is one of an API key")
+        return _user(token, claims, "user")
 
     def _decode(
         self, token: str, candidates: list[Any], algorithm: str, issuer: str, audience: str
@@ -346,6 +354,21 @@ class WorkerTokens(InternalTokens):
     def token(self) -> str:
         """Returns a token that lives for at least half of its life yet."""
         return self._token(NIL, None)
+
+
+def _user(token: str, claims: Mapping[str, Any], kind: Kind) -> Principal:
+    """Whom the claims of a user, or of an API key that stands for one, describe."""
+    workspaces = _workspaces(claims.get("workspaces"))
+    return Principal(
+        subject=claims["sub"],
+        tenant=_uuid(claims.get("tenant"), "tenant"),
+        workspaces=None if workspaces is None else frozenset(workspaces),
+        workspace_order=workspaces or (),
+        role=_user_role(claims.get("roles")),
+        kind=kind,
+        token=token,
+        expires_at=float(claims["exp"]),
+    )
 
 
 def _shared_secret(path: Path | None) -> bytes | None:

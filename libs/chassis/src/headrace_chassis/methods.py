@@ -30,7 +30,16 @@ class Method:
     @property
     def is_for_users(self) -> bool:
         """Whether users may call it, so that its input may come from anybody."""
-        return self.role in (options_pb2.ROLE_VIEWER, options_pb2.ROLE_EDITOR, options_pb2.ROLE_ADMIN)
+        return self.needs_no_token or self.role in (
+            options_pb2.ROLE_VIEWER,
+            options_pb2.ROLE_EDITOR,
+            options_pb2.ROLE_ADMIN,
+        )
+
+    @property
+    def needs_no_token(self) -> bool:
+        """Whether anybody may call it: it checks by itself what the request brings."""
+        return self.role == options_pb2.ROLE_ANYONE
 
 
 def methods_of(service: ServiceDescriptor) -> dict[str, Method]:

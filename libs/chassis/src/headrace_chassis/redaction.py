@@ -24,7 +24,8 @@ def redacted(message: Message) -> dict[str, Any]:
 
 
 def _shown(field: FieldDescriptor, value: Any) -> Any:
-    if field.GetOptions().Extensions[options_pb2.field].secret:
+    rules = field.GetOptions().Extensions[options_pb2.field]
+    if rules.secret or rules.shown_once:
         return REDACTED
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         inner = field.message_type.fields_by_name["value"]

@@ -37,6 +37,9 @@ class MetadataSettings(ServiceSettings):
     definition_max_bytes: int = Field(
         1024 * 1024, ge=1024, le=8 * 1024 * 1024, description="The longest definition, in bytes of UTF-8."
     )
+    api_keys_per_tenant: int = Field(
+        200, ge=1, le=100_000, description="How many valid API keys a tenant may have at a time."
+    )
     definition_threads: int = Field(
         2, ge=1, le=32, description="How many definitions are checked at the same time."
     )

@@ -86,6 +86,28 @@ class SystemNotReadable(HeadraceError):
         )
 
 
+class KeysMakeNoKeys(HeadraceError):
+    """An API key was used to make one, which would live on when the first is revoked."""
+
+    reason = reasons_pb2.REASON_ROLE_REQUIRED
+
+    def __init__(self) -> None:
+        super().__init__("API keys are made by users: an API key cannot make another")
+
+
+class QuotaExceeded(HeadraceError):
+    """The tenant has as many objects of a kind as it may have; one must go before another comes."""
+
+    reason = reasons_pb2.REASON_QUOTA_EXCEEDED
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(
+            f"a tenant may have {limit} {what}; remove one first",
+            metadata={"limit": str(limit)},
+            retry_after=60.0,
+        )
+
+
 def told(problems: Iterable[DefinitionProblem]) -> list[Problem]:
     """Findings of the definition and the domain, in the form in which errors carry them."""
     return [

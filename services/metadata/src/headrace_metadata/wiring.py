@@ -3,6 +3,8 @@
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
 from headrace.metadata.v1 import (
+    api_keys_pb2,
+    api_keys_pb2_grpc,
     connections_pb2,
     connections_pb2_grpc,
     definitions_pb2,
@@ -13,6 +15,7 @@ from headrace.metadata.v1 import (
     workspaces_pb2_grpc,
 )
 from headrace_chassis.agents import Agent
+from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.ids import NIL
@@ -22,6 +25,7 @@ from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.settings import SettingsError
 
+from headrace_metadata.application.api_keys import TOKEN_SECONDS, ApiKeys
 from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.definitions import DefinitionChecker
 from headrace_metadata.application.deletion import PipelineDeletion
@@ -35,6 +39,7 @@ from headrace_metadata.keyring import Keyring
 from headrace_metadata.loops.pipeline_deleter import PipelineDeleter
 from headrace_metadata.loops.run_follower import RUN_EVENTS, follow_runs
 from headrace_metadata.loops.secret_rotator import SecretRotator
+from headrace_metadata.servicers.api_keys import ApiKeyServicer
 from headrace_metadata.servicers.connections import ConnectionServicer
 from headrace_metadata.servicers.definitions import DefinitionServicer
 from headrace_metadata.servicers.pipelines import PipelineServicer
@@ -58,6 +63,11 @@ class Parts:
         self.checker = DefinitionChecker(settings.definition_threads, settings.definition_max_bytes)
         self.writes = Writes(base.db, base.relay.wake)
         self.deletion = PipelineDeletion(base.db, self.execution, base.relay.wake)
+        self.api_keys = ApiKeys(
+            base.db,
+            ApiKeyTokens(settings.internal_key_file, TOKEN_SECONDS),
+            settings.api_keys_per_tenant,
+        )
 
     async def demand_all_keys(self) -> None:
         """Raises SettingsError where a stored secret needs a key that the keyring lacks."""
@@ -100,6 +110,11 @@ class Parts:
                 definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
                 definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
                 DefinitionServicer(db, writes, self.keyring),
+            ),
+            (
+                api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
+                api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
+                ApiKeyServicer(db, writes, self.api_keys, cursors),
             ),
             event_log(db),
         ]

@@ -12,9 +12,12 @@ _SCHEME = "Bearer "
 
 
 def authentication(verifier: TokenVerifier) -> Interceptor:
-    """Returns the interceptor."""
+    """Returns the interceptor. An RPC for anybody has no caller."""
 
     def intercept(method: Method, inner: Handler) -> Handler:
+        if method.needs_no_token:
+            return inner
+
         async def handle(request: Any, call: Call) -> Any:
             token = bearer_token(call.metadata.get(AUTHORIZATION_KEY, ""))
             principal = verifier.remembered(token) or await verifier.verify(token)

@@ -12,6 +12,8 @@ from headrace_chassis.methods import Method
 
 def role(method: Method, inner: Handler) -> Handler:
     """The interceptor."""
+    if method.needs_no_token:
+        return inner
     required = method.role
     told = options_pb2.Role.Name(method.descriptor.GetOptions().Extensions[options_pb2.method].role)
     name = told.removeprefix("ROLE_").lower()

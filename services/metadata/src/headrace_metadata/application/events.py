@@ -6,6 +6,7 @@ from headrace_chassis.outbox import NewEvent
 
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.pipelines import Pipeline
+from headrace_metadata.domain.workspaces import Workspace
 
 
 def pipeline_event(what: str, pipeline: Pipeline) -> NewEvent:
@@ -36,5 +37,16 @@ def connection_event(what: str, connection: Connection) -> NewEvent:
         type=f"io.headrace.connection.{what}.v1",
         tenant=connection.tenant,
         subject=str(connection.id),
+        data=payload.SerializeToString(),
+    )
+
+
+def workspace_event(what: str, workspace: Workspace) -> NewEvent:
+    """The event that a workspace was created or updated."""
+    payload = events_pb2.WorkspaceEvent(workspace_id=str(workspace.id), slug=workspace.slug)
+    return NewEvent(
+        type=f"io.headrace.workspace.{what}.v1",
+        tenant=workspace.tenant,
+        subject=str(workspace.id),
         data=payload.SerializeToString(),
     )

@@ -22,10 +22,16 @@ class Writes:
         self._idempotent = IdempotentWrites(db)
         self._wake = wake
 
-    async def keyed(self, response_type: type[M], apply: Callable[[AsyncConnection], Awaitable[M]]) -> M:
+    async def keyed(
+        self,
+        response_type: type[M],
+        apply: Callable[[AsyncConnection], Awaitable[M]],
+        *,
+        stored: Callable[[M], M] = lambda response: response,
+    ) -> M:
         """A POST: what `apply` answers, or what it answered when the caller's idempotency key was first
-        used."""
-        response = await self._idempotent.run(response_type, _watched(apply))
+        used. `stored` leaves out of the kept answer what is shown once."""
+        response = await self._idempotent.run(response_type, _watched(apply), stored=stored)
         faults.point("metadata.write.committed")
         self._wake()
         return response

@@ -15,9 +15,11 @@ from headrace_metadata.application.resolution import resolve
 from headrace_metadata.application.writes import Writes
 from headrace_metadata.convert.connections import resolved_message
 from headrace_metadata.convert.pipelines import definition_message
+from headrace_metadata.convert.workspaces import workspace_message
 from headrace_metadata.keyring import Keyring
 from headrace_metadata.servicers import Context
 from headrace_metadata.store import pipelines as store
+from headrace_metadata.store import workspaces
 
 
 class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
@@ -53,6 +55,14 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
         return pb.ResolveConnectionsResponse(
             connections=[resolved_message(each.reference, each.connection, each.secret) for each in resolved]
         )
+
+    async def BatchGetWorkspaces(
+        self, request: pb.BatchGetWorkspacesRequest, context: Context
+    ) -> pb.BatchGetWorkspacesResponse:
+        tenant = current_principal().tenant
+        async with self._db.read() as conn:
+            found = await workspaces.among(conn, tenant, {UUID(identity) for identity in request.ids})
+        return pb.BatchGetWorkspacesResponse(workspaces=map(workspace_message, found))
 
     async def AcknowledgePurge(
         self, request: pb.AcknowledgePurgeRequest, context: Context

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from headrace.metadata.v1 import workspaces_pb2 as pb
 from headrace.metadata.v1 import workspaces_pb2_grpc
+from headrace_chassis import outbox
 from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidRequest, NameTaken, NotFound, Problem
 from headrace_chassis.identity import current_principal
@@ -11,6 +12,7 @@ from headrace_chassis.ids import uuid7
 from headrace_chassis.paging import Cursors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_metadata.application.events import workspace_event
 from headrace_metadata.application.workspaces import ensure_default, scope_of
 from headrace_metadata.application.writes import Writes
 from headrace_metadata.convert import workspaces as convert
@@ -52,6 +54,7 @@ class WorkspaceServicer(workspaces_pb2_grpc.WorkspaceServiceServicer):
             added = await store.add(conn, workspace)
             if added is None:
                 raise NameTaken("workspace", workspace.slug)
+            await outbox.append(conn, [workspace_event("created", added)])
             return convert.workspace_message(added)
 
         return await self._writes.keyed(pb.Workspace, apply)
@@ -73,7 +76,10 @@ class WorkspaceServicer(workspaces_pb2_grpc.WorkspaceServiceServicer):
                 raise NotFound("workspace", request.id)
             after = change.after(before)
             _check(after)
-            saved = before if after == before else await store.save(conn, after)
+            if after == before:
+                return convert.workspace_message(before)
+            saved = await store.save(conn, after)
+            await outbox.append(conn, [workspace_event("updated", saved)])
             return convert.workspace_message(saved)
 
         return await self._writes.plain(apply)

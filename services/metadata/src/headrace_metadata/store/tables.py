@@ -123,3 +123,20 @@ connection = sa.Table(
     sa.Column("updated_at", _moment, server_default=sa.func.now()),
     sa.Column("created_by", sa.Text),
 )
+
+api_key = sa.Table(
+    "api_key",
+    _metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("tenant", sa.Uuid),
+    sa.Column("name", sa.Text),
+    sa.Column("role", sa.Text),
+    sa.Column("workspaces", ARRAY(sa.Uuid)),
+    sa.Column("digest", sa.LargeBinary),
+    sa.Column("expires_at", _moment),
+    sa.Column("last_used_at", _moment),
+    sa.Column("created_at", _moment, server_default=sa.func.now()),
+    sa.Column("created_by", sa.Text),
+    sa.Column("revoked_at", _moment),
+    sa.Column("revoked_by", sa.Text),
+)

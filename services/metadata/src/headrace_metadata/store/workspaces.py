@@ -1,6 +1,6 @@
 """Workspaces in SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,13 @@ async def get(conn: AsyncConnection, scope: Scope, workspace_id: UUID) -> Worksp
     """The workspace, where it exists and is in scope."""
     condition = scope.holds(table.c.tenant, table.c.id)
     return _one(await conn.execute(sa.select(table).where(table.c.id == workspace_id, condition)))
+
+
+async def among(conn: AsyncConnection, tenant: UUID, ids: Collection[UUID]) -> Sequence[Workspace]:
+    """Those of these workspaces that the tenant has."""
+    listed = sa.cast(list(ids), ARRAY(sa.Uuid))
+    statement = sa.select(table).where(table.c.tenant == tenant, table.c.id == sa.any_(listed))
+    return [_workspace(row) for row in await conn.execute(statement)]
 
 
 async def by_slug(conn: AsyncConnection, tenant: UUID, slug: str) -> Workspace | None:

@@ -93,6 +93,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Changing where a connection points demands its secret again (FAILED_PRECONDITION)."""
     REASON_SECRET_REFERENCE_FORBIDDEN: _Reason.ValueType  # 32
     """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
+    REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 33
+    """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -163,6 +165,8 @@ REASON_SECRET_REQUIRED: Reason.ValueType  # 31
 """Changing where a connection points demands its secret again (FAILED_PRECONDITION)."""
 REASON_SECRET_REFERENCE_FORBIDDEN: Reason.ValueType  # 32
 """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
+REASON_QUOTA_EXCEEDED: Reason.ValueType  # 33
+"""The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

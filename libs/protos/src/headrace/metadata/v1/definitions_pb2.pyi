@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from headrace.metadata.v1 import workspaces_pb2 as _workspaces_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -316,6 +317,54 @@ class ResolvedConnection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolvedConnection: _TypeAlias = ResolvedConnection  # noqa: Y015
+
+@_typing.final
+class BatchGetWorkspacesRequest(_message.Message):
+    """Which workspaces to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The workspaces (UUID)."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetWorkspacesRequest: _TypeAlias = BatchGetWorkspacesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetWorkspacesResponse(_message.Message):
+    """The workspaces that exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[_workspaces_pb2.Workspace]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        workspaces: _abc.Iterable[_workspaces_pb2.Workspace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetWorkspacesResponse: _TypeAlias = BatchGetWorkspacesResponse  # noqa: Y015
 
 @_typing.final
 class AcknowledgePurgeRequest(_message.Message):

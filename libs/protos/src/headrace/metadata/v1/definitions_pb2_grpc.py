@@ -45,6 +45,11 @@ class DefinitionServiceStub:
                 request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.SerializeToString,
                 response_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetWorkspaces = channel.unary_unary(
+                '/headrace.metadata.v1.DefinitionService/BatchGetWorkspaces',
+                request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesRequest.SerializeToString,
+                response_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesResponse.FromString,
+                _registered_method=True)
         self.AcknowledgePurge = channel.unary_unary(
                 '/headrace.metadata.v1.DefinitionService/AcknowledgePurge',
                 request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.AcknowledgePurgeRequest.SerializeToString,
@@ -73,6 +78,15 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetWorkspaces(self, request, context):
+        """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
+        in them start from. A workspace that does not exist is missing from the answer. Changes are told by
+        `io.headrace.workspace.updated.v1`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AcknowledgePurge(self, request, context):
         """Tells that a service has removed all it kept of a deleted pipeline. When every owner has said so, metadata forgets
         the pipeline. Repeating it is harmless.
@@ -93,6 +107,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.ResolveConnections,
                     request_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.FromString,
                     response_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.SerializeToString,
+            ),
+            'BatchGetWorkspaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetWorkspaces,
+                    request_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesRequest.FromString,
+                    response_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesResponse.SerializeToString,
             ),
             'AcknowledgePurge': grpc.unary_unary_rpc_method_handler(
                     servicer.AcknowledgePurge,
@@ -155,6 +174,33 @@ class DefinitionService:
             '/headrace.metadata.v1.DefinitionService/ResolveConnections',
             headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.SerializeToString,
             headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetWorkspaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.metadata.v1.DefinitionService/BatchGetWorkspaces',
+            headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesRequest.SerializeToString,
+            headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

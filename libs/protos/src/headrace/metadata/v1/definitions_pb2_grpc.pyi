@@ -42,6 +42,11 @@ class DefinitionServiceStub:
     that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
     answer.
     """
+    BatchGetWorkspaces: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.BatchGetWorkspacesRequest, _definitions_pb2.BatchGetWorkspacesResponse]
+    """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
+    in them start from. A workspace that does not exist is missing from the answer. Changes are told by
+    `io.headrace.workspace.updated.v1`.
+    """
     AcknowledgePurge: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.AcknowledgePurgeRequest, _definitions_pb2.AcknowledgePurgeResponse]
     """Tells that a service has removed all it kept of a deleted pipeline. When every owner has said so, metadata forgets
     the pipeline. Repeating it is harmless.
@@ -60,6 +65,11 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """Returns connections of a workspace with their secrets in the clear, for one stage of a run. References to secrets
     that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
     answer.
+    """
+    BatchGetWorkspaces: _aio.UnaryUnaryMultiCallable[_definitions_pb2.BatchGetWorkspacesRequest, _definitions_pb2.BatchGetWorkspacesResponse]  # type: ignore[assignment]
+    """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
+    in them start from. A workspace that does not exist is missing from the answer. Changes are told by
+    `io.headrace.workspace.updated.v1`.
     """
     AcknowledgePurge: _aio.UnaryUnaryMultiCallable[_definitions_pb2.AcknowledgePurgeRequest, _definitions_pb2.AcknowledgePurgeResponse]  # type: ignore[assignment]
     """Tells that a service has removed all it kept of a deleted pipeline. When every owner has said so, metadata forgets
@@ -88,6 +98,17 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns connections of a workspace with their secrets in the clear, for one stage of a run. References to secrets
         that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
         answer.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetWorkspaces(
+        self,
+        request: _definitions_pb2.BatchGetWorkspacesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.BatchGetWorkspacesResponse, _abc.Awaitable[_definitions_pb2.BatchGetWorkspacesResponse]]:
+        """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
+        in them start from. A workspace that does not exist is missing from the answer. Changes are told by
+        `io.headrace.workspace.updated.v1`.
         """
 
     @_abc_1.abstractmethod

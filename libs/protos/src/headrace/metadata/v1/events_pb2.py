@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/metadata/v1/events.proto\x12\x14headrace.metadata.v1\"\x83\x01\n\rPipelineEvent\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x15\n\rschedule_cron\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\"L\n\x0f\x43onnectionEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/metadata/v1/events.proto\x12\x14headrace.metadata.v1\"\x83\x01\n\rPipelineEvent\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x15\n\rschedule_cron\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\"L\n\x0f\x43onnectionEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"4\n\x0eWorkspaceEvent\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,4 +35,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIPELINEEVENT']._serialized_end=191
   _globals['_CONNECTIONEVENT']._serialized_start=193
   _globals['_CONNECTIONEVENT']._serialized_end=269
+  _globals['_WORKSPACEEVENT']._serialized_start=271
+  _globals['_WORKSPACEEVENT']._serialized_end=323
 # @@protoc_insertion_point(module_scope)
