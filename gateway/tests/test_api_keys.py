@@ -118,7 +118,7 @@ async def test_a_key_that_was_just_made_is_shown(world: World) -> None:
 @pytest.mark.parametrize("key", ["hr_unknown", "hr_", f"hr_{'x' * 5000}", "hr_Ä"])
 async def test_any_other_key_is_one_and_the_same_401(world: World, key: str) -> None:
     async with httpx.AsyncClient(base_url=world.base_url) as client:
-        answer = await client.get(PIPELINES, headers={"Authorization": f"Bearer {key}".encode("latin-1")})
+        answer = await client.get(PIPELINES, headers={b"Authorization": f"Bearer {key}".encode("latin-1")})
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["detail"]) == (
         401,

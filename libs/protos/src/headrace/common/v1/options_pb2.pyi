@@ -41,6 +41,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """Another service of Headrace with a service token; no user may call it, whatever their roles."""
     ROLE_WORKER: _Role.ValueType  # 5
     """A worker with its own identity; no user and no service may call it."""
+    ROLE_ANYONE: _Role.ValueType  # 6
+    """Anybody, without a token: the RPC itself checks what the request brings (a key, a signature)."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """The least role that may call an RPC. A user's roles contain one another: an admin is an editor, an editor a viewer."""
@@ -57,6 +59,8 @@ ROLE_SERVICE: Role.ValueType  # 4
 """Another service of Headrace with a service token; no user may call it, whatever their roles."""
 ROLE_WORKER: Role.ValueType  # 5
 """A worker with its own identity; no user and no service may call it."""
+ROLE_ANYONE: Role.ValueType  # 6
+"""Anybody, without a token: the RPC itself checks what the request brings (a key, a signature)."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _Format:
@@ -168,6 +172,7 @@ class FieldRules(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
+    SHOWN_ONCE_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be given and not be empty."""
     min_length: _builtins.int
@@ -196,6 +201,8 @@ class FieldRules(_message.Message):
     """What an absent value means, for the documentation."""
     internal: _builtins.bool
     """Set by the server or the gateway only: in a body it is refused as unknown."""
+    shown_once: _builtins.bool
+    """Holds a secret that this answer alone shows, and that is never logged: a key that was just made."""
     def __init__(
         self,
         *,
@@ -212,10 +219,11 @@ class FieldRules(_message.Message):
         secret: _builtins.bool = ...,
         default_value: _builtins.str = ...,
         internal: _builtins.bool = ...,
+        shown_once: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "cleared_fields", b"cleared_fields", "default_value", b"default_value", "format", b"format", "internal", b"internal", "json", b"json", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "pattern", b"pattern", "required", b"required", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "cleared_fields", b"cleared_fields", "default_value", b"default_value", "format", b"format", "internal", b"internal", "json", b"json", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "pattern", b"pattern", "required", b"required", "secret", b"secret", "shown_once", b"shown_once"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_items: _TypeAlias = _typing.Literal["max_items"]  # noqa: Y015
     _WhichOneofArgType__max_items: _TypeAlias = _typing.Literal["_max_items", b"_max_items"]  # noqa: Y015
