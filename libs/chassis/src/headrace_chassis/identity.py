@@ -105,8 +105,9 @@ class Principal:
     def has(self, role: int) -> bool:
         """Tells whether the caller may call what needs a role.
 
-        The roles of users and API keys contain one another. A service acts for a tenant with the rights of an admin and is the
-        only one that may call what needs SERVICE; a worker may call what needs WORKER and nothing else.
+        The roles of users and API keys contain one another. A service acts for a tenant with the rights of an
+        admin and is the only one that may call what needs SERVICE; a worker may call what needs WORKER and
+        nothing else.
         """
         if self.kind == "worker" or role == Role.WORKER:
             return self.kind == "worker" and role == Role.WORKER
