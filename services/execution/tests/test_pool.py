@@ -77,8 +77,8 @@ def test_stages_are_no_longer_for_having_waited_in_their_worker(bench: Bench) ->
     bench.work(0.001)
     for _ in range(30):
         given = bench.hand_out(100)
-        for pair in range(0, len(given), SLOTS):  # two at a time, each 10 ms
-            bench.now += 0.01
+        for pair in range(0, len(given), SLOTS):  # two at a time, each 2 ms
+            bench.now += 0.002
             bench.end(given[pair : pair + SLOTS])
 
     assert len(bench.hand_out(100)) == SLOTS * DEEPEST

@@ -38,6 +38,10 @@ class Agent(abc.ABC):
     gather_seconds: float = 0.0
     """How long it lets more come after it was woken, so that what comes together is done together."""
 
+    pause_seconds: float = 0.0
+    """How long it does nothing after a round, so that what comes in quick succession is done together. Unlike
+    gathering, it does not hold up what comes after a quiet time."""
+
     @abc.abstractmethod
     async def run_once(self) -> bool:
         """Does a bounded piece of work; returns whether more is waiting."""
@@ -105,9 +109,9 @@ class AgentRunner:
                 continue
             failures = 0
             ROUNDS.labels(agent.name).observe(time.perf_counter() - begun)
-            if more:
-                await asyncio.sleep(0)  # others get their turn
-            else:
+            if more or agent.pause_seconds:
+                await asyncio.sleep(agent.pause_seconds)  # others get their turn, if for no time at all
+            if not more:
                 await agent.rest()
 
     def _tell(self, agent: Agent, error: Exception, failures: int) -> None:

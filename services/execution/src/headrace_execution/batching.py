@@ -14,15 +14,21 @@ O = TypeVar("O")  # noqa: E741 - its outcome
 class Batcher(Generic[I, O]):
     """Hands items to `handle` in batches: one alone at once when idle, many together under load.
 
+    After each batch it pauses for `pause` seconds, so that what comes in quick succession goes together.
     `handle` returns an outcome or an exception for each item. Where it raises something that is not an
     error for callers, one item may be at fault: each is then handled alone, so that it fails alone.
     """
 
     def __init__(
-        self, handle: Callable[[Sequence[I]], Awaitable[Sequence[O | Exception]]], *, largest: int
+        self,
+        handle: Callable[[Sequence[I]], Awaitable[Sequence[O | Exception]]],
+        *,
+        largest: int,
+        pause: float = 0.0,
     ) -> None:
         self._handle = handle
         self._largest = largest
+        self._pause = pause
         self._waiting: list[tuple[I, asyncio.Future[O]]] = []
         self._lane: asyncio.Task[None] | None = None
 
@@ -45,6 +51,8 @@ class Batcher(Generic[I, O]):
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
                 await self._settle([pair for pair in batch if not pair[1].done()])
+                if self._pause and len(self._waiting) < self._largest:
+                    await asyncio.sleep(self._pause)
         finally:
             self._lane = None
 

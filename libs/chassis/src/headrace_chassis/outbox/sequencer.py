@@ -48,9 +48,9 @@ class OutboxSequencer(Agent):
 
     name = "outbox_sequencer"
     interval_seconds = 1.0
-    gather_seconds = (
-        0.02  # each round is a transaction, and under load there is a commit every few milliseconds
-    )
+    # Each round is a transaction, and under load there is a commit every few milliseconds.
+    gather_seconds = 0.02
+    pause_seconds = 0.05
 
     def __init__(self, db: Database, *, assigned: Callable[[], None], batch: int = 1000) -> None:
         self._db = db

@@ -15,6 +15,8 @@ from headrace_chassis.identity import ServiceTokens
 from headrace_execution.batching import Batcher
 
 LARGEST = 500
+PAUSE_SECONDS = 0.008
+"""Between two calls. What was read together is accepted together, so that this is the beat of acceptance."""
 TIMEOUT_SECONDS = 10.0
 
 
@@ -59,7 +61,9 @@ class DefinitionReader:
         self._stub = stub
         self._tokens = tokens
         self._known = known
-        self._batcher: Batcher[Wanted, definitions_pb2.Definition] = Batcher(self._read, largest=LARGEST)
+        self._batcher: Batcher[Wanted, definitions_pb2.Definition] = Batcher(
+            self._read, largest=LARGEST, pause=PAUSE_SECONDS
+        )
 
     async def read(self, wanted: Wanted) -> definitions_pb2.Definition:
         """The latest definition; its text is empty where it is known.

@@ -56,6 +56,7 @@ class ResultFolder(Agent):
     """
 
     name = "result_folder"
+    pause_seconds = 0.008  # a worker's slots are done with short stages one after the other
 
     def __init__(self, store: Store, pool: WorkerPool, signals: Signals, moments: Moments) -> None:
         self._store = store

@@ -7,7 +7,7 @@ have taken of late; those that take long are never queued for.
 
 LONGEST_WAIT = 0.1
 """What a stage that is sent ahead may wait in its worker, in seconds, if it goes on as of late."""
-DEEPEST = 8
+DEEPEST = 32
 """The most that is sent for each slot."""
 WEIGHT = 0.2
 """How much of the estimate the latest stage makes up."""

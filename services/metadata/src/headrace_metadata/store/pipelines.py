@@ -255,31 +255,19 @@ async def latest(
     `words` are names and ids of connections whose types are wanted beside those that the versions refer to.
     """
     pairs = list(known)
-    is_known = sa.tuple_(head.c.id, head.c.version).in_(pairs) if pairs else sa.false()
-    text = sa.case((is_known, ""), else_=version.c.text).label("text")
-    statement = (
-        sa.select(head.c.workspace_id, *_VERSION_COLUMNS, text, *_connection_types(words))
-        .select_from(_with_version())
-        .where(
-            head.c.id == sa.any_(sa.cast(list(pipeline_ids), ARRAY(sa.Uuid))), head.c.tenant == tenant, ALIVE
-        )
-    )
+    values: dict[str, object] = {
+        "tenant": tenant,
+        "pipelines": list(pipeline_ids),
+        "known_ids": [pipeline_id for pipeline_id, _ in pairs],
+        "known_versions": [number for _, number in pairs],
+    }
+    if words:
+        values["words"] = list(words)
+    rows = await conn.execute(_LATEST_AND_ASKED if words else _LATEST, values)
     return [
         Runnable(row.workspace_id, _version(row), {**(row.asked_types or {}), **(row.own_types or {})})
-        for row in await conn.execute(statement)
+        for row in rows
     ]
-
-
-def _connection_types(words: Collection[str]) -> tuple[sa.Label[Any], sa.Label[Any]]:
-    """The types of the connections that a head's latest version refers to, and of those named by `words`."""
-    own = types_by_word(reference.c.reference, head.c.workspace_id, reference.c.pipeline_id == head.c.id)
-    own_types = own.correlate(head).scalar_subquery().label("own_types")
-    if not words:
-        return own_types, sa.null().label("asked_types")
-    listed = sa.func.unnest(sa.cast(list(words), ARRAY(sa.Text)))
-    asked = listed.table_valued("word", name="asked").render_derived()
-    asked_types = types_by_word(asked.c.word, head.c.workspace_id).correlate(head).scalar_subquery()
-    return own_types, asked_types.label("asked_types")
 
 
 def _conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
@@ -388,3 +376,42 @@ def _tupled(values: dict[str, Any]) -> dict[str, Any]:
             Notification(tuple(each["on"]), each["type"], each["target"]) for each in tupled["notifications"]
         )
     return tupled
+
+
+def _latest(asked_types: sa.ColumnElement[Any]) -> sa.Select[*tuple[Any, ...]]:
+    known = (
+        sa.func.unnest(
+            sa.bindparam("known_ids", type_=ARRAY(sa.Uuid)),
+            sa.bindparam("known_versions", type_=ARRAY(sa.Integer)),
+        )
+        .table_valued(sa.column("id", sa.Uuid), sa.column("version", sa.Integer), name="known")
+        .render_derived()
+    )
+    is_known = sa.exists().where(known.c.id == head.c.id, known.c.version == head.c.version)
+    own = types_by_word(reference.c.reference, head.c.workspace_id, reference.c.pipeline_id == head.c.id)
+    return (
+        sa.select(
+            head.c.workspace_id,
+            *_VERSION_COLUMNS,
+            sa.case((is_known, ""), else_=version.c.text).label("text"),
+            own.correlate(head).scalar_subquery().label("own_types"),
+            asked_types.label("asked_types"),
+        )
+        .select_from(_with_version())
+        .where(
+            head.c.id == sa.any_(sa.bindparam("pipelines", type_=ARRAY(sa.Uuid))),
+            head.c.tenant == sa.bindparam("tenant", type_=sa.Uuid),
+            ALIVE,
+        )
+    )
+
+
+def _asked_types() -> sa.ColumnElement[Any]:
+    listed = sa.func.unnest(sa.bindparam("words", type_=ARRAY(sa.Text)))
+    asked = listed.table_valued("word", name="asked").render_derived()
+    return types_by_word(asked.c.word, head.c.workspace_id).correlate(head).scalar_subquery()
+
+
+# Built once: every batch of runs asks, and building it took as long as its answer.
+_LATEST: Final = _latest(sa.null())
+_LATEST_AND_ASKED: Final = _latest(_asked_types())
