@@ -15,8 +15,8 @@ from headrace_execution.wiring import MIGRATIONS
 from .support import Cluster, Replica, cluster
 
 _TABLES = (
-    "runs, stages, tasks, workers, cursors, probes, closed_pipelines, recipes, outbox_event, idempotency, "
-    "consumer_position, inbox, starts"
+    "runs, stages, tasks, workers, cursors, probes, closed_pipelines, refused_closings, recipes, "
+    "outbox_event, idempotency, consumer_position, inbox, starts"
 )
 
 

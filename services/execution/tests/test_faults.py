@@ -461,8 +461,8 @@ class TestProbes:
 
 class TestPipelinesThatGo:
     @staticmethod
-    def close(replica: Replica, pipeline: str, *, force: bool = False) -> object:
-        request = internal_pb2.ClosePipelineRequest(pipeline_id=pipeline, force=force)
+    def close(replica: Replica, pipeline: str, *, force: bool = False, attempt: int = 0) -> object:
+        request = internal_pb2.ClosePipelineRequest(pipeline_id=pipeline, force=force, attempt=attempt)
         return replica.internal.ClosePipeline(request, metadata=replica.service, timeout=PATIENT)
 
     async def test_live_runs_are_named_and_the_pipeline_stays_open(
@@ -477,6 +477,22 @@ class TestPipelinesThatGo:
         error = from_rpc_error(caught.value)
         assert (error.code, error.metadata["runIds"]) == ("PIPELINE_HAS_LIVE_RUNS", run.run_id)
         await replica.run(pipeline)
+
+    async def test_an_attempt_that_comes_late_does_not_close_what_lives_on(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        """It was given up where it came from; meanwhile, the run that stood against it has ended."""
+        pipeline = mesh.metadata.add(NOOP)
+        run = await replica.run(pipeline)
+        assert await code_of(self.close(replica, pipeline, attempt=2)) == "PIPELINE_HAS_LIVE_RUNS"
+        await replica.cancel(run.run_id)
+
+        assert await code_of(self.close(replica, pipeline, attempt=1)) == "PIPELINE_HAS_LIVE_RUNS"
+        assert await code_of(self.close(replica, pipeline, attempt=2)) == "PIPELINE_HAS_LIVE_RUNS"
+
+        await replica.cancel((await replica.run(pipeline)).run_id)
+        await self.close(replica, pipeline, attempt=3)  # type: ignore[misc]
+        assert await code_of(replica.run(pipeline)) == "PIPELINE_DELETING"
 
     async def test_force_cancels_them_and_nothing_is_accepted_after(
         self, mesh: Cluster, replica: Replica

@@ -18,6 +18,7 @@ from headrace_execution.domain.recipe import PlanNote, Priority
 from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Outcome, Run, StageResult, Warned
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.store.port import (
+    Closing,
     ConcurrentChange,
     Lease,
     Probe,
@@ -78,6 +79,15 @@ async def hello(store: Store, *workers: UUID) -> None:
             assert await tx.workers.hello(WorkerRecord(worker, "w", 4, "1", ("JDBC",)), LEASE)
 
     await store.run(work)
+
+
+async def close(store: Store, pipeline: UUID, *, attempt: int = 0, despite_live: bool = False) -> Closing:
+    """Closes a pipeline in a transaction of its own."""
+
+    async def work(tx: Tx) -> Closing:
+        return await tx.pipelines.close(pipeline, TENANT, attempt=attempt, despite_live=despite_live, limit=5)
+
+    return await store.run(work)
 
 
 async def ask(store: Store, question: Callable[[Tx], Awaitable[T]]) -> T:
@@ -320,26 +330,29 @@ class TestPipelines:
     async def test_a_closed_pipeline_is_told_at_its_gate(self, any_store: Store) -> None:
         pipeline, other = uuid7(), uuid7()
 
-        live = await ask(
-            any_store, lambda tx: tx.pipelines.close(pipeline, TENANT, despite_live=False, limit=5)
-        )
+        assert await close(any_store, pipeline) == Closing(True, [])
 
-        assert live == []
         assert await ask(any_store, lambda tx: tx.pipelines.enter([pipeline, other])) == {pipeline}
 
     async def test_live_runs_keep_it_open_unless_it_is_closed_despite_them(self, any_store: Store) -> None:
         (run,) = await add(any_store)
 
-        async def close(despite: bool) -> list[UUID]:
-            return await ask(
-                any_store,
-                lambda tx: tx.pipelines.close(run.pipeline, TENANT, despite_live=despite, limit=5),
-            )
-
-        assert await close(False) == [run.id]
+        assert await close(any_store, run.pipeline) == Closing(False, [run.id])
         assert await ask(any_store, lambda tx: tx.pipelines.enter([run.pipeline])) == frozenset()
-        assert await close(True) == [run.id]
+        assert await close(any_store, run.pipeline, despite_live=True) == Closing(True, [run.id])
         assert await ask(any_store, lambda tx: tx.pipelines.enter([run.pipeline])) == {run.pipeline}
+
+    async def test_a_refused_attempt_stays_refused_and_so_does_each_before_it(self, any_store: Store) -> None:
+        (run,) = await add(any_store)
+        assert not (await close(any_store, run.pipeline, attempt=2)).is_closed
+        assert not (await close(any_store, run.pipeline, attempt=1)).is_closed
+        await change(any_store, run.id, lambda run, moment: request_cancel(run, None, moment))
+
+        late = [await close(any_store, run.pipeline, attempt=attempt) for attempt in (1, 2)]
+
+        assert late == [Closing(False, []), Closing(False, [])]
+        assert await ask(any_store, lambda tx: tx.pipelines.enter([run.pipeline])) == frozenset()
+        assert await close(any_store, run.pipeline, attempt=3) == Closing(True, [])
 
     async def test_closing_waits_for_those_inside_the_gate(self, any_store: Store) -> None:
         run = accept(order(), await ask(any_store, _now))
@@ -353,12 +366,10 @@ class TestPipelines:
 
         acceptance = asyncio.create_task(any_store.run(accepting))
         await inside.wait()
-        closing = asyncio.create_task(
-            any_store.run(lambda tx: tx.pipelines.close(run.pipeline, TENANT, despite_live=False, limit=5))
-        )
+        closing = asyncio.create_task(close(any_store, run.pipeline))
         go_on.set()
 
-        assert await closing == [run.id]
+        assert await closing == Closing(False, [run.id])
         await acceptance
 
     async def test_held_runs_are_not_counted_and_go_by_priority_and_age(self, any_store: Store) -> None:
@@ -428,6 +439,17 @@ class TestProbes:
         assert holder.connections == (str(probe.connection),)
         assert await ask(any_store, lambda tx: tx.probes.answer(WORKER, probe.id, held.fence, b"{}"))
         assert await ask(any_store, lambda tx: tx.probes.answers([probe.id])) == {probe.id: b"{}"}
+
+    async def test_a_lease_begins_when_the_question_is_handed_out(self, any_store: Any) -> None:
+        """Not when it was asked: a heartbeat that crosses it on its way must not take it back."""
+        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TEST, uuid7(), b"{}", "ada")
+        await ask(any_store, lambda tx: tx.probes.insert(probe, timedelta(seconds=90)))
+        any_store.skew = timedelta(seconds=60)
+
+        ((_, held),) = await ask(any_store, lambda tx: tx.probes.claim([WORKER]))
+
+        assert await ask(any_store, lambda tx: tx.probes.leases([WORKER])) == [held]
+        assert await ask(any_store, lambda tx: tx.probes.expired(10)) == [held]
 
     async def test_a_question_whose_worker_is_gone_is_handed_out_again(self, any_store: Store) -> None:
         probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TABLES, uuid7(), b"{}", "ada")

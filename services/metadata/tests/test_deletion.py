@@ -126,7 +126,9 @@ async def test_a_crash_right_after_closing_is_healed_by_the_loop(service: Servic
     created = await service.create()
     async with service.base.db.transaction() as conn:
         await deletions.begin(conn, service.tenant, UUID(created.id), force=False, by="ada")
-    await service.parts.execution.close_pipeline(service.tenant, "ada", UUID(created.id), force=False)
+    await service.parts.execution.close_pipeline(
+        service.tenant, "ada", UUID(created.id), attempt=1, force=False
+    )
     await asyncio.gather(_deleter(service).run_once(), _deleter(service).run_once())
     assert (await failure(_get(service, created.id))).reason == reasons_pb2.REASON_NOT_FOUND
     assert (await _event_names(service)).count("deleted") == 1

@@ -48,9 +48,8 @@ class PipelineHasLiveRuns(HeadraceError):
 
     def __init__(self, runs: Sequence[UUID], *, more: bool) -> None:
         named = ", ".join(str(run) for run in runs)
-        super().__init__(
-            f"the pipeline has live runs: {named}{' and more' if more else ''}", metadata={"runIds": named}
-        )
+        told = f"has live runs: {named}{' and more' if more else ''}" if runs else "had live runs when asked"
+        super().__init__(f"the pipeline {told}", metadata={"runIds": named})
 
 
 class AlreadyFinished(HeadraceError):

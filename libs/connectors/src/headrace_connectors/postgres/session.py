@@ -173,8 +173,8 @@ async def _have_client_watched(raw: asyncpg.Connection) -> None:
     """
     try:
         await raw.execute("SET client_connection_check_interval = '5s'")
-    except asyncpg.PostgresError:
-        return  # a server before version 14, or on a platform that cannot look
+    except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError):
+        return  # a server that does not know the setting, or on a platform that cannot look
 
 
 async def end_backend(connection: Connection, environment: Environment, backend: Backend) -> None:

@@ -17,7 +17,7 @@ from headrace_execution.acceptance.starting import Starter
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.errors import PipelineHasLiveRuns
 from headrace_execution.probing import Prober
-from headrace_execution.store.port import Probe, ProbeKind, Store, Tx
+from headrace_execution.store.port import Closing, Probe, ProbeKind, Store, Tx
 
 PROBE_SECONDS = 30.0
 CLOSE_SECONDS = 50.0
@@ -76,13 +76,18 @@ class InternalServicer(internal_pb2_grpc.ExecutionInternalServiceServicer):
         tenant, pipeline = current_principal().tenant, UUID(request.pipeline_id)
         seconds = _at_most(CLOSE_SECONDS)
 
-        async def close(tx: Tx) -> list[UUID]:
+        async def close(tx: Tx) -> Closing:
             return await tx.pipelines.close(
-                pipeline, tenant, despite_live=request.force, limit=NAMED_RUNS + 1
+                pipeline,
+                tenant,
+                attempt=request.attempt,
+                despite_live=request.force,
+                limit=NAMED_RUNS + 1,
             )
 
-        live = await self._store.run(close)
-        if live and not request.force:
+        closing = await self._store.run(close)
+        live = closing.live
+        if not closing.is_closed:
             raise PipelineHasLiveRuns(live[:NAMED_RUNS], more=len(live) > NAMED_RUNS)
         while live:
             live = await self._stop(tenant, pipeline, seconds)

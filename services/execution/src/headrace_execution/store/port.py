@@ -53,6 +53,15 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """What came of closing a pipeline."""
+
+    is_closed: bool
+    live: list[UUID]
+    """Runs that are live yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
     """A worker as it said hello."""
 
@@ -188,9 +197,12 @@ class Pipelines(Protocol):
         closed ones.
         """
 
-    async def close(self, pipeline: UUID, tenant: UUID, *, despite_live: bool, limit: int) -> list[UUID]:
+    async def close(
+        self, pipeline: UUID, tenant: UUID, *, attempt: int, despite_live: bool, limit: int
+    ) -> Closing:
         """Waits for acceptances under way, then closes a pipeline for good, unless runs of it are live and
-        it is not to be closed despite them. Returns live runs, up to the limit."""
+        it is not to be closed despite them; such a refusal holds for the attempt and for all before it
+        (attempt 0 is not remembered). Names live runs, up to the limit."""
 
     async def live_counts(self, pipelines: Collection[UUID]) -> dict[UUID, int]:
         """Takes the limits of pipelines for this transaction and counts the live runs of each that are not

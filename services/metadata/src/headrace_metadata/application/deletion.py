@@ -73,7 +73,11 @@ class PipelineDeletion:
         """Does what is left of a deletion, see `delete`."""
         try:
             await self._execution.close_pipeline(
-                attempt.tenant, attempt.on_behalf_of, attempt.pipeline_id, force=attempt.force
+                attempt.tenant,
+                attempt.on_behalf_of,
+                attempt.pipeline_id,
+                attempt=attempt.number,
+                force=attempt.force,
             )
         except HeadraceError as error:
             if error.reason == reasons_pb2.REASON_PIPELINE_HAS_LIVE_RUNS:

@@ -36,14 +36,16 @@ class Execution:
         self._tokens = tokens
 
     async def close_pipeline(
-        self, tenant: UUID, on_behalf_of: str, pipeline_id: UUID, *, force: bool
+        self, tenant: UUID, on_behalf_of: str, pipeline_id: UUID, *, attempt: int, force: bool
     ) -> None:
-        """Closes a pipeline for new runs.
+        """Closes a pipeline for new runs; `attempt` counts the attempts to delete it.
 
         Raises:
             HeadraceError: with PIPELINE_HAS_LIVE_RUNS, naming them; the pipeline is as open as before.
         """
-        request = internal_pb2.ClosePipelineRequest(pipeline_id=str(pipeline_id), force=force)
+        request = internal_pb2.ClosePipelineRequest(
+            pipeline_id=str(pipeline_id), force=force, attempt=attempt
+        )
         metadata = service_metadata(self._tokens, tenant, on_behalf_of)
         try:
             await self._stub.ClosePipeline(request, metadata=metadata, timeout=CLOSE_SECONDS)

@@ -540,19 +540,25 @@ class ClosePipelineRequest(_message.Message):
 
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     force: _builtins.bool
     """Cancel its live runs."""
+    attempt: _builtins.int
+    """Which attempt to delete the pipeline this is: later ones have greater numbers, a repetition has the same. Zero is
+    never late.
+    """
     def __init__(
         self,
         *,
         pipeline_id: _builtins.str = ...,
         force: _builtins.bool = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "force", b"force", "pipeline_id", b"pipeline_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,8 @@ class ExecutionInternalServiceServicer:
     def ClosePipeline(self, request, context):
         """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
         cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+        An attempt that was answered so stays refused, and each before it: one that comes late does not close a pipeline
+        that lives on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

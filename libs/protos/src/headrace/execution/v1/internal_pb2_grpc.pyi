@@ -40,6 +40,8 @@ class ExecutionInternalServiceStub:
     ClosePipeline: _grpc.UnaryUnaryMultiCallable[_internal_pb2.ClosePipelineRequest, _internal_pb2.ClosePipelineResponse]
     """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
     cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+    An attempt that was answered so stays refused, and each before it: one that comes late does not close a pipeline
+    that lives on.
     """
     StartRuns: _grpc.UnaryUnaryMultiCallable[_internal_pb2.StartRunsRequest, _internal_pb2.StartRunsResponse]
     """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
@@ -68,6 +70,8 @@ class ExecutionInternalServiceAsyncStub(ExecutionInternalServiceStub):
     ClosePipeline: _aio.UnaryUnaryMultiCallable[_internal_pb2.ClosePipelineRequest, _internal_pb2.ClosePipelineResponse]  # type: ignore[assignment]
     """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
     cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+    An attempt that was answered so stays refused, and each before it: one that comes late does not close a pipeline
+    that lives on.
     """
     StartRuns: _aio.UnaryUnaryMultiCallable[_internal_pb2.StartRunsRequest, _internal_pb2.StartRunsResponse]  # type: ignore[assignment]
     """Decides, for each of several starts, whether a run of its pipeline starts. A decision is made once: the same key
@@ -105,6 +109,8 @@ class ExecutionInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_internal_pb2.ClosePipelineResponse, _abc.Awaitable[_internal_pb2.ClosePipelineResponse]]:
         """Closes a pipeline for new runs, for good, because it is going to be deleted. Where runs are live: with `force`
         cancels them and waits for their ends; without, leaves the pipeline open and names them (PIPELINE_HAS_LIVE_RUNS).
+        An attempt that was answered so stays refused, and each before it: one that comes late does not close a pipeline
+        that lives on.
         """
 
     @_abc_1.abstractmethod

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.run import CursorValue
+from headrace_execution.store.port import Closing
 
 _GATE = 0x4741_5445
 _LIMIT = 0x4C49_4D49
@@ -27,6 +28,12 @@ SELECT id FROM runs WHERE pipeline = $1 AND state IN ('PENDING', 'RUNNING') ORDE
 _CLOSE = """
 INSERT INTO closed_pipelines (pipeline, tenant, closed_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
+_REFUSED = "SELECT attempt >= $2 FROM refused_closings WHERE pipeline = $1"
+_REFUSE = """
+INSERT INTO refused_closings AS r (pipeline, attempt) VALUES ($1, $2)
+ON CONFLICT (pipeline) DO UPDATE SET attempt = greatest(r.attempt, excluded.attempt)
+"""
+_FORGET_REFUSED = "DELETE FROM refused_closings WHERE pipeline = $1"
 _COUNTS = """
 SELECT pipeline, count(*) AS live FROM runs
 WHERE pipeline = ANY ($1::uuid[]) AND state IN ('PENDING', 'RUNNING') AND NOT held GROUP BY pipeline
@@ -88,13 +95,20 @@ class SqlPipelines:
         rows = await self._conn.fetch(_CLOSED, list(pipelines))
         return frozenset(row["pipeline"] for row in rows)
 
-    async def close(self, pipeline: UUID, tenant: UUID, *, despite_live: bool, limit: int) -> list[UUID]:
+    async def close(
+        self, pipeline: UUID, tenant: UUID, *, attempt: int, despite_live: bool, limit: int
+    ) -> Closing:
         """See the port."""
         await self._conn.execute(_TAKE, _GATE, _keys([pipeline]))
         live = [row["id"] for row in await self._conn.fetch(_LIVE, pipeline, limit)]
-        if despite_live or not live:
-            await self._conn.execute(_CLOSE, pipeline, tenant, self._now)
-        return live
+        if attempt and await self._conn.fetchval(_REFUSED, pipeline, attempt):
+            return Closing(False, live)
+        if live and not despite_live:
+            if attempt:
+                await self._conn.execute(_REFUSE, pipeline, attempt)
+            return Closing(False, live)
+        await self._conn.execute(_CLOSE, pipeline, tenant, self._now)
+        return Closing(True, live)
 
     async def live_counts(self, pipelines: Collection[UUID]) -> dict[UUID, int]:
         """See the port."""
@@ -161,7 +175,7 @@ class SqlPipelines:
             await self._conn.execute(statement, ids)
         if len(ids) == limit:
             return False
-        for statement in (_PURGE_CURSORS, _PURGE_RECIPES):
+        for statement in (_PURGE_CURSORS, _PURGE_RECIPES, _FORGET_REFUSED):
             await self._conn.execute(statement, pipeline)
         return True
 

@@ -41,7 +41,7 @@ INSERT INTO probes (id, tenant, workspace, kind, connection, payload, on_behalf_
 created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'READY', 0, $8, $9)
 """
 _CLAIM_PROBES = """
-UPDATE probes AS p SET state = 'LEASED', fence = nextval('fences'), worker = c.worker
+UPDATE probes AS p SET state = 'LEASED', fence = nextval('fences'), worker = c.worker, leased_at = $2
 FROM (
     SELECT q.id, w.worker FROM (
         SELECT id, row_number() OVER () AS n FROM (
@@ -54,10 +54,12 @@ WHERE p.id = c.id
 RETURNING p.id, p.tenant, p.workspace, p.kind, p.connection, p.payload, p.on_behalf_of, p.fence, p.worker
 """
 _PROBE_LEASES = """
-SELECT worker, id, fence, created_at FROM probes WHERE state = 'LEASED' AND worker = ANY ($1::uuid[])
+SELECT worker, id, fence, coalesce(leased_at, created_at) AS leased_at FROM probes
+WHERE state = 'LEASED' AND worker = ANY ($1::uuid[])
 """
 _EXPIRED_PROBES = """
-SELECT p.worker, p.id, p.fence, p.created_at FROM probes AS p LEFT JOIN workers AS w ON w.id = p.worker
+SELECT p.worker, p.id, p.fence, coalesce(p.leased_at, p.created_at) AS leased_at
+FROM probes AS p LEFT JOIN workers AS w ON w.id = p.worker
 WHERE p.state = 'LEASED' AND (w.id IS NULL OR w.lease_until < $1) LIMIT $2
 """
 _OFFER_PROBES = """
@@ -197,7 +199,7 @@ def _probe(row: Any) -> Probe:
 
 
 def _lease(row: Any) -> Lease:
-    return Lease(row["worker"], row["id"], None, row["fence"], row["created_at"])
+    return Lease(row["worker"], row["id"], None, row["fence"], row["leased_at"])
 
 
 def _count(status: str) -> int:

@@ -7,15 +7,18 @@ from uuid import UUID
 
 from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.run import CursorValue, Run
+from headrace_execution.store.port import Closing
 from headrace_execution.testing.memory.data import Link, Transaction
 from headrace_execution.testing.memory.runs import live_of
 from headrace_execution.testing.memory.tables import (
     CLOSED,
     CURSORS,
+    REFUSED,
     RUN_OF_STAGE,
     RUNS,
     ClosedRow,
     CursorRow,
+    RefusedRow,
 )
 
 
@@ -45,15 +48,24 @@ class MemoryPipelines:
         await self._link.statement(self._tx)
         return frozenset(pipeline for pipeline in pipelines if self._tx.get(CLOSED, pipeline) is not None)
 
-    async def close(self, pipeline: UUID, tenant: UUID, *, despite_live: bool, limit: int) -> list[UUID]:
+    async def close(
+        self, pipeline: UUID, tenant: UUID, *, attempt: int, despite_live: bool, limit: int
+    ) -> Closing:
         """See the port."""
         await self._link.statement(self._tx)
         await self._tx.data.locks.take(self._tx, ("gate", pipeline))
         await self._link.statement(self._tx)
         live = live_of(self._tx, pipeline)[:limit]
-        if despite_live or not live:
-            await self._close(ClosedRow(pipeline, tenant))
-        return live
+        refused = self._tx.get(REFUSED, pipeline)
+        if attempt and refused is not None and refused.attempt >= attempt:
+            return Closing(False, live)
+        if live and not despite_live:
+            if attempt:
+                await self._tx.lock(REFUSED, pipeline)
+                self._tx.put(REFUSED, pipeline, RefusedRow(attempt))
+            return Closing(False, live)
+        await self._close(ClosedRow(pipeline, tenant))
+        return Closing(True, live)
 
     async def _close(self, row: ClosedRow) -> ClosedRow:
         found = await self._tx.lock(CLOSED, row.pipeline)
@@ -152,6 +164,8 @@ class MemoryPipelines:
             if key[0] == pipeline:
                 await self._tx.lock(CURSORS, key)
                 self._tx.put(CURSORS, key, None)
+        await self._tx.lock(REFUSED, pipeline)
+        self._tx.put(REFUSED, pipeline, None)
         return True
 
     async def purged(self, pipeline: UUID) -> None:

@@ -36,6 +36,7 @@ class ProbeRow:
     state: str = "READY"
     fence: int = 0
     worker: UUID | None = None
+    leased_at: datetime | None = None
     answer: bytes | None = None
 
 
@@ -47,6 +48,13 @@ class ClosedRow:
     tenant: UUID
     purge_asked_at: datetime | None = None
     purged_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """The last attempt at closing a pipeline that was refused."""
+
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +83,6 @@ WORKERS: Table[UUID, WorkerRow] = Table("workers")
 CURSORS: Table[CursorKey, tuple[CursorKey, CursorRow]] = Table("cursors")
 PROBES: Table[UUID, ProbeRow] = Table("probes")
 CLOSED: Table[UUID, ClosedRow] = Table("closed_pipelines")
+REFUSED: Table[UUID, RefusedRow] = Table("refused_closings")
 STARTS: Table[tuple[UUID, str], StartRow] = Table("starts")
 ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")

@@ -116,7 +116,11 @@ class MemoryProbes:
             if row is None or row.state != "READY":
                 continue
             fence = self._tx.data.next("fences")
-            self._tx.put(PROBES, probe_id, replace(row, state="LEASED", fence=fence, worker=worker))
+            self._tx.put(
+                PROBES,
+                probe_id,
+                replace(row, state="LEASED", fence=fence, worker=worker, leased_at=self._tx.now),
+            )
             claimed.append((row.probe, Lease(worker, probe_id, None, fence, self._tx.now)))
         return claimed
 
@@ -132,9 +136,9 @@ class MemoryProbes:
 
     def _leased(self) -> list[Lease]:
         return [
-            Lease(row.worker, row.probe.id, None, row.fence, row.created_at)
+            Lease(row.worker, row.probe.id, None, row.fence, row.leased_at)
             for row in self._tx.rows(PROBES)
-            if row.state == "LEASED" and row.worker is not None
+            if row.state == "LEASED" and row.worker is not None and row.leased_at is not None
         ]
 
     def _is_expired(self, worker: UUID) -> bool:
