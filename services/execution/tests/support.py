@@ -138,6 +138,11 @@ class MetadataStandIn(
         found = [self.connections[name] for name in request.connections if name in self.connections]
         return definitions_pb2.ResolveConnectionsResponse(connections=found)
 
+    async def BatchGetWorkspaces(
+        self, request: definitions_pb2.BatchGetWorkspacesRequest, context: Any
+    ) -> definitions_pb2.BatchGetWorkspacesResponse:
+        raise AssertionError("execution does not ask about workspaces")
+
     async def AcknowledgePurge(self, request: Any, context: Any) -> Any:
         """Remembers it."""
         self.acknowledged.append(request.pipeline_id)

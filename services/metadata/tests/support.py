@@ -71,6 +71,21 @@ class ExecutionStandIn(
         self.closed.append((request.pipeline_id, request.force))
         return internal_pb2.ClosePipelineResponse()
 
+    async def StartRuns(
+        self, request: internal_pb2.StartRunsRequest, context: Any
+    ) -> internal_pb2.StartRunsResponse:
+        raise AssertionError("metadata starts no runs")
+
+    async def GetStarts(
+        self, request: internal_pb2.GetStartsRequest, context: Any
+    ) -> internal_pb2.GetStartsResponse:
+        raise AssertionError("metadata starts no runs")
+
+    async def CancelRuns(
+        self, request: internal_pb2.CancelRunsRequest, context: Any
+    ) -> internal_pb2.CancelRunsResponse:
+        raise AssertionError("metadata cancels no runs")
+
     async def Probe(self, request: internal_pb2.ProbeRequest, context: Any) -> internal_pb2.ProbeResponse:
         self._note_caller()
         self.probes.append(request)
