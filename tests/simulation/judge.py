@@ -1,6 +1,7 @@
 """What must hold after every step, whatever happens."""
 
 import asyncio
+from collections import Counter
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -12,7 +13,7 @@ from headrace_execution.domain.run import Purpose, Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.testing.memory import Data
 from headrace_execution.testing.memory.data import Transaction
-from headrace_execution.testing.memory.tables import CURSORS, PROBES, RUNS, WORKERS
+from headrace_execution.testing.memory.tables import CURSORS, PROBES, RUNS, STARTS, WORKERS
 
 from .scripts import Manner, Plan, Request, number_of
 from .stages import Surroundings
@@ -67,6 +68,8 @@ class Judge:
                 self._changed(tx, self.run_of(run_id), after)
             for pipeline in {run.pipeline for run in changed.values()}:
                 self._check_limit(tx, pipeline)
+                self._check_turns(tx, pipeline)
+        self._check_starts(tx)
         for key, row in tx.writes.get(CURSORS.name, {}).items():
             self._check_cursor(key, row[1].value, row[1].fence)
 
@@ -158,6 +161,30 @@ class Judge:
         ]
         if len(live) > limit:
             self.wrong(f"pipeline {pipeline} has {len(live)} live runs, and its limit is {limit}")
+
+    def _check_turns(self, tx: Transaction, pipeline: UUID) -> None:
+        """Of runs that an overlap rule lets go one after another only one is live and not held."""
+        going = Counter(
+            run.trigger.id
+            for run in tx.rows(RUNS)
+            if run.pipeline == pipeline and run.trigger.overlap and not run.is_final and not run.held
+        )
+        for trigger, count in going.items():
+            if count > 1:
+                self.wrong(f"{trigger} of pipeline {pipeline} has {count} runs that are live at once")
+
+    def _check_starts(self, tx: Transaction) -> None:
+        """A decision never changes, and its run begins to exist with it."""
+        for scope, row in tx.writes.get(STARTS.name, {}).items():
+            before = self._data.tables[STARTS.name].get(scope)
+            if before is not None and row != before:
+                self.wrong(f"{scope} was decided, and is decided again")
+            elif row.decision is None:
+                self.wrong(f"{scope} was taken and not decided")
+            elif before is None and row.decision.run is not None:
+                run = tx.writes.get(RUNS.name, {}).get(row.decision.run)
+                if run is None or run.trigger.start_key != row.key:
+                    self.wrong(f"{scope} was decided without its run")
 
     def _check_cursor(self, key: tuple[UUID, str, str], value: bytes, fence: int) -> None:
         if not any(

@@ -9,20 +9,24 @@ from unittest import mock
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis.outbox import sequencer
 from headrace_execution import recording
-from headrace_execution.acceptance import acceptor, placing
+from headrace_execution.acceptance import acceptor, placing, starting
 from headrace_execution.domain import assignments, lifecycle, timers
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Policy
 from headrace_execution.domain.run import Failure, Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.domain.steps import end_stage
+from headrace_execution.domain.triggers import Turn
 from headrace_execution.loops import dispatcher, result_folder
 from headrace_execution.loops.due_timer import DueTimer
 from headrace_execution.loops.result_folder import Reported, ResultFolder
+from headrace_execution.testing.memory import pipelines
 from headrace_execution.testing.memory.data import Transaction
 from headrace_execution.testing.memory.locks import LockTable
 from headrace_execution.testing.memory.outbox import OUTBOX
 from headrace_execution.testing.memory.runs import MemoryRuns
+from headrace_execution.testing.memory.starts import MemoryStarts
+from headrace_execution.testing.memory.tables import STARTS, StartRow
 from headrace_execution.workers.pool import WorkerPool
 
 from . import chassis_database, target
@@ -146,6 +150,27 @@ def limits_are_not_locked() -> Any:
     return mock.patch.object(LockTable, "take", take)
 
 
+def starts_are_forgotten() -> Any:
+    """A start that comes again is a new one."""
+
+    async def take(self: Any, tenant: Any, keys: Any) -> dict[str, Any]:
+        for key in keys:
+            self._tx.put(STARTS, (tenant, key), StartRow(tenant, key))
+        return {}
+
+    return mock.patch.object(MemoryStarts, "take", take)
+
+
+def turns_are_not_kept() -> Any:
+    """Held runs of a trigger all go at once."""
+    return mock.patch.object(pipelines, "is_its_turn", return_value=True)
+
+
+def overlap_is_not_looked_at() -> Any:
+    """Every start is free to go."""
+    return mock.patch.object(starting, "turn", return_value=(Turn.FREE, True))
+
+
 def cursors_stay() -> Any:
     """What a receipt carries moves no cursor."""
     return mock.patch.object(recording, "cursor_moves", return_value=())
@@ -200,6 +225,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     keys_are_forgotten,
     limits_are_not_kept,
     limits_are_not_locked,
+    starts_are_forgotten,
+    turns_are_not_kept,
+    overlap_is_not_looked_at,
     cursors_stay,
     timers_are_forgotten,
     positions_pass_over_the_uncommitted,

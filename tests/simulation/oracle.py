@@ -5,8 +5,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from headrace_connectors.model import LoadKey
+from headrace_execution.acceptance.starting import CANCEL_REASON
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState, StageState
+from headrace_execution.domain.triggers import Overlap
 
 from .judge import UNSETTLED
 from .scripts import Manner, Pipeline, Plan, Request
@@ -64,12 +66,20 @@ def findings(
             run.state is RunState.CANCELLED
             and not request.cancel_sent
             and request.pipeline not in (plan.closes.values())
+            and not _was_replaced(request, run)
         ):
             yield f"request {request.number}: nobody has cancelled its run {run.id}"
         yield from _rows(request, run, target)
     for pipeline in plan.pipelines:
         if pipeline.incremental:
             yield from _chain(pipeline, runs, target)
+
+
+def _was_replaced(request: Request, run: Run) -> bool:
+    """Whether the next tick of its schedule may have cancelled it."""
+    schedule = request.schedule
+    replaces = schedule is not None and schedule.overlap is Overlap.CANCEL_RUNNING
+    return replaces and run.cancel_reason == CANCEL_REASON
 
 
 def _rows(request: Request, run: Run, target: Target) -> Iterator[str]:

@@ -8,8 +8,10 @@ from datetime import timedelta
 from enum import Enum
 from uuid import UUID
 
+from headrace_execution.acceptance.starting import Start
 from headrace_execution.domain.lifecycle import Order
 from headrace_execution.domain.recipe import Policy, Priority, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.triggers import MANUAL, Overlap, Trigger, TriggerKind
 
 TENANT = UUID(int=1)
 WORKSPACE = UUID(int=2)
@@ -61,9 +63,18 @@ class Pipeline:
         return self.recipe.policy.max_concurrent_runs
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the ticks of a schedule are started with."""
+
+    name: str
+    overlap: Overlap | None
+    queue_limit: int
+
+
 @dataclass(slots=True)
 class Request:
-    """A run that a user asks for until it is answered, and what has come of that."""
+    """A run that a user or a schedule asks for until it is answered, and what has come of that."""
 
     number: int
     pipeline: Pipeline
@@ -78,6 +89,8 @@ class Request:
     cancel_sent: bool = False
     told_final: str | None = None
     """A final state that a user was told."""
+    schedule: Schedule | None = None
+    """Whose tick it is; None for a user's."""
 
     def order(self, new_id: "IdMaker") -> Order:
         """A new order of the run: each try has ids of its own."""
@@ -93,7 +106,19 @@ class Request:
             parameters=json.dumps({"request": self.number}).encode(),
             triggered_by="ada",
             priority=self.priority,
+            trigger=self._trigger(),
         )
+
+    def start(self, new_id: "IdMaker") -> Start:
+        """What a scheduler asks for."""
+        limit = self.schedule.queue_limit if self.schedule is not None else 0
+        return Start(f"tick {self.number}", self.order(new_id), limit)
+
+    def _trigger(self) -> Trigger:
+        if self.schedule is None:
+            return MANUAL
+        key = f"tick {self.number}"
+        return Trigger(TriggerKind.SCHEDULE, self.schedule.name, key, self.schedule.overlap)
 
 
 class IdMaker:
@@ -145,7 +170,30 @@ def make_plan(chance: random.Random, new_id: IdMaker) -> Plan:
     closes = {chance.uniform(4, 14): chance.choice(pipelines)} if chance.random() < 0.15 else {}
     slots = tuple(chance.randint(1, 3) for _ in range(chance.randint(1, 3)))
     probes = tuple(chance.uniform(0.5, 15.0) for _ in range(chance.choice((0, 0, 0, 1, 3))))
-    return Plan(pipelines, requests, closes, slots, probes)
+    ticks = _ticks(chance, pipelines, len(requests))
+    return Plan(pipelines, (*requests, *ticks), closes, slots, probes)
+
+
+def _ticks(chance: random.Random, pipelines: tuple[Pipeline, ...], first: int) -> tuple[Request, ...]:
+    """The ticks of up to two schedules, which may share a pipeline."""
+    ticks: list[Request] = []
+    for name in range(chance.choice((0, 0, 1, 1, 2))):
+        rule = chance.choice((None, *Overlap, *Overlap))
+        schedule = Schedule(f"schedule {name}", rule, chance.choice((0, 1, 3)))
+        pipeline, at, gap = chance.choice(pipelines), chance.uniform(0.2, 6.0), chance.choice((0.0, 0.5, 3.0))
+        ticks += [
+            Request(
+                number=first + len(ticks) + number,
+                pipeline=pipeline,
+                at=at + number * gap + chance.uniform(0, 0.01),
+                priority=Priority.NORMAL,
+                cancel_after=chance.uniform(0, 8) if chance.random() < 0.1 else None,
+                impatient=chance.random() < 0.4,
+                schedule=schedule,
+            )
+            for number in range(chance.randint(2, 5))
+        ]
+    return tuple(ticks)
 
 
 def _pipeline(chance: random.Random, pipeline: UUID) -> Pipeline:

@@ -220,9 +220,7 @@ class World:
         await asyncio.sleep(request.at)
         key = IdempotencyKey(TENANT, "ada", "RunPipeline", str(request.number), b"body")
         while request.run_id is None and request.refused is None:
-            asked = [self._ask(request, key)]
-            if request.impatient:
-                asked.append(self._ask(request, key))
+            asked = [self._ask(request, key) for _ in range(1 + request.impatient)]
             await asyncio.gather(*asked)
             await asyncio.sleep(self.chance.uniform(0.05, 1.0))
         if request.run_id is not None and request.cancel_after is not None:
@@ -230,6 +228,9 @@ class World:
             await self._cancel(request, request.run_id)
 
     async def _ask(self, request: Request, key: IdempotencyKey) -> None:
+        if request.schedule is not None:
+            await self._ask_start(request)
+            return
         replica = await self._some_replica()
         order = request.order(self.new_id)
         try:
@@ -250,6 +251,25 @@ class World:
         request.run_id = run_id
         if self.judge.run_of(run_id) is None:
             self.judge.wrong(f"run {run_id} was accepted and is not durable")
+
+    async def _ask_start(self, request: Request) -> None:
+        """A scheduler who asks, and believes what it is told for ever."""
+        replica = await self._some_replica()
+        start = request.start(self.new_id)
+        try:
+            (decision,) = await self.call(replica, replica.starter.start(TENANT, [start]))
+        except HeadraceError:
+            return
+        known = (request.run_id, request.refused)
+        answer = (decision.run, decision.reason if decision.run is None else None)
+        if known not in ((None, None), answer):
+            self.judge.wrong(f"tick {request.number} was answered with {known} and {answer}")
+        if known == (None, None):
+            told = f"run {decision.run.int >> 80}" if decision.run is not None else "no run"
+            self.note(f"tick {request.number} is {decision.outcome}, {told} {decision.reason}".rstrip())
+        request.run_id, request.refused = answer
+        if decision.run is not None and self.judge.run_of(decision.run) is None:
+            self.judge.wrong(f"run {decision.run} was started and is not durable")
 
     async def _cancel(self, request: Request, run_id: UUID) -> None:
         request.cancel_sent = True
