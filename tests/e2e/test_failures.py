@@ -4,7 +4,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,15 +162,20 @@ def test_a_full_disk_leaves_no_half_written_file(
 def largest_file(stack: StackUnderTest, size: int) -> Iterator[None]:
     """Bounds the size of files that the worker and its children may write."""
     worker = psutil.Process(int(stack.home.pid_file("worker").read_text()))
-    family = [worker, *worker.children(recursive=True)]
     before = worker.rlimit(psutil.RLIMIT_FSIZE)
-    for process in family:
-        process.rlimit(psutil.RLIMIT_FSIZE, (size, before[1]))
+
+    def limit_all(limits: tuple[int, int]) -> None:
+        # Twice, since a process that was forked meanwhile has the limits of before.
+        for _ in range(2):
+            for process in [worker, *worker.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.rlimit(psutil.RLIMIT_FSIZE, limits)
+
+    limit_all((size, before[1]))
     try:
         yield
     finally:
-        for process in [worker, *worker.children(recursive=True)]:
-            process.rlimit(psutil.RLIMIT_FSIZE, before)
+        limit_all(before)
 
 
 class Silent:

@@ -1,6 +1,7 @@
 """One stack with two of everything for all tests of this folder; each test leaves it whole."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -8,6 +9,13 @@ import pytest
 from .checking import Reference
 from .cluster import Cluster
 from .workload import Places, posting, prepare
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test here the time that its own waits may take; they say what is missing when it is over."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(scope="session")
