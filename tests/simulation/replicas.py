@@ -9,6 +9,7 @@ from typing import Any, cast
 import grpc
 from headrace.execution.v1 import workers_pb2
 from headrace.metadata.v1 import definitions_pb2_grpc
+from headrace_artifacts.store import ArtifactStore
 from headrace_chassis.agents import Agent, AgentRunner
 from headrace_chassis.bus import Bus
 from headrace_chassis.errors import HeadraceError, OutcomeUnknown, Unavailable
@@ -19,10 +20,12 @@ from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
+from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
 from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
+from headrace_execution.loops.log_keeper import LogKeeper
 from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
@@ -189,6 +192,7 @@ class Replica:
             leases=LeaseBook(self.store, self.pool, self.signals, moments, TERMS),
             results=results,
             progress=progress,
+            logs=LogKeeper(self.store, cast("ArtifactStore", None), self.signals, LogLimits(1, 1)),
             stops=stops,
             signals=self.signals,
             metadata=cast("definitions_pb2_grpc.DefinitionServiceAsyncStub", None),

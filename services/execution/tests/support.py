@@ -4,18 +4,23 @@ script.
 
 import asyncio
 import json
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import (
     internal_pb2_grpc,
+    logs_pb2,
+    logs_pb2_grpc,
     runs_pb2,
     runs_pb2_grpc,
     workers_pb2,
@@ -167,6 +172,11 @@ class Replica:
     internal: "internal_pb2_grpc.ExecutionInternalServiceAsyncStub"
 
     @property
+    def logs(self) -> "logs_pb2_grpc.RunLogServiceAsyncStub":
+        """The logs of runs."""
+        return logs_pb2_grpc.RunLogServiceStub(self.served.channel)
+
+    @property
     def editor(self) -> Metadata:
         """An editor's credentials."""
         return call_metadata(self.authority.user("editor"))
@@ -250,6 +260,7 @@ class ScriptedWorker:
     assignments: "asyncio.Queue[workers_pb2.Assignment]" = field(default_factory=asyncio.Queue)
     cancels: "asyncio.Queue[workers_pb2.CancelAssignment]" = field(default_factory=asyncio.Queue)
     acks: "asyncio.Queue[workers_pb2.AssignmentRef]" = field(default_factory=asyncio.Queue)
+    log_acks: "asyncio.Queue[workers_pb2.LogAck]" = field(default_factory=asyncio.Queue)
     heartbeat_acks: "asyncio.Queue[workers_pb2.HeartbeatAck]" = field(default_factory=asyncio.Queue)
     welcome: workers_pb2.WorkerWelcome = field(default_factory=workers_pb2.WorkerWelcome)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -269,6 +280,8 @@ class ScriptedWorker:
                     case "result_ack":
                         for ref in message.result_ack.refs:
                             self.acks.put_nowait(ref)
+                    case "log_ack":
+                        self.log_acks.put_nowait(message.log_ack)
                     case "heartbeat_ack":
                         self.heartbeat_acks.put_nowait(message.heartbeat_ack)
                     case "reconnect":
@@ -312,6 +325,30 @@ class ScriptedWorker:
         )
         await self.send(result=result)
 
+    async def log(
+        self, assignment: workers_pb2.Assignment, sequence: int, *messages: str, task: str = ""
+    ) -> None:
+        """Logs lines."""
+        lines = [
+            logs_pb2.LogLine(
+                time=moment(sequence * 100 + number),
+                level=logs_pb2.LOG_LEVEL_INFO,
+                task=task,
+                attempt=assignment.attempt,
+                message=message,
+                fields={"number": str(number)},
+            )
+            for number, message in enumerate(messages)
+        ]
+        chunk = workers_pb2.LogChunk(
+            ref=assignment.ref, attempt=assignment.attempt, sequence=sequence, lines=lines
+        )
+        await self.send(log=chunk)
+
+    async def next_log_ack(self) -> workers_pb2.LogAck:
+        """The next acknowledged chunk."""
+        return await asyncio.wait_for(self.log_acks.get(), PATIENT)
+
     async def heartbeat(self, *held: workers_pb2.AssignmentRef) -> workers_pb2.HeartbeatAck:
         """Renews its leases."""
         await self.send(heartbeat=workers_pb2.Heartbeat(held=held))
@@ -333,6 +370,7 @@ class Cluster:
         self._database_url = database_url
         self.metadata = MetadataStandIn()
         self._metadata_target = ""
+        self.artifacts = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hr-artifacts-")))
 
     async def start(self) -> None:
         """Serves metadata's stand-in."""
@@ -360,6 +398,7 @@ class Cluster:
 
     async def replica(self, *, nats_url: str | None = None, **settings: Any) -> Replica:
         """Starts a replica."""
+        settings.setdefault("artifacts_url", f"file://{self.artifacts}")
         configured = ExecutionSettings(
             **self._authority.service_values("execution", self._database_url),
             metadata_target=self._metadata_target,
@@ -420,6 +459,13 @@ async def cluster(authority: Authority, database_url: str) -> AsyncIterator[Clus
         made = Cluster(stack, authority, database_url)
         await made.start()
         yield made
+
+
+def moment(milliseconds: int) -> Timestamp:
+    """So long after the beginning of 2099: later than anything that execution itself writes."""
+    value = Timestamp(seconds=4_070_908_800)
+    value.FromMilliseconds(value.ToMilliseconds() + milliseconds)
+    return value
 
 
 def failure(code: str, kind: str, message: str = "it did not work", **details: str) -> runs_pb2.TaskError:

@@ -84,7 +84,11 @@ class _Stack:
         return self._ours("metadata", settings)
 
     def execution(self) -> Process:
-        settings = {**self._service("execution"), "METADATA_TARGET": self.ports.address("metadata")}
+        settings = {
+            **self._service("execution"),
+            "METADATA_TARGET": self.ports.address("metadata"),
+            "ARTIFACTS_URL": self._artifacts(),
+        }
         return self._ours("execution", settings)
 
     def worker(self) -> Process:
@@ -98,6 +102,7 @@ class _Stack:
             "WORKER_FILE_ROOTS": ",".join(str(root) for root in self.home.file_roots()),
             "WORKER_TEMP_DIR": str(self.home.data / "scratch"),
             "WORKER_ARTIFACTS_DIR": str(self.home.data / "artifacts"),
+            "ARTIFACTS_URL": self._artifacts(),
             "WORKER_ALLOW_LOOPBACK": "true",
             "WORKER_DENY_ENDPOINTS": self.ports.address("nats"),
         }
@@ -142,6 +147,9 @@ class _Stack:
             "JWT_AUDIENCE": AUDIENCE,
             "INTERNAL_JWKS": str(self.credentials.internal_jwks),
         }
+
+    def _artifacts(self) -> str:
+        return (self.home.data / "store").as_uri()
 
     def _basics(self) -> dict[str, str]:
         """An environment of its own for each process: what the caller's shell holds is none of theirs."""

@@ -3,10 +3,12 @@
 from datetime import timedelta
 from typing import Self
 
+from headrace_artifacts.store import check_url
 from headrace_chassis.settings import ServiceSettings
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from headrace_execution.acceptance.compiling import Limits
+from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
 from headrace_execution.workers.leases import LeaseTerms
 
@@ -47,6 +49,24 @@ class ExecutionSettings(ServiceSettings):
         description="How long it is remembered what was decided of starts that other services asked for.",
     )
 
+    artifacts_url: str = Field(
+        "file:///tmp/headrace-store",
+        description="Where logs and outputs of runs are kept: file:///folder, s3://bucket/prefix or "
+        "gs://bucket/prefix, the same for execution and all workers.",
+    )
+    log_limit_kb: int = Field(
+        4096,
+        ge=64,
+        le=1024 * 1024,
+        description="How much of the log of one attempt is kept, in kilobytes; of a longer one, the middle "
+        "is left out.",
+    )
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _names_a_store(cls, value: str) -> str:
+        return check_url(value)
+
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
@@ -56,6 +76,11 @@ class ExecutionSettings(ServiceSettings):
     def lease_terms(self) -> LeaseTerms:
         """How long leases last, and how often they are renewed."""
         return LeaseTerms(timedelta(seconds=self.lease_seconds), timedelta(seconds=self.heartbeat_seconds))
+
+    def log_limits(self) -> LogLimits:
+        """How much of a log is kept: half of it from the beginning, half from the end."""
+        half = self.log_limit_kb * 1024 // 2
+        return LogLimits(head=half, tail=half)
 
     def patience(self) -> Patience:
         """How long is waited for what may never come."""

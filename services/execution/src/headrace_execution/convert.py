@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
-from headrace.execution.v1 import internal_pb2, runs_pb2, workers_pb2
+from headrace.execution.v1 import internal_pb2, logs_pb2, runs_pb2, workers_pb2
 
+from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
     CursorValue,
@@ -49,6 +50,8 @@ _OVERLAPS_READ = {internal_pb2.Overlap.Value(f"OVERLAP_{overlap}"): overlap for 
 _START_OUTCOMES = {
     outcome: internal_pb2.StartOutcome.Value(f"START_OUTCOME_{outcome}") for outcome in StartOutcome
 }
+_LEVELS = {level: logs_pb2.LogLevel.Value(f"LOG_LEVEL_{level}") for level in Level}
+_LEVELS_READ = {number: level for level, number in _LEVELS.items()}
 _OUTCOMES_READ = {workers_pb2.Outcome.Value(f"OUTCOME_{outcome}"): outcome for outcome in Outcome}
 
 
@@ -161,6 +164,21 @@ def task_reports(messages: Iterable[workers_pb2.TaskProgress]) -> tuple[TaskRepo
     )
 
 
+def log_lines(messages: Iterable[logs_pb2.LogLine]) -> tuple[LogLine, ...]:
+    """Lines as a worker logs them."""
+    return tuple(
+        LogLine(
+            time=_instant(item.time),
+            level=_LEVELS_READ.get(item.level, Level.INFO),
+            message=item.message,
+            task=item.task,
+            attempt=item.attempt,
+            fields=dict(item.fields),
+        )
+        for item in messages
+    )
+
+
 def probe_failure(result: StageResult) -> bytes:
     """The answer to a question that its worker could not answer, in the form of either kind of probe."""
     error = result.error or Failure("UNANSWERED", ErrorClass.INTERNAL, "the worker gave no answer")
@@ -218,6 +236,18 @@ def accepted(run: Run) -> runs_pb2.RunResponse:
         engine=engine(run.recipe.engine),
         pipeline_version=run.pipeline_version,
         warnings=notes(run.recipe.notes),
+    )
+
+
+def log_line(line: LogLine) -> logs_pb2.LogLine:
+    """A line of a log."""
+    return logs_pb2.LogLine(
+        time=timestamp(line.time),
+        level=_LEVELS[line.level],
+        task=line.task,
+        attempt=line.attempt,
+        message=line.message,
+        fields=dict(line.fields),
     )
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from headrace_execution.domain.changes import cursor_moves, event
 from headrace_execution.domain.holding import may_go
 from headrace_execution.domain.lifecycle import let_go
+from headrace_execution.domain.notes import notes
 from headrace_execution.domain.run import Run
 from headrace_execution.store.port import Tx
 
@@ -34,6 +35,7 @@ async def record(tx: Tx, changes: Sequence[Change]) -> list[Change]:
     }
     if freed:
         changed += await release_held(tx, freed)
+    await tx.logs.note([note for before, after in changed for note in notes(before, after, tx.now)])
     await tx.tell([told for pair in changed if (told := event(*pair)) is not None])
     return changed
 

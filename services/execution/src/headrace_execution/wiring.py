@@ -7,12 +7,15 @@ from headrace.common.v1 import event_log_pb2_grpc
 from headrace.execution.v1 import (
     internal_pb2,
     internal_pb2_grpc,
+    logs_pb2,
+    logs_pb2_grpc,
     runs_pb2,
     runs_pb2_grpc,
     workers_pb2,
     workers_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2_grpc
+from headrace_artifacts.store import open_store
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
@@ -32,15 +35,18 @@ from headrace_execution.acceptance.starting import Starter
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
+from headrace_execution.logs.reading import LogReader
 from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
+from headrace_execution.loops.log_keeper import LogKeeper
 from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
 from headrace_execution.probing import Prober
 from headrace_execution.servicers.internal import InternalServicer
+from headrace_execution.servicers.logs import RunLogServicer
 from headrace_execution.servicers.runs import RunServicer
 from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.store.sql import SqlStore
@@ -76,6 +82,8 @@ class Parts:
         self.dispatcher = Dispatcher(self.store, self.pool, self.signals, self.moments)
         self.results = ResultFolder(self.store, self.pool, self.signals, self.moments)
         self.progress = ProgressFolder(self.store)
+        self.artifacts = open_store(settings.artifacts_url)
+        self.logs = LogKeeper(self.store, self.artifacts, self.signals, settings.log_limits())
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
@@ -86,6 +94,7 @@ class Parts:
             definitions,
             base.tokens,
             timedelta(days=settings.start_retention_days),
+            self.artifacts,
         )
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
@@ -94,6 +103,7 @@ class Parts:
             leases=self.leases,
             results=self.results,
             progress=self.progress,
+            logs=self.logs,
             stops=self.stops,
             signals=self.signals,
             metadata=definitions,
@@ -123,6 +133,11 @@ class Parts:
                 runs_pb2.DESCRIPTOR.services_by_name["RunService"],
                 runs_pb2_grpc.add_RunServiceServicer_to_server,
                 runs,
+            ),
+            (
+                logs_pb2.DESCRIPTOR.services_by_name["RunLogService"],
+                logs_pb2_grpc.add_RunLogServiceServicer_to_server,
+                RunLogServicer(store=self.store, reader=LogReader(self.store, self.artifacts, self.signals)),
             ),
             (
                 workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],
@@ -156,6 +171,7 @@ class Parts:
             self.dispatcher,
             self.results,
             self.progress,
+            self.logs,
             self.stops,
             self.reaper,
             self.timer,

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from headrace_execution.domain.changes import event
 from headrace_execution.domain.moment import Moment
+from headrace_execution.domain.notes import notes
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change, record
@@ -39,6 +40,7 @@ async def place(
     hand = await _lease(tx, runs, () if beside else slots, moment)
     runs = {run_id: hand.after[run_id] for run_id in runs}
     await tx.runs.insert(list(runs.values()))
+    await tx.logs.note([note for run in runs.values() for note in notes(None, run, tx.now)])
     changes = await record(tx, [*beside, *hand.changes])
     await tx.tell([told for run in runs.values() if (told := event(None, run)) is not None])
     return Placed(runs, await stage_handouts(tx, hand), changes)

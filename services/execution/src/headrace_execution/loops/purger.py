@@ -2,6 +2,7 @@
 for any more.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -9,9 +10,11 @@ from uuid import UUID
 import grpc
 from headrace.common.v1 import event_log_pb2
 from headrace.metadata.v1 import definitions_pb2, definitions_pb2_grpc
+from headrace_artifacts.keys import pipeline_prefix
+from headrace_artifacts.store import ArtifactError, ArtifactStore
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import service_metadata
-from headrace_chassis.errors import from_rpc_error
+from headrace_chassis.errors import Unavailable, from_rpc_error
 from headrace_chassis.identity import ServiceTokens
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,7 +49,9 @@ class Purger(Agent):
         metadata: "definitions_pb2_grpc.DefinitionServiceAsyncStub",
         tokens: ServiceTokens,
         start_retention: timedelta,
+        artifacts: ArtifactStore,
     ) -> None:
+        self._artifacts = artifacts
         self._store = store
         self._signals = signals
         self._moments = moments
@@ -78,6 +83,10 @@ class Purger(Agent):
 
         if not await self._store.run(remove):
             return False
+        try:
+            await asyncio.to_thread(self._artifacts.delete_below, pipeline_prefix(tenant, pipeline))
+        except ArtifactError as error:
+            raise Unavailable("the artifact store") from error
         request = definitions_pb2.AcknowledgePurgeRequest(pipeline_id=str(pipeline), owner=OWNER)
         try:
             await self._metadata.AcknowledgePurge(request, metadata=service_metadata(self._tokens, tenant))

@@ -15,6 +15,7 @@ from headrace_chassis.identity import ServiceTokens, current_principal
 
 from headrace_execution import convert
 from headrace_execution.errors import LeaseLost
+from headrace_execution.loops.log_keeper import Logged, LogKeeper
 from headrace_execution.loops.progress_folder import ProgressFolder, ProgressSeen
 from headrace_execution.loops.result_folder import Reported, ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
@@ -26,6 +27,7 @@ from headrace_execution.workers.pool import Session, WorkerPool, engines_of
 _log = structlog.get_logger(__name__)
 
 LARGEST_SLOTS = 1000
+LARGEST_LOG_CHUNK = 1024 * 1024
 RESOLVE_SECONDS = 10.0
 HELLO_SECONDS = 10.0
 Context = grpc.aio.ServicerContext[object, object]
@@ -44,6 +46,7 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
         leases: LeaseBook,
         results: ResultFolder,
         progress: ProgressFolder,
+        logs: LogKeeper,
         stops: StopCourier,
         signals: Signals,
         metadata: "definitions_pb2_grpc.DefinitionServiceAsyncStub",
@@ -54,6 +57,7 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
         self._leases = leases
         self._results = results
         self._progress = progress
+        self._logs = logs
         self._stops = stops
         self._signals = signals
         self._metadata = metadata
@@ -116,6 +120,8 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
                     assignment, fence = _ref(item.ref)
                     tasks = convert.task_reports(item.tasks)
                     self._progress.submit(ProgressSeen(worker, assignment, fence, tasks))
+            case "log":
+                self._logs.submit(_logged(session, request.log))
             case "heartbeat":
                 if request.heartbeat.free_slots > 0:
                     session.has_room()
@@ -211,6 +217,19 @@ async def _hello(
     session = Session(worker, silence_limit=silence_limit, monotonic=asyncio.get_running_loop().time)
     session.busy.update(held)
     return session, held
+
+
+def _logged(session: Session, chunk: workers_pb2.LogChunk) -> Logged:
+    assignment, fence = _ref(chunk.ref)
+    lines = (
+        chunk.lines if chunk.ByteSize() <= LARGEST_LOG_CHUNK else ()
+    )  # refused: no worker sends such a one
+    ack = workers_pb2.LogAck(ref=chunk.ref, sequence=chunk.sequence)
+
+    def acknowledge() -> None:
+        session.send(workers_pb2.ConnectResponse(log_ack=ack))
+
+    return Logged(assignment, fence, chunk.attempt, chunk.sequence, convert.log_lines(lines), acknowledge)
 
 
 def _ref(ref: workers_pb2.AssignmentRef) -> Ref:

@@ -16,6 +16,7 @@ from uuid import UUID
 from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
 from headrace_execution.domain.changes import CursorMove, RunChanged
+from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
 from headrace_execution.domain.run import CursorValue, Run, StopReason
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
@@ -320,6 +321,34 @@ class Starts(Protocol):
         """Removes decisions that were made so long ago; returns how many."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogIndex:
+    """What there is of the log of a run: chunks by stage, fence and sequence, notes as they were written."""
+
+    chunks: tuple[ChunkEntry, ...]
+    notes: tuple[Note, ...]
+
+
+class Logs(Protocol):
+    """The index of logs. Attempts are named by their stage and fence."""
+
+    async def attempts(self, attempts: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], LoggedAttempt]:
+        """Those of them that were ever handed out, of stages that are still there."""
+
+    async def add(self, entries: Sequence[ChunkEntry]) -> frozenset[str]:
+        """Adds chunks; one that is there already, or whose run is gone, is left out. Returns the artifacts
+        of those that were added.
+        """
+
+    async def trim(self, costs: Mapping[tuple[UUID, UUID, int], int]) -> list[str]:
+        """Removes the chunks of attempts (run, stage, fence) that are not of the head and reach no further
+        than a cost; returns their artifacts.
+        """
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        """Adds notes to runs that this transaction has locked or made."""
+
+
 class Tx(Protocol):
     """One transaction."""
 
@@ -339,6 +368,8 @@ class Tx(Protocol):
     def answers(self) -> Answers: ...
     @property
     def starts(self) -> Starts: ...
+    @property
+    def logs(self) -> Logs: ...
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """Adds events to the log."""
@@ -371,3 +402,10 @@ class Store(Protocol):
 
     async def standings(self, tenant: UUID, run_ids: Collection[UUID]) -> dict[UUID, Standing]:
         """How those of these runs stand that the tenant has."""
+
+    async def log_index(
+        self, run: UUID, *, after: Mapping[tuple[UUID, int], int], notes_after: int
+    ) -> LogIndex:
+        """What there is of the log of a run, beyond the last known chunk of each attempt and the last known
+        note.
+        """

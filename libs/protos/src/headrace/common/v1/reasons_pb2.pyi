@@ -95,6 +95,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
     REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 33
     """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
+    REASON_OUTPUT_NOT_LANDED: _Reason.ValueType  # 34
+    """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -167,6 +169,8 @@ REASON_SECRET_REFERENCE_FORBIDDEN: Reason.ValueType  # 32
 """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
 REASON_QUOTA_EXCEEDED: Reason.ValueType  # 33
 """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
+REASON_OUTPUT_NOT_LANDED: Reason.ValueType  # 34
+"""The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -438,6 +438,7 @@ class RunStatusResponse(_message.Message):
     TRIGGER_ID_FIELD_NUMBER: _builtins.int
     INTERVAL_START_FIELD_NUMBER: _builtins.int
     INTERVAL_END_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id (UUID)."""
     pipeline_id: _builtins.str
@@ -520,6 +521,10 @@ class RunStatusResponse(_message.Message):
     def interval_end(self) -> _timestamp_pb2.Timestamp:
         """The end of that interval, exclusive."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunOutput]:
+        """The files that its `output` sinks have landed."""
+
     def __init__(
         self,
         *,
@@ -552,10 +557,11 @@ class RunStatusResponse(_message.Message):
         trigger_id: _builtins.str | None = ...,
         interval_start: _timestamp_pb2.Timestamp | None = ...,
         interval_end: _timestamp_pb2.Timestamp | None = ...,
+        outputs: _abc.Iterable[Global___RunOutput] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "pipeline_version", b"pipeline_version", "progress", b"progress", "retry_of", b"retry_of", "started_at", b"started_at", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger", b"trigger", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "outputs", b"outputs", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger", b"trigger", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
@@ -591,6 +597,84 @@ class RunStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__trigger_label) -> _WhichOneofReturnType__trigger_label | None: ...
 
 Global___RunStatusResponse: _TypeAlias = RunStatusResponse  # noqa: Y015
+
+@_typing.final
+class RunOutput(_message.Message):
+    """A file that a run has left for download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINK_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    HREF_FIELD_NUMBER: _builtins.int
+    sink: _builtins.str
+    """The sink that wrote it."""
+    format: _builtins.str
+    """"parquet", "csv" or "json"."""
+    content_type: _builtins.str
+    """Its media type."""
+    bytes: _builtins.int
+    """Its size."""
+    rows: _builtins.int
+    """How many rows it has."""
+    sha256: _builtins.str
+    """The SHA-256 of its bytes, in hexadecimal."""
+    href: _builtins.str
+    """Where it is downloaded, as a path of this API."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputColumn]:
+        """Its columns, in order."""
+
+    def __init__(
+        self,
+        *,
+        sink: _builtins.str = ...,
+        format: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        columns: _abc.Iterable[Global___OutputColumn] | None = ...,
+        href: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "columns", b"columns", "content_type", b"content_type", "format", b"format", "href", b"href", "rows", b"rows", "sha256", b"sha256", "sink", b"sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOutput: _TypeAlias = RunOutput  # noqa: Y015
+
+@_typing.final
+class OutputColumn(_message.Message):
+    """A column of an output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    type: _builtins.str
+    """Its type, as a definition's `schema` spells it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputColumn: _TypeAlias = OutputColumn  # noqa: Y015
 
 @_typing.final
 class TaskStatus(_message.Message):

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.common.v1 import options_pb2 as headrace_dot_common_dot_v1_dot_options__pb2
+from headrace.execution.v1 import logs_pb2 as headrace_dot_execution_dot_v1_dot_logs__pb2
 from headrace.execution.v1 import runs_pb2 as headrace_dot_execution_dot_v1_dot_runs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/execution/v1/workers.proto\x12\x15headrace.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/common/v1/options.proto\x1a headrace/execution/v1/runs.proto\"\xb8\x02\n\x0e\x43onnectRequest\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".headrace.execution.v1.WorkerHelloH\x00\x12\x35\n\theartbeat\x18\x02 \x01(\x0b\x32 .headrace.execution.v1.HeartbeatH\x00\x12\x39\n\x08progress\x18\x03 \x01(\x0b\x32%.headrace.execution.v1.ProgressReportH\x00\x12\x39\n\x06result\x18\x04 \x01(\x0b\x32\'.headrace.execution.v1.AssignmentResultH\x00\x12<\n\x07release\x18\x05 \x01(\x0b\x32).headrace.execution.v1.ReleaseAssignmentsH\x00\x42\x06\n\x04\x62ody\"\xf9\x02\n\x0f\x43onnectResponse\x12\x37\n\x07welcome\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.WorkerWelcomeH\x00\x12=\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32&.headrace.execution.v1.AssignmentBatchH\x00\x12\x39\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\'.headrace.execution.v1.CancelAssignmentH\x00\x12<\n\rheartbeat_ack\x18\x04 \x01(\x0b\x32#.headrace.execution.v1.HeartbeatAckH\x00\x12\x36\n\nresult_ack\x18\x05 \x01(\x0b\x32 .headrace.execution.v1.ResultAckH\x00\x12\x35\n\treconnect\x18\x06 \x01(\x0b\x32 .headrace.execution.v1.ReconnectH\x00\x42\x06\n\x04\x62ody\"\xb2\x01\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12.\n\x07\x65ngines\x18\x05 \x03(\x0e\x32\x1d.headrace.execution.v1.Engine\x12\x32\n\x04held\x18\x06 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"k\n\rWorkerWelcome\x12\x10\n\x08lease_ms\x18\x01 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\x12\x32\n\x04lost\x18\x03 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"5\n\rAssignmentRef\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"I\n\x0f\x41ssignmentBatch\x12\x36\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32!.headrace.execution.v1.Assignment\"\xa9\x04\n\nAssignment\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.headrace.execution.v1.AssignmentKind\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x13\n\x0broot_run_id\x18\x05 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\x12\x12\n\nparameters\x18\t \x01(\x0c\x12\x30\n\x0clogical_date\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0einterval_start\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0cinterval_end\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\x07\x63ursors\x18\r \x03(\x0b\x32\x1d.headrace.execution.v1.Cursor\x12\x14\n\x0c\x66ull_refresh\x18\x0e \x01(\x08\x12\x12\n\ntimeout_ms\x18\x0f \x01(\x03\x12\x13\n\x0btraceparent\x18\x10 \x01(\tB\x11\n\x0f_interval_startB\x0f\n\r_interval_end\"5\n\x06\x43ursor\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"\x8c\x01\n\x10\x43\x61ncelAssignment\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.headrace.execution.v1.CancelReason\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"S\n\tHeartbeat\x12\x12\n\nfree_slots\x18\x01 \x01(\x05\x12\x32\n\x04held\x18\x02 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"S\n\x0cHeartbeatAck\x12\x0f\n\x07renewed\x18\x01 \x01(\x08\x12\x32\n\x04lost\x18\x02 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"H\n\x12ReleaseAssignments\x12\x32\n\x04refs\x18\x01 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"P\n\x0eProgressReport\x12>\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32).headrace.execution.v1.AssignmentProgress\"{\n\x12\x41ssignmentProgress\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x32\n\x05tasks\x18\x02 \x03(\x0b\x32#.headrace.execution.v1.TaskProgress\"\xc9\x02\n\x0cTaskProgress\x12\x0c\n\x04task\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12\x33\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x34\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0f\n\x07rows_in\x18\x05 \x01(\x03\x12\x10\n\x08rows_out\x18\x06 \x01(\x03\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\x12\x34\n\x05\x65rror\x18\x08 \x01(\x0b\x32 .headrace.execution.v1.TaskErrorH\x02\x88\x01\x01\x42\r\n\x0b_started_atB\x0e\n\x0c_finished_atB\x08\n\x06_error\"\xf6\x02\n\x10\x41ssignmentResult\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.headrace.execution.v1.Outcome\x12\x32\n\x05tasks\x18\x03 \x03(\x0b\x32#.headrace.execution.v1.TaskProgress\x12\x30\n\x08receipts\x18\x04 \x03(\x0b\x32\x1e.headrace.execution.v1.Receipt\x12\x34\n\x05\x65rror\x18\x05 \x01(\x0b\x32 .headrace.execution.v1.TaskErrorH\x00\x88\x01\x01\x12\x13\n\x0b\x66\x61iled_task\x18\x06 \x01(\t\x12\x33\n\x08warnings\x18\x07 \x03(\x0b\x32!.headrace.execution.v1.RunWarning\x12\x0e\n\x06\x61nswer\x18\x08 \x01(\x0c\x42\x08\n\x06_error\"\xc7\x01\n\x07Receipt\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\t\x12-\n\tlanded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63ursors\x18\x08 \x03(\x0b\x32\x1d.headrace.execution.v1.Cursor\"?\n\tResultAck\x12\x32\n\x04refs\x18\x01 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"\x0b\n\tReconnect\"o\n\x15ResolveSecretsRequest\x12\x1b\n\tworker_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x39\n\x03ref\x18\x02 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRefB\x06\xb2\xbb\x18\x02\x08\x01\"V\n\x16ResolveSecretsResponse\x12<\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\'.headrace.execution.v1.WorkerConnection\"\xbe\x02\n\x10WorkerConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x45\n\x07options\x18\x0c \x03(\x0b\x32\x34.headrace.execution.v1.WorkerConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xae\x01\n\x0e\x41ssignmentKind\x12\x1f\n\x1b\x41SSIGNMENT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41SSIGNMENT_KIND_STAGE\x10\x01\x12#\n\x1f\x41SSIGNMENT_KIND_TEST_CONNECTION\x10\x02\x12\x1f\n\x1b\x41SSIGNMENT_KIND_LIST_TABLES\x10\x03\x12\x1a\n\x16\x41SSIGNMENT_KIND_SETTLE\x10\x04*\x85\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NCEL_REASON_CANCELLED\x10\x01\x12\x1b\n\x17\x43\x41NCEL_REASON_TIMED_OUT\x10\x02\x12\x1c\n\x18\x43\x41NCEL_REASON_LEASE_LOST\x10\x03*x\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_CANCELLED\x10\x03\x12\x12\n\x0eOUTCOME_FENCED\x10\x04\x32\xec\x01\n\rWorkerService\x12\x64\n\x07\x43onnect\x12%.headrace.execution.v1.ConnectRequest\x1a&.headrace.execution.v1.ConnectResponse\"\x06\xaa\xbb\x18\x02\x08\x05(\x01\x30\x01\x12u\n\x0eResolveSecrets\x12,.headrace.execution.v1.ResolveSecretsRequest\x1a-.headrace.execution.v1.ResolveSecretsResponse\"\x06\xaa\xbb\x18\x02\x08\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/execution/v1/workers.proto\x12\x15headrace.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/common/v1/options.proto\x1a headrace/execution/v1/logs.proto\x1a headrace/execution/v1/runs.proto\"\xe8\x02\n\x0e\x43onnectRequest\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".headrace.execution.v1.WorkerHelloH\x00\x12\x35\n\theartbeat\x18\x02 \x01(\x0b\x32 .headrace.execution.v1.HeartbeatH\x00\x12\x39\n\x08progress\x18\x03 \x01(\x0b\x32%.headrace.execution.v1.ProgressReportH\x00\x12\x39\n\x06result\x18\x04 \x01(\x0b\x32\'.headrace.execution.v1.AssignmentResultH\x00\x12<\n\x07release\x18\x05 \x01(\x0b\x32).headrace.execution.v1.ReleaseAssignmentsH\x00\x12.\n\x03log\x18\x06 \x01(\x0b\x32\x1f.headrace.execution.v1.LogChunkH\x00\x42\x06\n\x04\x62ody\"\xab\x03\n\x0f\x43onnectResponse\x12\x37\n\x07welcome\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.WorkerWelcomeH\x00\x12=\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32&.headrace.execution.v1.AssignmentBatchH\x00\x12\x39\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\'.headrace.execution.v1.CancelAssignmentH\x00\x12<\n\rheartbeat_ack\x18\x04 \x01(\x0b\x32#.headrace.execution.v1.HeartbeatAckH\x00\x12\x36\n\nresult_ack\x18\x05 \x01(\x0b\x32 .headrace.execution.v1.ResultAckH\x00\x12\x35\n\treconnect\x18\x06 \x01(\x0b\x32 .headrace.execution.v1.ReconnectH\x00\x12\x30\n\x07log_ack\x18\x07 \x01(\x0b\x32\x1d.headrace.execution.v1.LogAckH\x00\x42\x06\n\x04\x62ody\"\xb2\x01\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12.\n\x07\x65ngines\x18\x05 \x03(\x0e\x32\x1d.headrace.execution.v1.Engine\x12\x32\n\x04held\x18\x06 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"k\n\rWorkerWelcome\x12\x10\n\x08lease_ms\x18\x01 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\x12\x32\n\x04lost\x18\x03 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"5\n\rAssignmentRef\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"I\n\x0f\x41ssignmentBatch\x12\x36\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32!.headrace.execution.v1.Assignment\"\xd9\x04\n\nAssignment\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.headrace.execution.v1.AssignmentKind\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x13\n\x0broot_run_id\x18\x05 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\x12\x12\n\nparameters\x18\t \x01(\x0c\x12\x30\n\x0clogical_date\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0einterval_start\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0cinterval_end\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12.\n\x07\x63ursors\x18\r \x03(\x0b\x32\x1d.headrace.execution.v1.Cursor\x12\x14\n\x0c\x66ull_refresh\x18\x0e \x01(\x08\x12\x12\n\ntimeout_ms\x18\x0f \x01(\x03\x12\x13\n\x0btraceparent\x18\x10 \x01(\t\x12.\n\x06landed\x18\x11 \x03(\x0b\x32\x1e.headrace.execution.v1.ReceiptB\x11\n\x0f_interval_startB\x0f\n\r_interval_end\"5\n\x06\x43ursor\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"\x8c\x01\n\x10\x43\x61ncelAssignment\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.headrace.execution.v1.CancelReason\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\"S\n\tHeartbeat\x12\x12\n\nfree_slots\x18\x01 \x01(\x05\x12\x32\n\x04held\x18\x02 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"S\n\x0cHeartbeatAck\x12\x0f\n\x07renewed\x18\x01 \x01(\x08\x12\x32\n\x04lost\x18\x02 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"H\n\x12ReleaseAssignments\x12\x32\n\x04refs\x18\x01 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"P\n\x0eProgressReport\x12>\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32).headrace.execution.v1.AssignmentProgress\"{\n\x12\x41ssignmentProgress\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x32\n\x05tasks\x18\x02 \x03(\x0b\x32#.headrace.execution.v1.TaskProgress\"\xc9\x02\n\x0cTaskProgress\x12\x0c\n\x04task\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12\x33\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x34\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0f\n\x07rows_in\x18\x05 \x01(\x03\x12\x10\n\x08rows_out\x18\x06 \x01(\x03\x12\r\n\x05\x62ytes\x18\x07 \x01(\x03\x12\x34\n\x05\x65rror\x18\x08 \x01(\x0b\x32 .headrace.execution.v1.TaskErrorH\x02\x88\x01\x01\x42\r\n\x0b_started_atB\x0e\n\x0c_finished_atB\x08\n\x06_error\"\xf6\x02\n\x10\x41ssignmentResult\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.headrace.execution.v1.Outcome\x12\x32\n\x05tasks\x18\x03 \x03(\x0b\x32#.headrace.execution.v1.TaskProgress\x12\x30\n\x08receipts\x18\x04 \x03(\x0b\x32\x1e.headrace.execution.v1.Receipt\x12\x34\n\x05\x65rror\x18\x05 \x01(\x0b\x32 .headrace.execution.v1.TaskErrorH\x00\x88\x01\x01\x12\x13\n\x0b\x66\x61iled_task\x18\x06 \x01(\t\x12\x33\n\x08warnings\x18\x07 \x03(\x0b\x32!.headrace.execution.v1.RunWarning\x12\x0e\n\x06\x61nswer\x18\x08 \x01(\x0c\x42\x08\n\x06_error\"\x8c\x02\n\x07Receipt\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\t\x12-\n\tlanded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63ursors\x18\x08 \x03(\x0b\x32\x1d.headrace.execution.v1.Cursor\x12\x38\n\x06output\x18\t \x01(\x0b\x32#.headrace.execution.v1.StoredOutputH\x00\x88\x01\x01\x42\t\n\x07_output\"\x80\x01\n\x0cStoredOutput\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x34\n\x07\x63olumns\x18\x05 \x03(\x0b\x32#.headrace.execution.v1.OutputColumn\"\x8f\x01\n\x08LogChunk\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x05\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x1e.headrace.execution.v1.LogLine\"M\n\x06LogAck\x12\x31\n\x03ref\x18\x01 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRef\x12\x10\n\x08sequence\x18\x02 \x01(\x05\"?\n\tResultAck\x12\x32\n\x04refs\x18\x01 \x03(\x0b\x32$.headrace.execution.v1.AssignmentRef\"\x0b\n\tReconnect\"o\n\x15ResolveSecretsRequest\x12\x1b\n\tworker_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x39\n\x03ref\x18\x02 \x01(\x0b\x32$.headrace.execution.v1.AssignmentRefB\x06\xb2\xbb\x18\x02\x08\x01\"V\n\x16ResolveSecretsResponse\x12<\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\'.headrace.execution.v1.WorkerConnection\"\xbe\x02\n\x10WorkerConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x45\n\x07options\x18\x0c \x03(\x0b\x32\x34.headrace.execution.v1.WorkerConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xae\x01\n\x0e\x41ssignmentKind\x12\x1f\n\x1b\x41SSIGNMENT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41SSIGNMENT_KIND_STAGE\x10\x01\x12#\n\x1f\x41SSIGNMENT_KIND_TEST_CONNECTION\x10\x02\x12\x1f\n\x1b\x41SSIGNMENT_KIND_LIST_TABLES\x10\x03\x12\x1a\n\x16\x41SSIGNMENT_KIND_SETTLE\x10\x04*\x85\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NCEL_REASON_CANCELLED\x10\x01\x12\x1b\n\x17\x43\x41NCEL_REASON_TIMED_OUT\x10\x02\x12\x1c\n\x18\x43\x41NCEL_REASON_LEASE_LOST\x10\x03*x\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_CANCELLED\x10\x03\x12\x12\n\x0eOUTCOME_FENCED\x10\x04\x32\xec\x01\n\rWorkerService\x12\x64\n\x07\x43onnect\x12%.headrace.execution.v1.ConnectRequest\x1a&.headrace.execution.v1.ConnectResponse\"\x06\xaa\xbb\x18\x02\x08\x05(\x01\x30\x01\x12u\n\x0eResolveSecrets\x12,.headrace.execution.v1.ResolveSecretsRequest\x1a-.headrace.execution.v1.ResolveSecretsResponse\"\x06\xaa\xbb\x18\x02\x08\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,58 +47,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERSERVICE'].methods_by_name['Connect']._serialized_options = b'\252\273\030\002\010\005'
   _globals['_WORKERSERVICE'].methods_by_name['ResolveSecrets']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['ResolveSecrets']._serialized_options = b'\252\273\030\002\010\005'
-  _globals['_ASSIGNMENTKIND']._serialized_start=3995
-  _globals['_ASSIGNMENTKIND']._serialized_end=4169
-  _globals['_CANCELREASON']._serialized_start=4172
-  _globals['_CANCELREASON']._serialized_end=4305
-  _globals['_OUTCOME']._serialized_start=4307
-  _globals['_OUTCOME']._serialized_end=4427
-  _globals['_CONNECTREQUEST']._serialized_start=164
-  _globals['_CONNECTREQUEST']._serialized_end=476
-  _globals['_CONNECTRESPONSE']._serialized_start=479
-  _globals['_CONNECTRESPONSE']._serialized_end=856
-  _globals['_WORKERHELLO']._serialized_start=859
-  _globals['_WORKERHELLO']._serialized_end=1037
-  _globals['_WORKERWELCOME']._serialized_start=1039
-  _globals['_WORKERWELCOME']._serialized_end=1146
-  _globals['_ASSIGNMENTREF']._serialized_start=1148
-  _globals['_ASSIGNMENTREF']._serialized_end=1201
-  _globals['_ASSIGNMENTBATCH']._serialized_start=1203
-  _globals['_ASSIGNMENTBATCH']._serialized_end=1276
-  _globals['_ASSIGNMENT']._serialized_start=1279
-  _globals['_ASSIGNMENT']._serialized_end=1832
-  _globals['_CURSOR']._serialized_start=1834
-  _globals['_CURSOR']._serialized_end=1887
-  _globals['_CANCELASSIGNMENT']._serialized_start=1890
-  _globals['_CANCELASSIGNMENT']._serialized_end=2030
-  _globals['_HEARTBEAT']._serialized_start=2032
-  _globals['_HEARTBEAT']._serialized_end=2115
-  _globals['_HEARTBEATACK']._serialized_start=2117
-  _globals['_HEARTBEATACK']._serialized_end=2200
-  _globals['_RELEASEASSIGNMENTS']._serialized_start=2202
-  _globals['_RELEASEASSIGNMENTS']._serialized_end=2274
-  _globals['_PROGRESSREPORT']._serialized_start=2276
-  _globals['_PROGRESSREPORT']._serialized_end=2356
-  _globals['_ASSIGNMENTPROGRESS']._serialized_start=2358
-  _globals['_ASSIGNMENTPROGRESS']._serialized_end=2481
-  _globals['_TASKPROGRESS']._serialized_start=2484
-  _globals['_TASKPROGRESS']._serialized_end=2813
-  _globals['_ASSIGNMENTRESULT']._serialized_start=2816
-  _globals['_ASSIGNMENTRESULT']._serialized_end=3190
-  _globals['_RECEIPT']._serialized_start=3193
-  _globals['_RECEIPT']._serialized_end=3392
-  _globals['_RESULTACK']._serialized_start=3394
-  _globals['_RESULTACK']._serialized_end=3457
-  _globals['_RECONNECT']._serialized_start=3459
-  _globals['_RECONNECT']._serialized_end=3470
-  _globals['_RESOLVESECRETSREQUEST']._serialized_start=3472
-  _globals['_RESOLVESECRETSREQUEST']._serialized_end=3583
-  _globals['_RESOLVESECRETSRESPONSE']._serialized_start=3585
-  _globals['_RESOLVESECRETSRESPONSE']._serialized_end=3671
-  _globals['_WORKERCONNECTION']._serialized_start=3674
-  _globals['_WORKERCONNECTION']._serialized_end=3992
-  _globals['_WORKERCONNECTION_OPTIONSENTRY']._serialized_start=3946
-  _globals['_WORKERCONNECTION_OPTIONSENTRY']._serialized_end=3992
-  _globals['_WORKERSERVICE']._serialized_start=4430
-  _globals['_WORKERSERVICE']._serialized_end=4666
+  _globals['_ASSIGNMENTKIND']._serialized_start=4600
+  _globals['_ASSIGNMENTKIND']._serialized_end=4774
+  _globals['_CANCELREASON']._serialized_start=4777
+  _globals['_CANCELREASON']._serialized_end=4910
+  _globals['_OUTCOME']._serialized_start=4912
+  _globals['_OUTCOME']._serialized_end=5032
+  _globals['_CONNECTREQUEST']._serialized_start=198
+  _globals['_CONNECTREQUEST']._serialized_end=558
+  _globals['_CONNECTRESPONSE']._serialized_start=561
+  _globals['_CONNECTRESPONSE']._serialized_end=988
+  _globals['_WORKERHELLO']._serialized_start=991
+  _globals['_WORKERHELLO']._serialized_end=1169
+  _globals['_WORKERWELCOME']._serialized_start=1171
+  _globals['_WORKERWELCOME']._serialized_end=1278
+  _globals['_ASSIGNMENTREF']._serialized_start=1280
+  _globals['_ASSIGNMENTREF']._serialized_end=1333
+  _globals['_ASSIGNMENTBATCH']._serialized_start=1335
+  _globals['_ASSIGNMENTBATCH']._serialized_end=1408
+  _globals['_ASSIGNMENT']._serialized_start=1411
+  _globals['_ASSIGNMENT']._serialized_end=2012
+  _globals['_CURSOR']._serialized_start=2014
+  _globals['_CURSOR']._serialized_end=2067
+  _globals['_CANCELASSIGNMENT']._serialized_start=2070
+  _globals['_CANCELASSIGNMENT']._serialized_end=2210
+  _globals['_HEARTBEAT']._serialized_start=2212
+  _globals['_HEARTBEAT']._serialized_end=2295
+  _globals['_HEARTBEATACK']._serialized_start=2297
+  _globals['_HEARTBEATACK']._serialized_end=2380
+  _globals['_RELEASEASSIGNMENTS']._serialized_start=2382
+  _globals['_RELEASEASSIGNMENTS']._serialized_end=2454
+  _globals['_PROGRESSREPORT']._serialized_start=2456
+  _globals['_PROGRESSREPORT']._serialized_end=2536
+  _globals['_ASSIGNMENTPROGRESS']._serialized_start=2538
+  _globals['_ASSIGNMENTPROGRESS']._serialized_end=2661
+  _globals['_TASKPROGRESS']._serialized_start=2664
+  _globals['_TASKPROGRESS']._serialized_end=2993
+  _globals['_ASSIGNMENTRESULT']._serialized_start=2996
+  _globals['_ASSIGNMENTRESULT']._serialized_end=3370
+  _globals['_RECEIPT']._serialized_start=3373
+  _globals['_RECEIPT']._serialized_end=3641
+  _globals['_STOREDOUTPUT']._serialized_start=3644
+  _globals['_STOREDOUTPUT']._serialized_end=3772
+  _globals['_LOGCHUNK']._serialized_start=3775
+  _globals['_LOGCHUNK']._serialized_end=3918
+  _globals['_LOGACK']._serialized_start=3920
+  _globals['_LOGACK']._serialized_end=3997
+  _globals['_RESULTACK']._serialized_start=3999
+  _globals['_RESULTACK']._serialized_end=4062
+  _globals['_RECONNECT']._serialized_start=4064
+  _globals['_RECONNECT']._serialized_end=4075
+  _globals['_RESOLVESECRETSREQUEST']._serialized_start=4077
+  _globals['_RESOLVESECRETSREQUEST']._serialized_end=4188
+  _globals['_RESOLVESECRETSRESPONSE']._serialized_start=4190
+  _globals['_RESOLVESECRETSRESPONSE']._serialized_end=4276
+  _globals['_WORKERCONNECTION']._serialized_start=4279
+  _globals['_WORKERCONNECTION']._serialized_end=4597
+  _globals['_WORKERCONNECTION_OPTIONSENTRY']._serialized_start=4551
+  _globals['_WORKERCONNECTION_OPTIONSENTRY']._serialized_end=4597
+  _globals['_WORKERSERVICE']._serialized_start=5035
+  _globals['_WORKERSERVICE']._serialized_end=5271
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from headrace.execution.v1 import logs_pb2 as _logs_pb2
 from headrace.execution.v1 import runs_pb2 as _runs_pb2
 import builtins as _builtins
 import sys
@@ -124,6 +125,7 @@ class ConnectRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """The first message of every stream."""
@@ -146,6 +148,10 @@ class ConnectRequest(_message.Message):
         worker reports a result or says in a heartbeat that slots are free, it is sent nothing.
         """
 
+    @_builtins.property
+    def log(self) -> Global___LogChunk:
+        """What an attempt has logged. It is sent again until it is acknowledged."""
+
     def __init__(
         self,
         *,
@@ -154,12 +160,13 @@ class ConnectRequest(_message.Message):
         progress: Global___ProgressReport | None = ...,
         result: Global___AssignmentResult | None = ...,
         release: Global___ReleaseAssignments | None = ...,
+        log: Global___LogChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result", "release"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result", "release", "log"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -177,6 +184,7 @@ class ConnectResponse(_message.Message):
     HEARTBEAT_ACK_FIELD_NUMBER: _builtins.int
     RESULT_ACK_FIELD_NUMBER: _builtins.int
     RECONNECT_FIELD_NUMBER: _builtins.int
+    LOG_ACK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___WorkerWelcome:
         """The first message of every stream."""
@@ -201,6 +209,10 @@ class ConnectResponse(_message.Message):
     def reconnect(self) -> Global___Reconnect:
         """This replica is going down: connect to another one. Assignments stay valid."""
 
+    @_builtins.property
+    def log_ack(self) -> Global___LogAck:
+        """A chunk of a log is durable, or refused for good: forget it."""
+
     def __init__(
         self,
         *,
@@ -210,12 +222,13 @@ class ConnectResponse(_message.Message):
         heartbeat_ack: Global___HeartbeatAck | None = ...,
         result_ack: Global___ResultAck | None = ...,
         reconnect: Global___Reconnect | None = ...,
+        log_ack: Global___LogAck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel", b"cancel", "heartbeat_ack", b"heartbeat_ack", "reconnect", b"reconnect", "result_ack", b"result_ack", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel", b"cancel", "heartbeat_ack", b"heartbeat_ack", "log_ack", b"log_ack", "reconnect", b"reconnect", "result_ack", b"result_ack", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel", b"cancel", "heartbeat_ack", b"heartbeat_ack", "reconnect", b"reconnect", "result_ack", b"result_ack", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "cancel", b"cancel", "heartbeat_ack", b"heartbeat_ack", "log_ack", b"log_ack", "reconnect", b"reconnect", "result_ack", b"result_ack", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "cancel", "heartbeat_ack", "result_ack", "reconnect"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "cancel", "heartbeat_ack", "result_ack", "reconnect", "log_ack"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -375,6 +388,7 @@ class Assignment(_message.Message):
     FULL_REFRESH_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    LANDED_FIELD_NUMBER: _builtins.int
     kind: Global___AssignmentKind.ValueType
     """What kind of work it is."""
     tenant: _builtins.str
@@ -421,6 +435,12 @@ class Assignment(_message.Message):
         later ones. The value is empty for a sink that has landed nothing yet.
         """
 
+    @_builtins.property
+    def landed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
+        """The outputs that have landed in earlier attempts: they are not written again. Other loads have a ledger in their
+        target.
+        """
+
     def __init__(
         self,
         *,
@@ -440,10 +460,11 @@ class Assignment(_message.Message):
         full_refresh: _builtins.bool = ...,
         timeout_ms: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        landed: _abc.Iterable[Global___Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "attempt", b"attempt", "cursors", b"cursors", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "kind", b"kind", "logical_date", b"logical_date", "parameters", b"parameters", "payload", b"payload", "pipeline_id", b"pipeline_id", "ref", b"ref", "root_run_id", b"root_run_id", "run_id", b"run_id", "tenant", b"tenant", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "attempt", b"attempt", "cursors", b"cursors", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "kind", b"kind", "landed", b"landed", "logical_date", b"logical_date", "parameters", b"parameters", "payload", b"payload", "pipeline_id", b"pipeline_id", "ref", b"ref", "root_run_id", b"root_run_id", "run_id", b"run_id", "tenant", b"tenant", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
     _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
@@ -795,6 +816,7 @@ class Receipt(_message.Message):
     CHECKSUM_FIELD_NUMBER: _builtins.int
     LANDED_AT_FIELD_NUMBER: _builtins.int
     CURSORS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     """The sink task."""
     partition: _builtins.str
@@ -815,6 +837,10 @@ class Receipt(_message.Message):
     def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cursor]:
         """The cursors that it carries."""
 
+    @_builtins.property
+    def output(self) -> Global___StoredOutput:
+        """The file, where the load is an output of the run."""
+
     def __init__(
         self,
         *,
@@ -826,14 +852,125 @@ class Receipt(_message.Message):
         checksum: _builtins.str = ...,
         landed_at: _timestamp_pb2.Timestamp | None = ...,
         cursors: _abc.Iterable[Global___Cursor] | None = ...,
+        output: Global___StoredOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["landed_at", b"landed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "landed_at", b"landed_at", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "checksum", b"checksum", "cursors", b"cursors", "fence", b"fence", "landed_at", b"landed_at", "partition", b"partition", "rows", b"rows", "sink", b"sink"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "bytes", b"bytes", "checksum", b"checksum", "cursors", b"cursors", "fence", b"fence", "landed_at", b"landed_at", "output", b"output", "partition", b"partition", "rows", b"rows", "sink", b"sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
+    _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class StoredOutput(_message.Message):
+    """A file in the artifact store that an `output` sink has written. It counts when a result with its receipt is folded
+    under a valid fence; until then nothing points to it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Where it is in the artifact store."""
+    format: _builtins.str
+    """"parquet", "csv" or "json"."""
+    bytes: _builtins.int
+    """Its size."""
+    sha256: _builtins.str
+    """The SHA-256 of its bytes, in hexadecimal."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[_runs_pb2.OutputColumn]:
+        """Its columns, in order."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        format: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        columns: _abc.Iterable[_runs_pb2.OutputColumn] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "columns", b"columns", "format", b"format", "key", b"key", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+Global___StoredOutput: _TypeAlias = StoredOutput  # noqa: Y015
+
+@_typing.final
+class LogChunk(_message.Message):
+    """A part of what an attempt has logged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """The number of the attempt, from 1."""
+    sequence: _builtins.int
+    """Which part it is: 0, 1, 2, … A chunk is taken only after the one before it."""
+    @_builtins.property
+    def ref(self) -> Global___AssignmentRef:
+        """The attempt."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_logs_pb2.LogLine]:
+        """The lines, in the order in which they were written."""
+
+    def __init__(
+        self,
+        *,
+        ref: Global___AssignmentRef | None = ...,
+        attempt: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        lines: _abc.Iterable[_logs_pb2.LogLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lines", b"lines", "ref", b"ref", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogChunk: _TypeAlias = LogChunk  # noqa: Y015
+
+@_typing.final
+class LogAck(_message.Message):
+    """A chunk of a log that need not be sent again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Which part."""
+    @_builtins.property
+    def ref(self) -> Global___AssignmentRef:
+        """The attempt."""
+
+    def __init__(
+        self,
+        *,
+        ref: Global___AssignmentRef | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogAck: _TypeAlias = LogAck  # noqa: Y015
 
 @_typing.final
 class ResultAck(_message.Message):

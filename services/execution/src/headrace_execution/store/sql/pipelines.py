@@ -70,6 +70,8 @@ WHERE purge_asked_at IS NOT NULL AND purged_at IS NULL ORDER BY purge_asked_at L
 """
 _PURGE_IDS = "SELECT id FROM runs WHERE pipeline = $1 ORDER BY created_at DESC, id DESC LIMIT $2 FOR UPDATE"
 _PURGE_TASKS = "DELETE FROM tasks WHERE run = ANY ($1::uuid[])"
+_PURGE_LOGS = "DELETE FROM log_chunks WHERE run = ANY ($1::uuid[])"
+_PURGE_NOTES = "DELETE FROM run_notes WHERE run = ANY ($1::uuid[])"
 _PURGE_STAGES = "DELETE FROM stages WHERE run = ANY ($1::uuid[])"
 _PURGE_RUNS = "DELETE FROM runs WHERE id = ANY ($1::uuid[])"
 _PURGE_CURSORS = "DELETE FROM cursors WHERE pipeline = $1"
@@ -171,7 +173,7 @@ class SqlPipelines:
         """See the port."""
         await self._conn.execute(_TAKE, _GATE, _keys([pipeline]))
         ids = [row["id"] for row in await self._conn.fetch(_PURGE_IDS, pipeline, limit)]
-        for statement in (_PURGE_TASKS, _PURGE_STAGES, _PURGE_RUNS):
+        for statement in (_PURGE_LOGS, _PURGE_NOTES, _PURGE_TASKS, _PURGE_STAGES, _PURGE_RUNS):
             await self._conn.execute(statement, ids)
         if len(ids) == limit:
             return False

@@ -1,6 +1,6 @@
 """Transactions over the service's database, and reads outside of them."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,8 +14,9 @@ from headrace_execution.domain.changes import RunChanged
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
-from headrace_execution.store.port import RunFilter, RunSummary, Tx
+from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
+from headrace_execution.store.sql.logs import SqlLogs, read_index
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
 from headrace_execution.store.sql.rows import to_trigger
@@ -111,6 +112,13 @@ class SqlStore:
         async with self._db.read() as conn:
             return await read_standings(driver(conn), tenant, run_ids)
 
+    async def log_index(
+        self, run: UUID, *, after: Mapping[tuple[UUID, int], int], notes_after: int
+    ) -> LogIndex:
+        """See the port."""
+        async with self._db.read() as conn:
+            return await read_index(driver(conn), run, after, notes_after)
+
 
 class SqlTx:
     """One transaction of the store."""
@@ -132,6 +140,7 @@ class SqlTx:
         self.probes = SqlProbes(raw, now)
         self.answers = SqlAnswers(conn)
         self.starts = SqlStarts(raw, now)
+        self.logs = SqlLogs(raw)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

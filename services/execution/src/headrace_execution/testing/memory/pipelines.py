@@ -9,6 +9,7 @@ from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.run import CursorValue, Run
 from headrace_execution.store.port import Closing
 from headrace_execution.testing.memory.data import Link, Transaction
+from headrace_execution.testing.memory.logs import purge_logs
 from headrace_execution.testing.memory.runs import live_of
 from headrace_execution.testing.memory.tables import (
     CLOSED,
@@ -156,6 +157,7 @@ class MemoryPipelines:
         for run in newest:
             await self._tx.lock(RUNS, run.id)
             self._tx.put(RUNS, run.id, None)
+            purge_logs(self._tx, run.id)
             for stage in run.stages:
                 self._tx.put(RUN_OF_STAGE, stage.id, None)
         if len(newest) == limit:

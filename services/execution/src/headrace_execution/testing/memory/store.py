@@ -1,6 +1,6 @@
 """The store of runs, over one database in memory."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -14,9 +14,10 @@ from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
 from headrace_execution.domain.starts import Standing as RunStanding
 from headrace_execution.domain.states import StageState
-from headrace_execution.store.port import RunFilter, RunSummary, Tx
+from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.testing.memory.data import Data, Deadlock, Link, Transaction
+from headrace_execution.testing.memory.logs import MemoryLogs, index_of
 from headrace_execution.testing.memory.outbox import append_events
 from headrace_execution.testing.memory.pipelines import MemoryPipelines
 from headrace_execution.testing.memory.runs import MemoryRuns
@@ -115,6 +116,17 @@ class MemoryStore:
             self.data.end(tx)
         return {run.id: _standing(run) for run in runs if run is not None and run.tenant == tenant}
 
+    async def log_index(
+        self, run: UUID, *, after: Mapping[tuple[UUID, int], int], notes_after: int
+    ) -> LogIndex:
+        """See the port."""
+        tx = self._begin()
+        try:
+            await self._link.statement(tx)
+            return index_of(tx, run, after, notes_after)
+        finally:
+            self.data.end(tx)
+
     async def _matching(self, narrow: RunFilter) -> list[Run]:
         tx = self._begin()
         try:
@@ -137,6 +149,7 @@ class MemoryTx:
         self.probes = MemoryProbes(tx, link)
         self.answers = MemoryAnswers(tx, link)
         self.starts = MemoryStarts(tx, link)
+        self.logs = MemoryLogs(tx, link)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

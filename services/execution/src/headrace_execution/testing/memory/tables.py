@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from headrace_execution.domain.logs import ChunkEntry, Note
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
 from headrace_execution.store.port import Probe, WorkerRecord
@@ -86,3 +87,5 @@ CLOSED: Table[UUID, ClosedRow] = Table("closed_pipelines")
 REFUSED: Table[UUID, RefusedRow] = Table("refused_closings")
 STARTS: Table[tuple[UUID, str], StartRow] = Table("starts")
 ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
+LOG_CHUNKS: Table[tuple[UUID, UUID, int, int], ChunkEntry] = Table("log_chunks")
+NOTES: Table[tuple[UUID, int], Note] = Table("run_notes")

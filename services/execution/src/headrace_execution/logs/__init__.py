@@ -1,0 +1,1 @@
+"""Logs of runs: how their lines are stored, and how they are read."""
