@@ -135,7 +135,6 @@ ABSENT = [
     ("GET", "/canvas/api/v1/pipelines"),
     ("GET", "/named/api/v1/pipelines"),
     ("GET", "/api/organizations"),
-    ("GET", "/api/v1/pipelines/9f1c2f0e-8d51-4d5e-9d54-0b6d5a3f0c11/lineage"),
     ("GET", "/api/v1/nothing"),
 ]
 

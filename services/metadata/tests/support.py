@@ -15,6 +15,7 @@ from headrace.metadata.v1 import (
     api_keys_pb2_grpc,
     connections_pb2_grpc,
     definitions_pb2_grpc,
+    lineage_pb2_grpc,
     pipelines_pb2,
     pipelines_pb2_grpc,
     workspaces_pb2_grpc,
@@ -123,6 +124,7 @@ class Service:
         self.connections: Any = connections_pb2_grpc.ConnectionServiceStub(self.channel)
         self.definitions: Any = definitions_pb2_grpc.DefinitionServiceStub(self.channel)
         self.api_keys: Any = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
+        self.lineage: Any = lineage_pb2_grpc.LineageServiceStub(self.channel)
         self.log: Any = event_log_pb2_grpc.EventLogServiceStub(self.channel)
 
     def user(self, role: str = "editor", *, key: str | None = None, **claims: Any) -> Metadata:

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from headrace.common.v1 import options_pb2, reasons_pb2
-from headrace.metadata.v1 import api_keys_pb2, connections_pb2, pipelines_pb2, workspaces_pb2
+from headrace.metadata.v1 import api_keys_pb2, connections_pb2, lineage_pb2, pipelines_pb2, workspaces_pb2
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import from_rpc_error
 from headrace_chassis.ids import uuid7
@@ -34,6 +34,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "DuplicatePipeline": {"id": ID},
     "ListPipelineVersions": {"id": ID},
     "GetPipelineVersion": {"id": ID, "version": 1},
+    "GetPipelineLineage": {"id": ID},
     "ListConnections": {},
     "CreateConnection": {"name": "roles", "type": connections_pb2.CONNECTION_TYPE_FILE, "path": "/d"},
     "GetConnection": {"id": ID},
@@ -52,6 +53,7 @@ RPCS = {
         (pipelines_pb2, "PipelineService"),
         (connections_pb2, "ConnectionService"),
         (api_keys_pb2, "ApiKeyService"),
+        (lineage_pb2, "LineageService"),
     )
     for method in file.DESCRIPTOR.services_by_name[name].methods
     if method.GetOptions().Extensions[options_pb2.method].role != options_pb2.ROLE_ANYONE
@@ -71,6 +73,7 @@ async def test_each_role_may_call_exactly_what_the_contract_says(service: Servic
         pipelines_pb2: service.pipelines,
         connections_pb2: service.connections,
         api_keys_pb2: service.api_keys,
+        lineage_pb2: service.lineage,
     }[file]
     request = getattr(file, method.input_type.name)(**REQUESTS[rpc])
     callers = {role: service.user(role) for role in _ROLES}

@@ -9,6 +9,8 @@ from headrace.metadata.v1 import (
     connections_pb2_grpc,
     definitions_pb2,
     definitions_pb2_grpc,
+    lineage_pb2,
+    lineage_pb2_grpc,
     pipelines_pb2,
     pipelines_pb2_grpc,
     workspaces_pb2,
@@ -30,6 +32,7 @@ from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.definitions import DefinitionChecker
 from headrace_metadata.application.deletion import PipelineDeletion
 from headrace_metadata.application.execution import Execution
+from headrace_metadata.application.lineage import LineageReader
 from headrace_metadata.application.pipelines import PipelineWriter
 from headrace_metadata.application.probes import ConnectionProbes
 from headrace_metadata.application.validation import PipelineValidator
@@ -42,6 +45,7 @@ from headrace_metadata.loops.secret_rotator import SecretRotator
 from headrace_metadata.servicers.api_keys import ApiKeyServicer
 from headrace_metadata.servicers.connections import ConnectionServicer
 from headrace_metadata.servicers.definitions import DefinitionServicer
+from headrace_metadata.servicers.lineage import LineageServicer
 from headrace_metadata.servicers.pipelines import PipelineServicer
 from headrace_metadata.servicers.workspaces import WorkspaceServicer
 from headrace_metadata.store import connections
@@ -100,6 +104,11 @@ class Parts:
                 pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
                 pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
                 pipelines,
+            ),
+            (
+                lineage_pb2.DESCRIPTOR.services_by_name["LineageService"],
+                lineage_pb2_grpc.add_LineageServiceServicer_to_server,
+                LineageServicer(LineageReader(db, self.checker)),
             ),
             (
                 connections_pb2.DESCRIPTOR.services_by_name["ConnectionService"],

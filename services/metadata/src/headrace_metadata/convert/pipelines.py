@@ -14,6 +14,7 @@ from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import (
     Change,
     Given,
+    LastRun,
     Notification,
     Pipeline,
     Settings,
@@ -79,14 +80,6 @@ def pipeline_message(
     """A pipeline at its latest version."""
     content = pipeline.latest.content
     settings = content.settings
-    last_run = None
-    if pipeline.last_run is not None:
-        last_run = pipelines_pb2.LastRun(
-            run_id=str(pipeline.last_run.run_id),
-            status=_status(pipeline.last_run.status),
-            started_at=moment(pipeline.last_run.started_at),
-            finished_at=moment(pipeline.last_run.finished_at),
-        )
     return pipelines_pb2.Pipeline(
         id=str(pipeline.id),
         workspace_id=str(pipeline.workspace_id),
@@ -97,9 +90,21 @@ def pipeline_message(
         created_at=moment(pipeline.created_at),
         updated_at=moment(pipeline.updated_at),
         created_by=pipeline.created_by,
-        last_run=last_run,
+        last_run=last_run_message(pipeline.last_run),
         warnings=problem_messages(warnings),
         **_settings(settings),
+    )
+
+
+def last_run_message(run: LastRun | None) -> pipelines_pb2.LastRun | None:
+    """The latest run of a pipeline, where there was one."""
+    if run is None:
+        return None
+    return pipelines_pb2.LastRun(
+        run_id=str(run.run_id),
+        status=_status(run.status),
+        started_at=moment(run.started_at),
+        finished_at=moment(run.finished_at),
     )
 
 
@@ -148,11 +153,12 @@ def verdict_message(verdict: Verdict) -> pipelines_pb2.ValidatePipelineResponse:
         message.engine = verdict.sound.engine
         message.tasks.extend(verdict.sound.tasks)
         message.canonical_definition = verdict.sound.canonical
-        message.lineage.extend(map(_lineage_message, verdict.sound.lineage))
+        message.lineage.extend(map(column_lineage_message, verdict.sound.lineage))
     return message
 
 
-def _lineage_message(lineage: ColumnLineage) -> pipelines_pb2.ColumnLineage:
+def column_lineage_message(lineage: ColumnLineage) -> pipelines_pb2.ColumnLineage:
+    """A column and its origins."""
     return pipelines_pb2.ColumnLineage(
         task=lineage.task,
         column=lineage.column,

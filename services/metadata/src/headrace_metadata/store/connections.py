@@ -138,16 +138,19 @@ async def count(conn: AsyncConnection, scope: Scope, filters: Filters) -> int:
     return int(await conn.scalar(counted) or 0)
 
 
+async def by_words(
+    conn: AsyncConnection, tenant: UUID, workspace_id: UUID, words: Iterable[str]
+) -> Sequence[Connection]:
+    """The connections of a workspace that go by these names or ids."""
+    statement = sa.select(*_COLUMNS).where(_go_by(tenant, workspace_id, words))
+    return [_connection(row) for row in await conn.execute(statement)]
+
+
 async def sealed_by_words(
     conn: AsyncConnection, tenant: UUID, workspace_id: UUID, words: Iterable[str]
 ) -> Sequence[SealedConnection]:
     """The connections of a workspace that go by these names or ids, with their sealed secrets."""
-    wanted = sorted(set(words))
-    statement = sa.select(table).where(
-        table.c.tenant == tenant,
-        table.c.workspace_id == workspace_id,
-        sa.or_(table.c.name.in_(wanted), table.c.id.in_(ids_among(wanted))),
-    )
+    statement = sa.select(table).where(_go_by(tenant, workspace_id, words))
     return [SealedConnection(_connection(row), _sealed(row)) for row in await conn.execute(statement)]
 
 
@@ -179,6 +182,15 @@ async def reseal(conn: AsyncConnection, connection: Connection, sealed: Sealed) 
 def _by_id(scope: Scope, connection_id: UUID) -> sa.Select[*tuple[Any, ...]]:
     return sa.select(*_COLUMNS).where(
         table.c.id == connection_id, scope.holds(table.c.tenant, table.c.workspace_id)
+    )
+
+
+def _go_by(tenant: UUID, workspace_id: UUID, words: Iterable[str]) -> sa.ColumnElement[bool]:
+    wanted = sorted(set(words))
+    return sa.and_(
+        table.c.tenant == tenant,
+        table.c.workspace_id == workspace_id,
+        sa.or_(table.c.name.in_(wanted), table.c.id.in_(ids_among(wanted))),
     )
 
 
