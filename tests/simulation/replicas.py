@@ -184,7 +184,7 @@ class Replica:
             starter=self.starter,
         )
         results = ResultFolder(self.store, self.pool, self.signals, moments)
-        progress = ProgressFolder(self.store)
+        progress = ProgressFolder(self.store, self.signals)
         stops = StopCourier(self.store, self.pool, self.signals, moments)
         self.workers = WorkerServicer(
             store=self.store,

@@ -16,6 +16,7 @@ from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.observability import logs, tracing
 from headrace_chassis.observability.metrics import OperationsServer
+from headrace_chassis.slots import StreamSlots
 
 from .app import Gateway
 from .config import GatewaySettings
@@ -30,7 +31,6 @@ from .http.ratelimit import RateLimiter
 from .http.request_reader import Codecs
 from .http.rpc import RpcEndpoint
 from .http.rpc_stream import StreamEndpoint
-from .http.slots import StreamSlots
 from .observation import RequestObserver
 from .openapi.document import openapi_document
 from .openapi.text import as_json, as_yaml

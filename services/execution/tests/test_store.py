@@ -106,6 +106,17 @@ class TestRuns:
         assert await any_store.get(TENANT, run.id) == run
         assert await any_store.get(uuid7(), run.id) is None
 
+    async def test_revisions_tell_which_runs_have_changed(self, any_store: Store) -> None:
+        one, two = await add(any_store, {}, {})
+        before = await any_store.revisions([one.id, two.id, uuid7()])
+        await change(any_store, two.id, lambda run, moment: request_cancel(run, None, moment))
+
+        after = await any_store.revisions([one.id, two.id])
+
+        assert before.keys() == {one.id, two.id}
+        assert after == {one.id: before[one.id], two.id: before[two.id] + 1}
+        assert await any_store.revisions([]) == {}
+
     async def test_everything_that_a_rule_changes_is_kept(self, any_store: Store) -> None:
         (run,) = await add(any_store, {"made": recipe((), (0,), max_retries=3)})
         run = await lease(any_store, run)

@@ -15,6 +15,7 @@ import grpc
 from google.protobuf import message_factory
 from headrace_chassis.errors import DeadlineExceeded, from_rpc_error
 from headrace_chassis.identity import Principal
+from headrace_chassis.slots import StreamSlots
 
 from headrace_gateway.routes import Route
 
@@ -22,7 +23,6 @@ from .bodies import BodyReader, ClientGoneError
 from .client_watch import ClientWatch
 from .exchange import Answer, Header, Request
 from .request_reader import METADATA_PREFIX, Codecs, RequestReader
-from .slots import StreamSlots
 
 NDJSON: Final = "application/x-ndjson"
 

@@ -48,6 +48,12 @@ class ExecutionSettings(ServiceSettings):
         le=3650,
         description="How long it is remembered what was decided of starts that other services asked for.",
     )
+    max_watches: int = Field(
+        5000, ge=1, description="How many callers may follow runs at once; more are answered with 503."
+    )
+    max_watches_per_caller: int = Field(
+        2000, ge=1, description="How many runs a caller may follow at once; more are answered with 429."
+    )
 
     artifacts_url: str = Field(
         "file:///tmp/headrace-store",

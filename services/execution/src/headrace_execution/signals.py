@@ -3,7 +3,7 @@ by itself.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 from uuid import UUID
 
@@ -65,7 +65,10 @@ class Signals:
         self._ready: list[Callable[[], None]] = []
         self._stops: list[Callable[[], None]] = []
         self._events: list[Callable[[], None]] = []
+        self._changed: list[Callable[[list[UUID]], None]] = []
+        self._words: list[Callable[[bytes], None]] = []
         self._publishing: dict[bytes, asyncio.Task[bool]] = {}
+        self._again: set[bytes] = set()
 
     def on_ready(self, wake: Callable[[], None]) -> None:
         """Calls this when stages or probes may be waiting for a slot."""
@@ -78,6 +81,19 @@ class Signals:
     def on_events(self, wake: Callable[[], None]) -> None:
         """Calls this when events were committed."""
         self._events.append(wake)
+
+    def watch(self, changed: Callable[[list[UUID]], None], heard: Callable[[bytes], None]) -> None:
+        """Calls `changed` with runs that a commit has changed, and `heard` with what the bus brings."""
+        self._changed.append(changed)
+        self._words.append(heard)
+
+    def say(self, words: Iterable[bytes]) -> None:
+        """Says something to the other replicas. What is just on its way is said once more: it may be heard
+        too early for what has happened since."""
+        for word in words:
+            if word in self._publishing:
+                self._again.add(word)
+            self._publish(word)
 
     def told(self) -> None:
         """Events were committed."""
@@ -93,6 +109,8 @@ class Signals:
 
     def committed(self, changes: Iterable[Change]) -> None:
         """These changes of runs are durable."""
+        changes = list(changes)
+        self.changed(changes)
         ready = stops = ended = told = False
         for before, after in changes:
             told = told or before.state is not after.state
@@ -113,6 +131,12 @@ class Signals:
         if ended:
             self._publish(ENDED)
 
+    def changed(self, changes: Collection[Change]) -> None:
+        """These changes are durable and leave nothing to do, but somebody may want to see them."""
+        if changes:
+            for tell in self._changed:
+                tell([after.id for _, after in changes])
+
     def answered(self, probes: Iterable[UUID]) -> None:
         """These questions have answers."""
         self.waiters.poke(probes)
@@ -120,6 +144,8 @@ class Signals:
 
     def heard(self, data: bytes) -> None:
         """Another replica (or this one) said so on the bus; nothing means that words may have been missed."""
+        for listen in self._words:
+            listen(data)
         match data:
             case b"":
                 _call(self._ready)
@@ -132,7 +158,7 @@ class Signals:
             case b"ended":
                 self.waiters.poke_all()
             case _:
-                return  # a newer replica's word: polling serves
+                return  # for one of the listeners above, or a newer replica's word: polling serves
 
     def _tell(self, local: list[Callable[[], None]], word: bytes) -> None:
         _call(local)
@@ -144,6 +170,9 @@ class Signals:
 
         def sent(_: asyncio.Task[bool]) -> None:
             del self._publishing[word]
+            if word in self._again:
+                self._again.discard(word)
+                self._publish(word)
 
         task = asyncio.create_task(self._bus.publish_wake(SUBJECT, word))
         self._publishing[word] = task

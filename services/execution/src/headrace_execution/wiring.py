@@ -1,5 +1,6 @@
 """The only place where the parts of the service are made, leaves first."""
 
+import time
 from datetime import timedelta
 
 import grpc
@@ -19,11 +20,12 @@ from headrace_artifacts.store import open_store
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
-from headrace_chassis.ids import NIL
+from headrace_chassis.ids import NIL, uuid7
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
 from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
+from headrace_chassis.slots import StreamSlots
 
 from headrace_execution import signals
 from headrace_execution.acceptance.acceptor import Acceptor
@@ -50,6 +52,8 @@ from headrace_execution.servicers.logs import RunLogServicer
 from headrace_execution.servicers.runs import RunServicer
 from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.store.sql import SqlStore
+from headrace_execution.watching.interest import Interest
+from headrace_execution.watching.watcher import RunWatcher
 from headrace_execution.workers.leases import LeaseBook
 from headrace_execution.workers.pool import WorkerPool
 
@@ -81,12 +85,18 @@ class Parts:
         self.canceller = RunCanceller(self.store, self.signals, self.moments)
         self.dispatcher = Dispatcher(self.store, self.pool, self.signals, self.moments)
         self.results = ResultFolder(self.store, self.pool, self.signals, self.moments)
-        self.progress = ProgressFolder(self.store)
+        self.progress = ProgressFolder(self.store, self.signals)
         self.artifacts = open_store(settings.artifacts_url)
         self.logs = LogKeeper(self.store, self.artifacts, self.signals, settings.log_limits())
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
+        self.watcher = RunWatcher(
+            self.store,
+            self.signals,
+            Interest(uuid7(), time.monotonic),
+            StreamSlots(settings.max_watches, settings.max_watches_per_caller),
+        )
         self.purger = Purger(
             self.store,
             self.signals,
@@ -119,6 +129,7 @@ class Parts:
             compiler=self.compiler,
             acceptor=self.acceptor,
             canceller=self.canceller,
+            watcher=self.watcher,
             cursors=self._base.cursors,
         )
         internal = InternalServicer(
@@ -176,6 +187,7 @@ class Parts:
             self.reaper,
             self.timer,
             HeldReleaser(self.store, self.signals),
+            self.watcher,
             self.purger,
             follower,
         ]
@@ -186,4 +198,5 @@ async def serve(settings: ExecutionSettings, stop: Stop) -> None:
     async with foundation(SERVICE, settings, MIGRATIONS) as base:
         parts = Parts(settings, base, base.channel(settings.metadata_target))
         # Workers go to another replica first; what they report until then is still folded.
-        await base.serve(stop, parts.services(), parts.agents(), on_drain=[parts.workers.drain])
+        drains = [parts.workers.drain, parts.watcher.drain]
+        await base.serve(stop, parts.services(), parts.agents(), on_drain=drains)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import grpc
@@ -55,8 +56,10 @@ def _innermost(method: Method, behaviour: Callable[..., Any]) -> Handler:
     if inspect.isasyncgenfunction(behaviour) and method.streams_responses:
 
         async def pump(request: Any, call: Call) -> None:
-            async for response in behaviour(request, call.context):
-                await call.context.write(response)
+            # Closed as soon as the client is gone: what it holds is given back then.
+            async with aclosing(behaviour(request, call.context)) as responses:
+                async for response in responses:
+                    await call.context.write(response)
 
         return pump
     if not inspect.iscoroutinefunction(behaviour):

@@ -7,7 +7,8 @@ from headrace_chassis.agents import Agent
 
 from headrace_execution.domain.assignments import report_progress
 from headrace_execution.domain.run import Run, TaskReport
-from headrace_execution.recording import record
+from headrace_execution.recording import Change, record
+from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
 
 BATCH = 200
@@ -29,8 +30,9 @@ class ProgressFolder(Agent):
 
     name = "progress_folder"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, signals: Signals) -> None:
         self._store = store
+        self._signals = signals
         self._latest: dict[UUID, ProgressSeen] = {}
 
     def submit(self, seen: ProgressSeen) -> None:
@@ -44,11 +46,11 @@ class ProgressFolder(Agent):
         keys = list(self._latest)[:BATCH]
         batch = [self._latest.pop(key) for key in keys]
         if batch:
-            await self._store.run(lambda tx: self._apply(tx, batch))
+            self._signals.changed(await self._store.run(lambda tx: self._apply(tx, batch)))
         return bool(self._latest)
 
     @staticmethod
-    async def _apply(tx: Tx, batch: list[ProgressSeen]) -> None:
+    async def _apply(tx: Tx, batch: list[ProgressSeen]) -> list[Change]:
         before = await tx.runs.lock_idle_of({seen.assignment for seen in batch})
         owner = {stage.id: run.id for run in before.values() for stage in run.stages}
         after: dict[UUID, Run] = dict(before)
@@ -58,4 +60,4 @@ class ProgressFolder(Agent):
                 after[run_id] = report_progress(
                     after[run_id], seen.assignment, seen.worker, seen.fence, seen.tasks
                 )
-        await record(tx, [(before[run_id], after[run_id]) for run_id in before])
+        return await record(tx, [(before[run_id], after[run_id]) for run_id in before])

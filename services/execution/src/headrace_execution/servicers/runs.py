@@ -1,5 +1,7 @@
 """RunService."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -34,6 +36,7 @@ from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
 from headrace_execution.errors import AlreadyFinished
 from headrace_execution.store.port import RunFilter, Store, Tx
+from headrace_execution.watching.watcher import RunWatcher
 
 CANCEL_WAIT_SECONDS = 10.0
 Context = grpc.aio.ServicerContext[object, object]
@@ -51,6 +54,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         compiler: Compiler,
         acceptor: Acceptor,
         canceller: RunCanceller,
+        watcher: RunWatcher,
         cursors: Cursors,
     ) -> None:
         self._store = store
@@ -59,6 +63,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         self._compiler = compiler
         self._acceptor = acceptor
         self._canceller = canceller
+        self._watcher = watcher
         self._cursors = cursors
 
     async def RunPipeline(
@@ -101,6 +106,14 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         """See the contract."""
         run = await self._visible(current_principal(), UUID(request.run_id))
         return convert.status(run, datetime.now(UTC))
+
+    async def WatchRun(
+        self, request: runs_pb2.WatchRunRequest, context: Context
+    ) -> AsyncIterator[runs_pb2.RunStatusResponse]:
+        """See the contract."""
+        async with aclosing(self._watcher.follow(current_principal(), UUID(request.run_id))) as states:
+            async for run in states:
+                yield convert.status(run, datetime.now(UTC))
 
     async def CancelRun(
         self, request: runs_pb2.CancelRunRequest, context: Context

@@ -389,6 +389,9 @@ class Store(Protocol):
     async def get(self, tenant: UUID, run_id: UUID) -> Run | None:
         """A run of a tenant as it stands."""
 
+    async def revisions(self, run_ids: Collection[UUID]) -> dict[UUID, int]:
+        """The revisions of the runs that exist."""
+
     async def list_runs(
         self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None
     ) -> list[RunSummary]:

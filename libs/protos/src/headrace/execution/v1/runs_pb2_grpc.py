@@ -45,6 +45,11 @@ class RunServiceStub:
                 request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.GetRunStatusRequest.SerializeToString,
                 response_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.FromString,
                 _registered_method=True)
+        self.WatchRun = channel.unary_stream(
+                '/headrace.execution.v1.RunService/WatchRun',
+                request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.WatchRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.FromString,
+                _registered_method=True)
         self.CancelRun = channel.unary_unary(
                 '/headrace.execution.v1.RunService/CancelRun',
                 request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
@@ -77,6 +82,16 @@ class RunServiceServicer:
 
     def GetRunStatus(self, request, context):
         """Returns the state of a run and of each of its tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRun(self, request, context):
+        """Follows a run: tells how it stands, then again after every change of its state, its tasks or its progress, and ends
+        after its final state. A caller that reads slowly gets the newest state and misses those between. `revision` grows
+        from message to message. Ends with UNAVAILABLE where the replica goes away: watch again, what has changed meanwhile
+        is told first; ends with UNAUTHENTICATED when the caller's token expires.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +131,11 @@ def add_RunServiceServicer_to_server(servicer, server):
             'GetRunStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRunStatus,
                     request_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.GetRunStatusRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.SerializeToString,
+            ),
+            'WatchRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRun,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.WatchRunRequest.FromString,
                     response_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.SerializeToString,
             ),
             'CancelRun': grpc.unary_unary_rpc_method_handler(
@@ -188,6 +208,33 @@ class RunService:
             target,
             '/headrace.execution.v1.RunService/GetRunStatus',
             headrace_dot_execution_dot_v1_dot_runs__pb2.GetRunStatusRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.execution.v1.RunService/WatchRun',
+            headrace_dot_execution_dot_v1_dot_runs__pb2.WatchRunRequest.SerializeToString,
             headrace_dot_execution_dot_v1_dot_runs__pb2.RunStatusResponse.FromString,
             options,
             channel_credentials,

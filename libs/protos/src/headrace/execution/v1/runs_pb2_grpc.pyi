@@ -40,6 +40,12 @@ class RunServiceStub:
     """
     GetRunStatus: _grpc.UnaryUnaryMultiCallable[_runs_pb2.GetRunStatusRequest, _runs_pb2.RunStatusResponse]
     """Returns the state of a run and of each of its tasks."""
+    WatchRun: _grpc.UnaryStreamMultiCallable[_runs_pb2.WatchRunRequest, _runs_pb2.RunStatusResponse]
+    """Follows a run: tells how it stands, then again after every change of its state, its tasks or its progress, and ends
+    after its final state. A caller that reads slowly gets the newest state and misses those between. `revision` grows
+    from message to message. Ends with UNAVAILABLE where the replica goes away: watch again, what has changed meanwhile
+    is told first; ends with UNAUTHENTICATED when the caller's token expires.
+    """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]
     """Cancels a run: PENDING or RUNNING to CANCELLED. Waits up to ten seconds for what runs to stop and tells the truth:
     CANCELLED, or RUNNING with `cancelRequested`. A cancelled run answers the same again; one in another final state
@@ -62,6 +68,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     GetRunStatus: _aio.UnaryUnaryMultiCallable[_runs_pb2.GetRunStatusRequest, _runs_pb2.RunStatusResponse]  # type: ignore[assignment]
     """Returns the state of a run and of each of its tasks."""
+    WatchRun: _aio.UnaryStreamMultiCallable[_runs_pb2.WatchRunRequest, _runs_pb2.RunStatusResponse]  # type: ignore[assignment]
+    """Follows a run: tells how it stands, then again after every change of its state, its tasks or its progress, and ends
+    after its final state. A caller that reads slowly gets the newest state and misses those between. `revision` grows
+    from message to message. Ends with UNAVAILABLE where the replica goes away: watch again, what has changed meanwhile
+    is told first; ends with UNAUTHENTICATED when the caller's token expires.
+    """
     CancelRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Cancels a run: PENDING or RUNNING to CANCELLED. Waits up to ten seconds for what runs to stop and tells the truth:
     CANCELLED, or RUNNING with `cancelRequested`. A cancelled run answers the same again; one in another final state
@@ -93,6 +105,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runs_pb2.RunStatusResponse, _abc.Awaitable[_runs_pb2.RunStatusResponse]]:
         """Returns the state of a run and of each of its tasks."""
+
+    @_abc_1.abstractmethod
+    def WatchRun(
+        self,
+        request: _runs_pb2.WatchRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runs_pb2.RunStatusResponse], _abc.AsyncIterator[_runs_pb2.RunStatusResponse]]:
+        """Follows a run: tells how it stands, then again after every change of its state, its tasks or its progress, and ends
+        after its final state. A caller that reads slowly gets the newest state and misses those between. `revision` grows
+        from message to message. Ends with UNAVAILABLE where the replica goes away: watch again, what has changed meanwhile
+        is told first; ends with UNAUTHENTICATED when the caller's token expires.
+        """
 
     @_abc_1.abstractmethod
     def CancelRun(

@@ -28,6 +28,7 @@ from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 T = TypeVar("T")
 
 _NOW = "SELECT clock_timestamp() + $1"
+_REVISIONS = "SELECT id, revision FROM runs WHERE id = ANY ($1::uuid[])"
 _HAS_WAITING = """
 SELECT EXISTS (SELECT FROM stages WHERE state = 'READY') OR EXISTS (SELECT FROM probes WHERE state = 'READY')
 """
@@ -79,6 +80,12 @@ class SqlStore:
         """See the port."""
         async with self._db.read() as conn:
             return await read_one(driver(conn), run_id, tenant, self._recipes)
+
+    async def revisions(self, run_ids: Collection[UUID]) -> dict[UUID, int]:
+        """See the port."""
+        async with self._db.read() as conn:
+            rows = await driver(conn).fetch(_REVISIONS, list(run_ids))
+        return {row["id"]: row["revision"] for row in rows}
 
     async def list_runs(
         self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None

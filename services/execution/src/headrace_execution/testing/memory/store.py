@@ -84,6 +84,16 @@ class MemoryStore:
             self.data.end(tx)
         return run if run is not None and run.tenant == tenant else None
 
+    async def revisions(self, run_ids: Collection[UUID]) -> dict[UUID, int]:
+        """See the port."""
+        tx = self._begin()
+        try:
+            await self._link.statement(tx)
+            found = [tx.get(RUNS, run_id) for run_id in run_ids]
+        finally:
+            self.data.end(tx)
+        return {run.id: run.revision for run in found if run is not None}
+
     async def list_runs(
         self, narrow: RunFilter, *, limit: int, offset: int, after: tuple[datetime, UUID] | None
     ) -> list[RunSummary]:

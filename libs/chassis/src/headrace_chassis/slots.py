@@ -7,13 +7,14 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from headrace.common.v1 import reasons_pb2
+
 from headrace_chassis.errors import HeadraceError, Unavailable
 
 _RETRY_SECONDS: Final = 5.0
 
 
 class StreamSlots:
-    """Counts the streams that are open. One for the whole gateway."""
+    """Counts the streams that are open. One for the whole process."""
 
     def __init__(self, total: int, per_caller: int) -> None:
         self._total = total
@@ -30,7 +31,7 @@ class StreamSlots:
         """Takes a slot, and returns what gives it back; giving it back again does nothing.
 
         Raises HeadraceError: RATE_LIMITED where the caller has as many as it may, UNAVAILABLE where the
-        gateway has.
+        process has.
         """
         if self._held[caller] >= self._per_caller:
             raise HeadraceError(
