@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +41,10 @@ class Watching:
 
     async def rest(self) -> list[runs_pb2.RunStatusResponse]:
         async with asyncio.timeout(20):
-            return [message async for message in self.call]
+            found = []
+            while (message := await self.call.read()) is not grpc.aio.EOF:
+                found.append(message)
+            return found
 
     async def error(self) -> HeadraceError:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -71,7 +75,8 @@ class TestWatching:
             seen.append(await watching.next())
             key = seen[0].tasks[0].id
             reported = workers_pb2.TaskProgress(task=key, state=runs_pb2.TASK_STATE_RUNNING, rows_in=7)
-            await worker.send(progress=workers_pb2.AssignmentProgress(ref=first.ref, tasks=[reported]))
+            report = workers_pb2.AssignmentProgress(ref=first.ref, tasks=[reported])
+            await worker.send(progress=workers_pb2.ProgressReport(assignments=[report]))
             seen.append(await watching.next())
             await worker.finish(first)
             second = await worker.next_assignment()
@@ -102,10 +107,10 @@ class TestWatching:
     async def test_a_change_of_another_replica_comes_by_the_bus(
         self, mesh: Cluster, nats_server: NatsServer
     ) -> None:
-        one, two = (await mesh.replica(nats_url=nats_server.url) for _ in range(2))
+        one, two = [await mesh.replica(nats_url=nats_server.url) for _ in range(2)]
         for each in (one, two):
             each.parts.watcher.interval_seconds = NEVER
-            assert await eventually(lambda each=each: connected(each))
+            assert await eventually(partial(connected, each))
         accepted = await one.run(mesh.metadata.add(LOADING))
 
         async with watch(two, accepted.run_id) as watching:
