@@ -26,6 +26,7 @@ from headrace_chassis.outbox import event_log
 from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.settings import SettingsError
+from headrace_chassis.writes import Writes
 
 from headrace_metadata.application.api_keys import TOKEN_SECONDS, ApiKeys
 from headrace_metadata.application.connections import ConnectionWriter
@@ -36,7 +37,6 @@ from headrace_metadata.application.lineage import LineageReader
 from headrace_metadata.application.pipelines import PipelineWriter
 from headrace_metadata.application.probes import ConnectionProbes
 from headrace_metadata.application.validation import PipelineValidator
-from headrace_metadata.application.writes import Writes
 from headrace_metadata.config import MetadataSettings
 from headrace_metadata.keyring import Keyring
 from headrace_metadata.loops.pipeline_deleter import PipelineDeleter
@@ -65,7 +65,7 @@ class Parts:
         self.keyring: Keyring = settings.keyring()
         self.execution = Execution(execution, base.tokens)
         self.checker = DefinitionChecker(settings.definition_threads, settings.definition_max_bytes)
-        self.writes = Writes(base.db, base.relay.wake)
+        self.writes = Writes(SERVICE, base.db, base.relay.wake)
         self.deletion = PipelineDeletion(base.db, self.execution, base.relay.wake)
         self.api_keys = ApiKeys(
             base.db,

@@ -9,19 +9,19 @@ from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidCursor, NotFound
 from headrace_chassis.identity import Principal, current_principal
 from headrace_chassis.ids import uuid7
+from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
+from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.probes import ConnectionProbes
-from headrace_metadata.application.writes import Writes
 from headrace_metadata.convert import connections as convert
 from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.servicers import Context
-from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import connections as store
 from headrace_metadata.store.searching import reading
 

@@ -8,11 +8,11 @@ from headrace.metadata.v1 import definitions_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidRequest, Problem
 from headrace_chassis.identity import current_principal
+from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.application.deletion import acknowledge_purge
 from headrace_metadata.application.resolution import resolve
-from headrace_metadata.application.writes import Writes
 from headrace_metadata.convert.connections import resolved_message
 from headrace_metadata.convert.pipelines import definition_message
 from headrace_metadata.convert.workspaces import workspace_message

@@ -9,17 +9,17 @@ from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidRequest, NameTaken, NotFound, Problem
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
+from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
+from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.application.events import workspace_event
 from headrace_metadata.application.workspaces import ensure_default, scope_of
-from headrace_metadata.application.writes import Writes
 from headrace_metadata.convert import workspaces as convert
 from headrace_metadata.domain.names import name_flaw
 from headrace_metadata.domain.workspaces import Workspace
 from headrace_metadata.servicers import Context
-from headrace_metadata.servicers.pages import Pages
 from headrace_metadata.store import workspaces as store
 
 

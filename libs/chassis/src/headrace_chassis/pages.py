@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from headrace.common.v1 import paging_pb2
+
 from headrace_chassis.errors import InvalidCursor, InvalidRequest, Problem
 from headrace_chassis.paging import Cursors, SortValue, page_limit
 
