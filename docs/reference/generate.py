@@ -18,12 +18,14 @@ from headrace_definition import json_schema
 from headrace_execution.config import ExecutionSettings
 from headrace_gateway.config import GatewaySettings
 from headrace_metadata.config import MetadataSettings
+from headrace_scheduler.config import SchedulerSettings
 from headrace_worker.config import WorkerSettings
 from pydantic_core import PydanticUndefined
 
 PROCESSES: Mapping[str, type[Settings]] = {
     "metadata": MetadataSettings,
     "execution": ExecutionSettings,
+    "scheduler": SchedulerSettings,
     "worker": WorkerSettings,
     "gateway": GatewaySettings,
 }

@@ -123,7 +123,6 @@ def test_another_tenant_sees_nothing(stack: StackUnderTest, world: World, row: d
 
 
 ABSENT = [
-    ("GET", "/api/v1/scheduler/schedules"),
     ("POST", "/api/v1/scheduler/backfill"),
     ("POST", "/api/v1/orchestrator/trigger"),
     ("GET", "/api/v1/git/repos"),

@@ -12,7 +12,7 @@ from headrace_local import leftovers
 from headrace_local.ports import find_free_port
 from headrace_local.testing import StackUnderTest, demand, until
 
-NAMES = {"postgres", "nats", "metadata", "execution", "worker", "gateway"}
+NAMES = {"postgres", "nats", "metadata", "execution", "scheduler", "worker", "gateway"}
 
 
 @pytest.fixture(scope="module")

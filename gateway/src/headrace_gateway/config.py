@@ -18,6 +18,7 @@ class GatewaySettings(AuthSettings, ObservedSettings):
     )
     metadata_target: str | None = Field(None, description="host:port of the metadata service.")
     execution_target: str | None = Field(None, description="host:port of the execution service.")
+    scheduler_target: str | None = Field(None, description="host:port of the scheduler service.")
     channels_per_target: int = Field(
         1, ge=1, le=16, description="How many connections are held to each service."
     )

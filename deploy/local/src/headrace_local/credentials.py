@@ -14,8 +14,14 @@ from headrace_chassis import keys
 from headrace_local.home import Home, write_private
 
 USERS_KEY_ID = "local"
-ROLES_OF_POSTGRES = ("postgres", "metadata", "execution", "warehouse")
-INTERNAL_SUBJECTS = ("service:metadata", "service:execution", "service:gateway", "worker:local")
+ROLES_OF_POSTGRES = ("postgres", "metadata", "execution", "scheduler", "warehouse")
+INTERNAL_SUBJECTS = (
+    "service:metadata",
+    "service:execution",
+    "service:scheduler",
+    "service:gateway",
+    "worker:local",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def ensure_credentials(home: Home) -> Credentials:
     _write_jwks(credentials.users_jwks, {USERS_KEY_ID: users})
     internal = {subject: _ensure_key(credentials.internal_key(subject)) for subject in INTERNAL_SUBJECTS}
     _write_jwks(credentials.internal_jwks, internal)
-    for service in ("metadata", "execution"):
+    for service in ("metadata", "execution", "scheduler"):
         _ensure(credentials.cursor_key(service), lambda: secrets.token_hex(32).encode())
     _ensure(credentials.encryption_keys, _new_keyring)
     return credentials

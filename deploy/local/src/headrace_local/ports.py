@@ -27,6 +27,8 @@ NAMES = (
     "metadata.metrics",
     "execution",
     "execution.metrics",
+    "scheduler",
+    "scheduler.metrics",
     "worker.metrics",
 )
 

@@ -24,7 +24,7 @@ from headrace_local.home import Home
 from headrace_local.ports import HOST, Ports
 
 SUPERUSER = "postgres"
-SERVICE_DATABASES = ("metadata", "execution")
+SERVICE_DATABASES = ("metadata", "execution", "scheduler")
 WAREHOUSE = "warehouse"
 
 _SYSTEM_USER = "embedded_postgres"

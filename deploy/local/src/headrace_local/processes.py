@@ -23,7 +23,7 @@ PASSED_ON = (
 )
 """Settings of the caller's environment that `headrace up` hands on; no other reaches the processes."""
 
-START_ORDER = (("postgres", "nats"), ("metadata", "execution"), ("worker", "gateway"))
+START_ORDER = (("postgres", "nats"), ("metadata", "execution", "scheduler"), ("worker", "gateway"))
 """Who starts before whom; they stop the other way round, each group at once."""
 
 SECRET_PREFIX = "HEADRACE_SECRET_"  # noqa: S105 - the name of variables, not a secret
@@ -51,6 +51,7 @@ def processes(home: Home, ports: Ports, credentials: Credentials) -> list[Proces
         stack.nats(),
         stack.metadata(),
         stack.execution(),
+        stack.scheduler(),
         stack.worker(),
         stack.gateway(),
     ]
@@ -91,6 +92,14 @@ class _Stack:
         }
         return self._ours("execution", settings)
 
+    def scheduler(self) -> Process:
+        settings = {
+            **self._service("scheduler"),
+            "METADATA_TARGET": self.ports.address("metadata"),
+            "EXECUTION_TARGET": self.ports.address("execution"),
+        }
+        return self._ours("scheduler", settings)
+
     def worker(self) -> Process:
         handed_on = {name: value for name, value in os.environ.items() if name.startswith(SECRET_PREFIX)}
         settings = {
@@ -115,6 +124,7 @@ class _Stack:
             "HTTP_LISTEN": self.ports.address("gateway"),
             "METADATA_TARGET": self.ports.address("metadata"),
             "EXECUTION_TARGET": self.ports.address("execution"),
+            "SCHEDULER_TARGET": self.ports.address("scheduler"),
         }
         return self._ours("gateway", settings, ready_at="gateway")
 

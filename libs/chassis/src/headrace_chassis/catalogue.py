@@ -61,4 +61,7 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
     ),
     reasons.REASON_QUOTA_EXCEEDED: Entry(StatusCode.RESOURCE_EXHAUSTED, 429, "Quota exceeded"),
     reasons.REASON_OUTPUT_NOT_LANDED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Output not landed"),
+    reasons.REASON_SCHEDULE_MANAGED: Entry(
+        StatusCode.FAILED_PRECONDITION, 409, "Schedule managed by its pipeline"
+    ),
 }

@@ -1,0 +1,1 @@
+"""What happens in one transaction, and what is asked of other services."""

@@ -1,0 +1,59 @@
+"""The events of the scheduler: identities and times, never parameters."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.scheduler.v1 import events_pb2
+from headrace_chassis.outbox import NewEvent
+
+from headrace_scheduler.domain.schedules import Schedule
+
+
+def schedule_event(what: str, schedule: Schedule) -> NewEvent:
+    """The event that a schedule was created, updated, paused, resumed or deleted."""
+    payload = _payload(schedule)
+    if what == "deleted":
+        payload.active = False
+        payload.ClearField("next_run_at")
+    return NewEvent(
+        type=f"io.headrace.schedule.{what}.v1",
+        tenant=schedule.tenant,
+        subject=str(schedule.id),
+        data=payload.SerializeToString(),
+    )
+
+
+def ticked_events(schedules: Iterable[Schedule]) -> Iterator[NewEvent]:
+    """The events that ticks of schedules were decided: one for each tenant."""
+    by_tenant: defaultdict[UUID, list[Schedule]] = defaultdict(list)
+    for schedule in schedules:
+        by_tenant[schedule.tenant].append(schedule)
+    for tenant, ticked in by_tenant.items():
+        payload = events_pb2.SchedulesTickedEvent(schedules=map(_payload, ticked))
+        yield NewEvent(
+            type="io.headrace.schedule.ticked.v1",
+            tenant=tenant,
+            subject=str(ticked[0].id),
+            data=payload.SerializeToString(),
+        )
+
+
+def _payload(schedule: Schedule) -> events_pb2.ScheduleEvent:
+    return events_pb2.ScheduleEvent(
+        schedule_id=str(schedule.id),
+        pipeline_id=str(schedule.pipeline_id),
+        workspace_id=str(schedule.workspace_id),
+        active=schedule.is_on,
+        next_run_at=_moment(schedule.progress.next_run_at),
+    )
+
+
+def _moment(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp

@@ -1,0 +1,1 @@
+"""The rules of schedules, without I/O."""

@@ -1,0 +1,153 @@
+"""What becomes of the ticks of a schedule whose time has come. Pure: the same progress and the same instant
+give the same decisions, on any replica."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from headrace_timetable import rules
+from headrace_timetable.rules import CatchUp, CatchUpStrategy, Timetable
+
+from headrace_scheduler.domain.schedules import Catchup, Overlap, Progress, Schedule, Terms
+from headrace_scheduler.domain.timing import timetable
+
+MOST_CAUGHT_UP = 1000
+"""How many missed ticks of a schedule run at the most, the latest ones."""
+
+MOST_TOLD_APART = 100
+"""How many skipped ticks get a decision each; where more were missed, those before the ones that run get one
+together."""
+
+_MISSED = "CATCH_UP"
+
+
+@dataclass(frozen=True)
+class DecidedTick:
+    """A tick that is going to start a run, or one or more that do not."""
+
+    at: datetime
+    through: datetime
+    """The last of several ticks that are skipped together, else the tick."""
+    interval_start: datetime
+    overlap: Overlap | None
+    """How its run stands to earlier ones of the schedule; None where it starts none."""
+    queue_limit: int = 0
+    """How many runs may wait behind one another with QUEUE."""
+    reason: str | None = None
+    message: str | None = None
+
+    @property
+    def starts(self) -> bool:
+        """Whether it is going to start a run."""
+        return self.overlap is not None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The ticks that were decided, and the progress after that."""
+
+    ticks: tuple[DecidedTick, ...]
+    progress: Progress
+
+
+def decide(schedule: Schedule, now: datetime, grace: timedelta) -> Outcome:
+    """Decides all ticks up to now that are not decided yet; none while maintenance goes on.
+
+    `grace` is how late the latest tick may be and still start its run with SKIP_TO_CURRENT.
+    """
+    plan = timetable(schedule.terms.times, schedule.own_holidays)
+    progress = schedule.progress
+    if now <= progress.decided_until:
+        # The clock went back: what is decided stays so, and the rest is not due yet.
+        return Outcome((), resumed_progress(schedule, now))
+    if rules.maintenance_end(plan, now) is not None:
+        return Outcome((), resumed_progress(schedule, now))
+    entries: list[rules.Run | rules.Skip] = []
+    after = progress.decided_until
+    reprieve = progress.reprieve
+    reason: str | None = None
+    if reprieve is not None and reprieve.until > after:
+        until = min(reprieve.until, now)
+        if rules.maintenance_end(plan, until) is not None:
+            until = now  # they were held on top of it: what was said of them goes for all until now
+        found = _decided(plan, after, until, reprieve.catchup, reprieve.limit, timedelta())
+        entries += found.entries
+        after, reason = found.until, reprieve.reason
+    split = len(entries)
+    if after < now:
+        found = _decided(plan, after, now, schedule.terms.catchup, schedule.terms.catchup_limit, grace)
+        entries += found.entries
+        after = found.until
+    overlap, queue_limit = _overlap(schedule.terms, entries, now, grace)
+    ticks = tuple(
+        _fired(plan, entry, overlap, queue_limit)
+        if isinstance(entry, rules.Run)
+        else _skipped(plan, entry, reason if index < split else None)
+        for index, entry in enumerate(entries)
+    )
+    starting = any(tick.starts for tick in ticks)
+    after_progress = replace(progress, decided_until=after, reprieve=None, starting=starting)
+    return Outcome(ticks, looked_ahead(plan, after_progress, now))
+
+
+def looked_ahead(plan: Timetable, progress: Progress, now: datetime) -> Progress:
+    """The progress of a schedule that is on, with when it is due next and when its next run starts."""
+    end = rules.maintenance_end(plan, now)
+    following = next(rules.walk(plan, progress.decided_until), None)
+    # Days that the calendar leaves out are decided when their last tick has come, a day at a time.
+    due = following.last if isinstance(following, rules.Skip) else following
+    held = end is not None and due is not None and due <= now
+    run = rules.next_run(plan, max(now, progress.decided_until))
+    return replace(
+        progress,
+        next_due=end if held else due,
+        held_until=end if held else None,
+        next_run_at=None if run is None else run.starts_at,
+    )
+
+
+def resumed_progress(schedule: Schedule, now: datetime) -> Progress:
+    """The progress of a schedule after anything that changes when it is due; cleared where it is off."""
+    progress = schedule.progress
+    if not schedule.is_on:
+        return replace(progress, next_due=None, next_run_at=None, held_until=None)
+    return looked_ahead(timetable(schedule.terms.times, schedule.own_holidays), progress, now)
+
+
+def _decided(
+    plan: Timetable, after: datetime, now: datetime, catchup: Catchup, limit: int | None, grace: timedelta
+) -> rules.Decided:
+    if catchup is Catchup.SKIP_TO_CURRENT:
+        strategy, at_once = CatchUp(), MOST_TOLD_APART
+    else:
+        # All of them is the latest thousand: a flood of runs nobody can want helps nobody.
+        count = MOST_CAUGHT_UP if catchup is Catchup.RUN_ALL else min(limit or 1, MOST_CAUGHT_UP)
+        strategy, at_once = CatchUp(CatchUpStrategy.RUN_LATEST_N, count), max(MOST_TOLD_APART, count)
+    return rules.decide(plan, after, now, grace=grace, catch_up=strategy, at_once=at_once)
+
+
+def _overlap(
+    terms: Terms, entries: Iterable[rules.Run | rules.Skip], now: datetime, grace: timedelta
+) -> tuple[Overlap, int]:
+    """Runs of missed ticks take turns: skipping or cancelling one for another would undo the catching up."""
+    running = [entry for entry in entries if isinstance(entry, rules.Run)]
+    if len(running) > 1 or any(now - run.starts_at > grace for run in running):
+        return Overlap.QUEUE, MOST_CAUGHT_UP
+    return terms.overlap, terms.queue_limit if terms.overlap is Overlap.QUEUE else 0
+
+
+def _fired(plan: Timetable, run: rules.Run, overlap: Overlap, queue_limit: int) -> DecidedTick:
+    begin, _ = rules.interval_of(plan, run.tick)
+    return DecidedTick(run.tick, run.tick, begin, overlap, queue_limit)
+
+
+def _skipped(plan: Timetable, skip: rules.Skip, off_reason: str | None) -> DecidedTick:
+    begin, _ = rules.interval_of(plan, skip.first)
+    reason = off_reason if off_reason and skip.reason == _MISSED else str(skip.reason)
+    return DecidedTick(skip.first, skip.last, begin, None, 0, reason, skip.detail)
+
+
+def next_ticks(schedule: Schedule, now: datetime) -> Iterator[rules.Run | rules.Skip]:
+    """What happens from now on, in order."""
+    plan = timetable(schedule.terms.times, schedule.own_holidays)
+    return rules.upcoming(plan, max(now, schedule.progress.decided_until))

@@ -1,0 +1,28 @@
+"""The errors that only the scheduler raises."""
+
+# ruff: noqa: N818 - an error here is named for what happened, as its reason is
+
+from uuid import UUID
+
+from headrace.common.v1 import reasons_pb2
+from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
+
+from headrace_scheduler.domain.timing import BadTimes
+
+
+class ScheduleManaged(HeadraceError):
+    """The schedule follows its pipeline's scheduleCron."""
+
+    reason = reasons_pb2.REASON_SCHEDULE_MANAGED
+
+    def __init__(self, schedule_id: UUID, pipeline_id: UUID) -> None:
+        super().__init__(
+            f"schedule {schedule_id} follows the scheduleCron of pipeline {pipeline_id}: change or clear it "
+            "there",
+            metadata={"scheduleId": str(schedule_id), "pipelineId": str(pipeline_id)},
+        )
+
+
+def invalid(bad: BadTimes) -> InvalidRequest:
+    """Bad times as the error of a request."""
+    return InvalidRequest([Problem(flaw.code, flaw.path, flaw.message) for flaw in bad.flaws])

@@ -1,0 +1,1 @@
+"""The SQL of the scheduler. Every statement of a user's request names the tenant."""
