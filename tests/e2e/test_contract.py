@@ -44,6 +44,7 @@ class World:
     pipeline: str
     run: str
     api_key: str
+    schedule: str
 
     def path(self, template: str) -> str:
         """The template with ids that exist."""
@@ -52,6 +53,7 @@ class World:
             "connections": self.connection,
             "pipelines": self.pipeline,
             "api-keys": self.api_key,
+            "schedules": self.schedule,
         }
         filled = template.replace("{version}", "1").replace("{runId}", self.run)
         return re.sub(r"/([\w-]+)/\{id\}", lambda found: f"/{found[1]}/{ids[found[1]]}", filled)
@@ -65,7 +67,15 @@ def world(admin: httpx.Client, warehouse: str) -> World:
     wait_for_end(admin, run["runId"])
     connection = next(c for c in _data(admin, "connections") if c["name"] == warehouse)
     key = demand(admin.post("api-keys", json={"name": "contract", "role": "VIEWER"}), 201)
-    return World(pipeline["workspaceId"], connection["id"], pipeline["id"], run["runId"], key["id"])
+    schedule = demand(admin.post("scheduler/schedules", json=_yearly(pipeline["id"])), 201)
+    return World(
+        workspace=pipeline["workspaceId"],
+        connection=connection["id"],
+        pipeline=pipeline["id"],
+        run=run["runId"],
+        api_key=key["id"],
+        schedule=schedule["id"],
+    )
 
 
 def test_the_table_holds_all_that_is_served_and_nothing_else(stack: StackUnderTest) -> None:
@@ -287,7 +297,14 @@ def _prepare(
         "createWorkspace": {"slug": f"w-{uuid.uuid4().hex[:12]}"},
         "updateWorkspace": {"name": name},
         "createApiKey": {"name": name, "role": "EDITOR"},
+        "createSchedule": _yearly(world.pipeline),
+        "updateSchedule": {"queueLimit": 5},
+        "pauseSchedule": {},
+        "resumeSchedule": {},
     }
+    if operation == "deleteSchedule":
+        made = demand(admin.post("scheduler/schedules", json=_yearly(world.pipeline)), 201)
+        return f"scheduler/schedules/{made['id']}", None
     if operation == "deletePipeline":
         return f"pipelines/{create_pipeline(admin, NOOP)['id']}", None
     if operation == "deleteConnection":
@@ -312,6 +329,11 @@ def _check_shape(operation: str, answer: dict[str, Any]) -> None:
     for key, value in answer.items():
         assert not key.endswith("At") or value.endswith("Z")
     assert "secret" not in answer
+
+
+def _yearly(pipeline: str) -> dict[str, Any]:
+    """A schedule that does not tick while tests run."""
+    return {"pipelineId": pipeline, "cronExpression": "0 0 29 2 *"}
 
 
 def _body(method: str) -> dict[str, Any] | None:

@@ -97,6 +97,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
     REASON_OUTPUT_NOT_LANDED: _Reason.ValueType  # 34
     """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
+    REASON_SCHEDULE_MANAGED: _Reason.ValueType  # 40
+    """The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -171,6 +173,8 @@ REASON_QUOTA_EXCEEDED: Reason.ValueType  # 33
 """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
 REASON_OUTPUT_NOT_LANDED: Reason.ValueType  # 34
 """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
+REASON_SCHEDULE_MANAGED: Reason.ValueType  # 40
+"""The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -47,7 +47,7 @@ CREATE TABLE schedule (
     skip_holidays      boolean NOT NULL,
     country            text,
     subdivision        text,
-    windows            jsonb NOT NULL,
+    windows            text NOT NULL,
     overlap            text NOT NULL CHECK (overlap IN ('SKIP', 'QUEUE', 'CANCEL_RUNNING')),
     queue_limit        integer NOT NULL,
     catchup            text NOT NULL CHECK (catchup IN ('SKIP_TO_CURRENT', 'RUN_ALL', 'RUN_LATEST_N')),

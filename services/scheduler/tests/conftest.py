@@ -1,0 +1,79 @@
+"""Fixtures: the service under test over a real PostgreSQL and a real gRPC server, under the test's clock."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.metadata.v1 import (
+    definitions_pb2,
+    definitions_pb2_grpc,
+    pipelines_pb2,
+    pipelines_pb2_grpc,
+    workspaces_pb2,
+    workspaces_pb2_grpc,
+)
+from headrace_chassis.server import Service as ServedService
+from headrace_chassis.service import Foundation
+from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.postgres import PostgresServer, migrated_database
+from headrace_chassis.testing.serving import serve
+from headrace_scheduler.config import SchedulerSettings
+from headrace_scheduler.wiring import MIGRATIONS, SERVICE, Parts
+
+from .support import Clock, MetadataStandIn, Service
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """One migrated database for all tests: each has a tenant of its own."""
+    with migrated_database(postgres_server, MIGRATIONS) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(authority: Authority, migrated_url: str) -> SchedulerSettings:
+    """The settings of the service under test."""
+    return SchedulerSettings(
+        **authority.service_values("scheduler", migrated_url),
+        metadata_target="127.0.0.1:1",
+        execution_target="127.0.0.1:1",
+    )
+
+
+@pytest_asyncio.fixture
+async def service(settings: SchedulerSettings, authority: Authority) -> AsyncIterator[Service]:
+    """The service under test, served in process beside its metadata and execution."""
+    metadata, clock = MetadataStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
+    async with AsyncExitStack() as stack:
+        beside = await stack.enter_async_context(serve(authority, _metadata(metadata)))
+        base = Foundation(SERVICE, settings, stack)
+        parts = Parts(settings, base, beside.channel, beside.channel, clock=clock)
+        served = await stack.enter_async_context(serve(authority, parts.services()))
+        yield Service(base, parts, metadata, clock, authority, served.channel)
+
+
+def _metadata(stand_in: MetadataStandIn) -> list[ServedService]:
+    return [
+        (
+            pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
+            pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
+            workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
+            definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
+            event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
+            stand_in,
+        ),
+    ]

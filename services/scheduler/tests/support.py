@@ -1,0 +1,201 @@
+"""A scheduler in process under a clock of the test's own, with metadata and execution as servicers beside
+it."""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.metadata.v1 import (
+    definitions_pb2,
+    definitions_pb2_grpc,
+    pipelines_pb2,
+    pipelines_pb2_grpc,
+    workspaces_pb2,
+    workspaces_pb2_grpc,
+)
+from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
+from headrace_chassis.channels import Metadata, call_metadata
+from headrace_chassis.database import driver
+from headrace_chassis.errors import HeadraceError, NotFound, NotImplementedHere, from_rpc_error
+from headrace_chassis.identity import current_principal
+from headrace_chassis.ids import uuid7
+from headrace_chassis.service import Foundation
+from headrace_chassis.testing.authority import Authority
+from headrace_scheduler.wiring import Parts
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+"""A Wednesday."""
+
+
+class Clock:
+    """The time, as a test sets it."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.now = now
+
+    async def __call__(self, conn: AsyncConnection) -> datetime:
+        return self.now
+
+    def advance(self, **span: float) -> None:
+        """Lets time pass; backwards where negative."""
+        self.now += timedelta(**span)
+
+
+def only_what_is_asked(stand_in: type[T]) -> type[T]:
+    """A servicer whose other RPCs say that they are not there: a server demands that all are."""
+
+    async def absent(self: object, request: Any, context: Any) -> Any:
+        raise NotImplementedHere("this RPC of a stand-in")
+
+    for base in stand_in.__bases__:
+        for name in vars(base):
+            if name[0].isupper() and name not in vars(stand_in):
+                setattr(stand_in, name, absent)
+    return stand_in
+
+
+@only_what_is_asked
+class MetadataStandIn(
+    pipelines_pb2_grpc.PipelineServiceServicer,
+    workspaces_pb2_grpc.WorkspaceServiceServicer,
+    definitions_pb2_grpc.DefinitionServiceServicer,
+    event_log_pb2_grpc.EventLogServiceServicer,
+):
+    """Metadata as the scheduler sees it: pipelines and workspaces of tenants, and a log of events."""
+
+    def __init__(self) -> None:
+        self.pipelines: dict[tuple[UUID, str], pipelines_pb2.Pipeline] = {}
+        self.workspaces: dict[tuple[UUID, str], workspaces_pb2.Workspace] = {}
+        self.events: list[event_log_pb2.Event] = []
+        self.acknowledged: list[tuple[str, str]] = []
+
+    async def GetPipeline(
+        self, request: pipelines_pb2.GetPipelineRequest, context: Any
+    ) -> pipelines_pb2.Pipeline:
+        principal = current_principal()
+        found = self.pipelines.get((principal.tenant, request.id))
+        if found is None or not principal.may_use(UUID(found.workspace_id)):
+            raise NotFound("pipeline", request.id)
+        return found
+
+    async def GetWorkspace(
+        self, request: workspaces_pb2.GetWorkspaceRequest, context: Any
+    ) -> workspaces_pb2.Workspace:
+        return self.workspaces[current_principal().tenant, request.id]
+
+    async def AcknowledgePurge(
+        self, request: definitions_pb2.AcknowledgePurgeRequest, context: Any
+    ) -> definitions_pb2.AcknowledgePurgeResponse:
+        self.acknowledged.append((request.pipeline_id, request.owner))
+        return definitions_pb2.AcknowledgePurgeResponse()
+
+    async def ListEvents(
+        self, request: event_log_pb2.ListEventsRequest, context: Any
+    ) -> event_log_pb2.ListEventsResponse:
+        events = [event for event in self.events if event.position > request.after]
+        last = events[-1].position if events else request.after
+        return event_log_pb2.ListEventsResponse(events=events, next_after=last, oldest=1)
+
+    def tell(self, kind: str, tenant: UUID, subject: str, data: bytes) -> None:
+        """Adds an event to the log."""
+        self.events.append(
+            event_log_pb2.Event(
+                position=len(self.events) + 1,
+                id=str(uuid.uuid4()),
+                type=kind,
+                tenant=str(tenant),
+                subject=subject,
+                time=stamp(NOON),
+                data=data,
+            )
+        )
+
+
+@dataclass
+class Service:
+    """The service under test, with a tenant of this test's own that has one workspace."""
+
+    base: Foundation
+    parts: Parts
+    metadata: MetadataStandIn
+    clock: Clock
+    authority: Authority
+    channel: grpc.aio.Channel
+    tenant: UUID = field(default_factory=uuid7)
+
+    def __post_init__(self) -> None:
+        self.schedules: Any = schedules_pb2_grpc.ScheduleServiceStub(self.channel)
+        self.log: Any = event_log_pb2_grpc.EventLogServiceStub(self.channel)
+        self.workspace = str(uuid7())
+        self.set_workspace()
+
+    def set_workspace(self, **fields: Any) -> None:
+        """What metadata tells of the workspace from now on."""
+        told = {"timezone": "UTC", "updated_at": stamp(NOON), **fields}
+        self.metadata.workspaces[self.tenant, self.workspace] = workspaces_pb2.Workspace(
+            id=self.workspace, slug="default", **told
+        )
+
+    def user(self, role: str = "editor", *, key: str | None = None, **claims: Any) -> Metadata:
+        """The metadata of a user of the tenant, or of the tenant in `claims`."""
+        token = self.authority.user(role, **{"tenant": self.tenant, **claims})
+        return call_metadata(token, idempotency_key=key)
+
+    def pipeline(self, **fields: Any) -> str:
+        """A pipeline that metadata has."""
+        told = {"id": str(uuid7()), "workspace_id": self.workspace, "version": 1, "is_active": True, **fields}
+        self.metadata.pipelines[self.tenant, told["id"]] = pipelines_pb2.Pipeline(**told)
+        return str(told["id"])
+
+    async def create(self, cron: str = "0 2 * * *", **fields: Any) -> schedules_pb2.Schedule:
+        """A schedule of a pipeline of its own, unless one is named."""
+        fields.setdefault("pipeline_id", self.pipeline())
+        request = schedules_pb2.CreateScheduleRequest(cron_expression=cron, **fields)
+        made: schedules_pb2.Schedule = await self.schedules.CreateSchedule(request, metadata=self.user())
+        return made
+
+    async def get(self, schedule: schedules_pb2.Schedule | str) -> schedules_pb2.Schedule:
+        """A schedule as it is now."""
+        identity = schedule if isinstance(schedule, str) else schedule.id
+        found: schedules_pb2.Schedule = await self.schedules.GetSchedule(
+            schedules_pb2.GetScheduleRequest(id=identity), metadata=self.user()
+        )
+        return found
+
+    async def events(self) -> list[str]:
+        """The types of the tenant's events, in their order."""
+        found = await self.rows("SELECT type FROM outbox_event WHERE tenant = $1 ORDER BY id", self.tenant)
+        return [row["type"].removeprefix("io.headrace.schedule.").removesuffix(".v1") for row in found]
+
+    async def rows(self, sql: str, *values: Any) -> list[Any]:
+        """Rows straight from the database."""
+        async with self.base.db.read() as conn:
+            return list(await driver(conn).fetch(sql, *values))
+
+
+def stamp(value: datetime) -> Timestamp:
+    """An instant as a message."""
+    made = Timestamp()
+    made.FromDatetime(value)
+    return made
+
+
+def at(text: str) -> datetime:
+    """An instant of UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+async def failure(call: Any) -> HeadraceError:
+    """The error that a call ends with; fails where it succeeds."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc_error(raised.value)
