@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 METADATA = ("metadata", "metadata-b")
 EXECUTION = ("execution", "execution-b")
+SCHEDULER = ("scheduler", "scheduler-b")
 WORKERS = ("worker", "worker-b")
-OURS = ("gateway", *METADATA, *EXECUTION, *WORKERS)
+OURS = ("gateway", *METADATA, *EXECUTION, *SCHEDULER, *WORKERS)
 """Every process that is Headrace's own."""
 
 LEASE_SECONDS = 5.0
@@ -282,7 +283,7 @@ class Cluster:
 
 def _choose_ports(home: Home) -> Ports:
     names = [*NAMES]
-    for name in (*METADATA, *EXECUTION, *WORKERS):
+    for name in (*METADATA, *EXECUTION, *SCHEDULER, *WORKERS):
         names += [port for port in (name, f"{name}.metrics") if port not in names]
     chosen: dict[str, int] = {}
     for name in names:
@@ -292,10 +293,11 @@ def _choose_ports(home: Home) -> Ports:
 
 
 def _twice(home: Home, ports: Ports, credentials: Credentials, points: Path) -> list[Process]:
-    """The processes of the local stack; metadata, execution and the worker twice."""
+    """The processes of the local stack; metadata, execution, the scheduler and the worker twice."""
     targets = {
         "METADATA_TARGET": _both(ports, METADATA),
         "EXECUTION_TARGET": _both(ports, EXECUTION),
+        "SCHEDULER_TARGET": _both(ports, SCHEDULER),
     }
     wanted: list[Process] = []
     for process in processes(home, ports, credentials):

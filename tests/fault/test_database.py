@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from .checking import Reference, check_all
-from .cluster import AWAY, EXECUTION, METADATA, OURS, Cluster, until
+from .cluster import AWAY, EXECUTION, METADATA, OURS, SCHEDULER, Cluster, until
 from .submitting import SteadyLoad
 from .workload import Places
 
@@ -46,7 +46,7 @@ class Probe:
             while not self._stop.wait(0.1):
                 self.last = self._look(client)
                 self.answers[self.last] += 1
-                for name in (*METADATA, *EXECUTION):
+                for name in (*METADATA, *EXECUTION, *SCHEDULER):
                     if not self._cluster.is_alive(name):
                         self.dead.add(name)
                     elif not self._cluster.is_ready(name):
@@ -107,7 +107,7 @@ def restarted(
             cluster.signal("postgres", how)
             until(lambda old=old: cluster.pid("postgres") != old and cluster.accepts(), 60, "it is back")  # type: ignore[misc]
             until(lambda: probe.last == "200", RECOVERY_SECONDS, f"reads are served again: {probe.answers}")
-            cluster.await_ready(*METADATA, *EXECUTION, seconds=RECOVERY_SECONDS)
+            cluster.await_ready(*METADATA, *EXECUTION, *SCHEDULER, seconds=RECOVERY_SECONDS)
 
     check_all(cluster, load.submitted, reference)
     assert cluster.pids(*OURS) == before, "no process was restarted"
@@ -123,7 +123,11 @@ def test_postgres_away_for_a_while(cluster: Cluster, places: Places, reference: 
     before = cluster.pids(*OURS)
     with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=40) as load:
         cluster.halt("postgres")
-        until(lambda: probe.unready >= {*METADATA, *EXECUTION}, 30, f"readiness is red: {probe.unready}")
+        until(
+            lambda: probe.unready >= {*METADATA, *EXECUTION, *SCHEDULER},
+            30,
+            f"readiness is red: {probe.unready}",
+        )
         until(lambda: probe.answers["503"] >= 20, 90, f"users are told: {probe.answers}")
         cluster.resume("postgres")
         until(lambda: cluster.accepts(), 60, "it is back")
