@@ -12,6 +12,8 @@ from .checking import (
     await_end,
     check_bookkeeping,
     check_targets,
+    queries,
+    staging,
 )
 from .cluster import Cluster, until
 from .proxy import Proxy
@@ -176,6 +178,10 @@ def test_a_black_hole_does_not_keep_a_run_from_its_end(
     for connection in proxy.connections:
         connection.reset()
     assert cluster.sql("warehouse", "SELECT to_regclass($1)::text", pipeline.table) == [(None,)]
+    until(lambda: not queries(cluster, submitted), 30, "its server process has ended")
+    assert len(staging(cluster, submitted)) == 1, "nobody could reach it"
+    assert await_end(cluster, submit(cluster, [pipeline], each=1)) == {"COMPLETED": 1}
+    assert staging(cluster, submitted) == [], "the next load has cleared it away"
 
 
 def swallow_when(proxy: Proxy, end: str) -> None:

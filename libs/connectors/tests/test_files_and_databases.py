@@ -761,6 +761,36 @@ async def test_a_tombstone_keeps_out_what_was_staged(
     assert (await move_out(reading, connection, environment, scratch)).rows == 1
 
 
+@pytest.mark.parametrize("kind", TARGETS)
+async def test_a_tombstone_clears_away_what_a_dead_attempt_has_staged(
+    kind: str, root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    spec, connection, _ = target_of(kind, root)
+    await scratch.execute("CREATE TABLE rows AS SELECT 1 AS a")
+    dead = await open_sink(spec, connection, environment)
+    await dead.claim(KEY, 1)
+    await dead.stage(scratch, "rows")
+    await dead.close()
+    assert staged_in(kind, root, environment) == 1
+
+    settling = await open_sink(spec, connection, environment)
+    await settling.tombstone(KEY, 1)
+    await settling.close()
+
+    assert staged_in(kind, root, environment) == 0
+
+
+def staged_in(kind: str, root: Path, environment: Environment) -> int:
+    """How much is staged, by whomever."""
+    if kind == "duckdb":
+        with duckdb.connect(str(root / "base.duckdb")) as database:
+            rows = database.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE '\\_stg%' ESCAPE '\\'"
+            )
+            return int(str(rows.fetchall()[0][0]))
+    return len([*root.rglob("_stg_*"), *environment.temp_dir.rglob("_stg_*")])
+
+
 async def test_a_file_load_cut_at_the_rename_is_settled_either_way(
     root: Path, environment: Environment, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

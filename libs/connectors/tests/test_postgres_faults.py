@@ -29,6 +29,7 @@ from headrace_connectors.api import (
     open_sink,
     open_source,
 )
+from headrace_connectors.ledger import staging_name
 from headrace_connectors.postgres.errors import from_server
 
 Sql = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -112,6 +113,31 @@ async def test_a_tombstone_clears_away_what_a_dead_attempt_has_left(
     assert await running(sql, "headrace/dead") == 0
     assert await sql("SELECT count(*) FROM pg_class WHERE starts_with(relname, '_stg_')") == [(0,)]
     await dead.close()
+
+
+async def test_what_a_lost_load_has_staged_is_cleared_away_by_the_next_one(
+    target: None, database: Connection, environment: Environment, scratch: Scratch, sql: Sql
+) -> None:
+    """Nobody could reach the target when its run ended, and no attempt at that load comes after."""
+    lost = await staged(MODES[1], database, environment, scratch, 1)
+    await sql("SELECT pg_terminate_backend($1)", lost.session.backend.pid)
+    await lost.close()
+    key = LoadKey("run-2", "load")
+    alive = await open_sink(MODES[1], database, environment)
+    await alive.claim(key, 2)
+    await alive.stage(scratch, "rows")
+
+    third = await open_sink(MODES[2], database, environment)
+    await third.claim(LoadKey("run-3", "load"), 3)
+
+    left = await sql("SELECT relname FROM pg_class WHERE starts_with(relname, '_stg_') AND relkind = 'r'")
+    assert left == [(staging_name(key, 2),)]
+    await third.stage(scratch, "rows")
+    await third.commit(LoadKey("run-3", "load"), 3)
+    assert await sql("SELECT obj_description('fresh'::regclass, 'pg_class')") == [(None,)]
+    assert (await alive.commit(key, 2)).rows == 1000
+    await alive.close()
+    await third.close()
 
 
 async def test_a_tombstone_of_an_older_attempt_leaves_the_newer_one_alone(

@@ -188,7 +188,11 @@ class EmbeddedSink:
             if entry is not None and entry.receipt is not None:
                 return entry.receipt
             staging = entries.staging_of(target, key) if entry else None
-            entries.write(target, key, ledger.buried(entry, fence), self.spec.table or "", staging)
+            after = ledger.buried(entry, fence)
+            if after.tombstoned and staging is not None:
+                target.forget_staging(staging)  # whoever filled it may be dead, and nobody comes after
+                staging = None
+            entries.write(target, key, after, self.spec.table or "", staging)
             return None
 
         return await self._in_transaction(work)

@@ -99,10 +99,11 @@ class FileLedger:
         """Where an attempt stages."""
         return self.folder / ledger.staging_name(key, fence)
 
-    def sweep(self, key: LoadKey, fence: int) -> None:
-        """Remove what other attempts of this load have staged."""
+    def sweep(self, key: LoadKey, fence: int | None = None) -> None:
+        """Remove what attempts of this load have staged, but for that with ``fence``."""
+        mine = None if fence is None else self.staged_path(key, fence)
         for path in self.folder.glob(f"_stg_{ledger.load_id(key)}_*"):
-            if path != self.staged_path(key, fence):
+            if path != mine:
                 path.unlink(missing_ok=True)
 
     def _path(self, key: LoadKey) -> Path:

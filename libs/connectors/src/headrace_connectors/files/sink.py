@@ -167,7 +167,10 @@ class FileSink:
             entry = self._ledger.read(key)
             if entry is not None and entry.receipt is not None:
                 return entry.receipt
-            self._ledger.write(key, ledger.buried(entry, fence))
+            after = ledger.buried(entry, fence)
+            self._ledger.write(key, after)
+            if after.tombstoned:
+                self._ledger.sweep(key)  # whoever wrote it may be dead, and nobody comes after
             return None
 
         return await self._under_lock(work)

@@ -32,7 +32,7 @@ from headrace_connectors.model import (
     Staged,
     no_progress,
 )
-from headrace_connectors.postgres import catalog, types
+from headrace_connectors.postgres import catalog, staging_tables, types
 from headrace_connectors.postgres.catalog import Table
 from headrace_connectors.postgres.errors import CONNECTION_ERRORS, from_server
 from headrace_connectors.postgres.ledger import PostgresLedger
@@ -105,7 +105,7 @@ class PostgresSink:
         if before is not None and before != self.session.backend:
             await end_backend(self.session.connection, self.session.environment, before)
         async with self.session.transaction() as raw:
-            await self._sweep(raw, key)
+            await staging_tables.sweep(raw, self.ledger.schema, key)
         return None
 
     async def stage(
@@ -154,13 +154,11 @@ class PostgresSink:
             if table is not None and table.kind not in ("r", "p", "f"):
                 raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
             if not straight:
-                kind = "UNLOGGED TABLE" if table is not None else "TABLE"
                 body = ", ".join(
                     f"{quote(column.name)} {native}"
                     for column, native in zip(matched.loaded, natives, strict=True)
                 )
-                await raw.execute(f"DROP TABLE IF EXISTS {staging}")
-                await raw.execute(f"CREATE {kind} {staging} ({body})")
+                await staging_tables.make(raw, staging, body, logged=table is None)
         self.plan = plan
         return plan
 
@@ -234,7 +232,7 @@ class PostgresSink:
         if entry.tombstoned and entry.receipt is None:
             if before is not None and before != self.session.backend:
                 await end_backend(self.session.connection, self.session.environment, before)
-            await self._on_fresh(lambda raw: self._sweep(raw, key))
+            await self._on_fresh(lambda raw: staging_tables.sweep(raw, self.ledger.schema, key))
         return entry.receipt
 
     async def abandon(self) -> None:
@@ -302,6 +300,7 @@ class PostgresSink:
                 f"ALTER TABLE {plan.staging} ADD PRIMARY KEY ({quote_all(tuple(self.spec.keys))})"
             )
         unqualified = plan.staging.split(".", 1)[1]
+        await staging_tables.disown(raw, plan.staging)
         await raw.execute(f"ALTER TABLE {plan.staging} SET SCHEMA {where}")
         await raw.execute(f"ALTER TABLE {where}.{unqualified} RENAME TO {quote(name)}")
 
@@ -367,27 +366,6 @@ class PostgresSink:
     async def _leave_transaction(self) -> None:
         if not self.session.raw.is_closed() and self.session.raw.is_in_transaction():
             await self.session.roll_back()
-
-    async def _sweep(self, raw: Any, key: LoadKey) -> None:
-        """Drop staging tables that older attempts of this load, or of loads that are over, have left."""
-        await raw.execute("SET LOCAL lock_timeout = '100ms'")
-        rows = await raw.fetch(
-            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname, $2)",
-            self.ledger.schema,
-            f"_stg_{ledger.load_id(key)}_",
-        )
-        for row in rows:
-            await raw.execute("SAVEPOINT sweep")
-            try:
-                await raw.execute(f"DROP TABLE {quote(self.ledger.schema)}.{quote(row[0])}")
-            except CONNECTION_ERRORS:
-                raise
-            except Exception as error:
-                # Held by a process that is on its way out: the next attempt or tombstone finds it again.
-                if from_server(error, "sweeping").code != "LOCK_TIMEOUT":
-                    raise
-                await raw.execute("ROLLBACK TO SAVEPOINT sweep")
 
     def _claim_of_this_attempt(self) -> tuple[LoadKey, int]:
         if self._claimed is None:
