@@ -313,6 +313,14 @@ def _prepare(
     if operation == "revokeApiKey":
         made = demand(admin.post("api-keys", json=bodies["createApiKey"]), 201)
         return f"api-keys/{made['id']}", None
+    if operation == "retryRun":
+        run = demand(admin.post(f"pipelines/{create_pipeline(admin, SLOW)['id']}/run", json={}), 202)
+        demand(admin.post(f"runs/{run['runId']}/cancel", json={}), 200)
+        until(
+            lambda: demand(admin.get(f"runs/{run['runId']}"), 200),
+            lambda shown: shown["overallStatus"] == "CANCELLED",
+        )
+        return f"runs/{run['runId']}/retry", {}
     if operation == "cancelRun":
         run = demand(admin.post(f"pipelines/{create_pipeline(admin, SLOW)['id']}/run", json={}), 202)
         return f"runs/{run['runId']}/cancel", {}

@@ -43,6 +43,7 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
         StatusCode.FAILED_PRECONDITION, 409, "Pipeline has live runs"
     ),
     reasons.REASON_PIPELINE_DELETING: Entry(StatusCode.FAILED_PRECONDITION, 409, "Pipeline is being deleted"),
+    reasons.REASON_NOT_RETRYABLE: Entry(StatusCode.FAILED_PRECONDITION, 409, "Run cannot be tried again"),
     reasons.REASON_CONCURRENCY_LIMIT: Entry(StatusCode.FAILED_PRECONDITION, 409, "Concurrency limit reached"),
     reasons.REASON_ENGINE_NOT_AVAILABLE: Entry(StatusCode.FAILED_PRECONDITION, 409, "Engine not available"),
     reasons.REASON_IN_USE: Entry(StatusCode.FAILED_PRECONDITION, 409, "In use"),

@@ -280,7 +280,8 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
     """A run as it stands."""
     by_position = {task.position: task for stage in run.stages for task in stage.tasks}
     tasks = [(spec, by_position[position]) for position, spec in enumerate(run.recipe.tasks)]
-    metrics = _metrics(run, tasks, now)
+    earlier = {task.position for stage in run.stages if stage.was_taken_over for task in stage.tasks}
+    metrics = _metrics(run, [(spec, task) for spec, task in tasks if task.position not in earlier], now)
     errors = {spec.key: task.error.message for spec, task in tasks if task.error is not None}
     if run.error is not None:
         errors[str(run.id)] = run.error.message
@@ -356,7 +357,7 @@ def _error(failure: Failure | None) -> runs_pb2.TaskError | None:
 
 
 def _metrics(run: Run, tasks: list[tuple[TaskSpec, Task]], now: datetime) -> runs_pb2.RunMetrics:
-    landed = [receipt for stage in run.stages for receipt in stage.receipts]
+    landed = [receipt for stage in run.stages if not stage.was_taken_over for receipt in stage.receipts]
     proven = {receipt.sink for receipt in landed}
     sources = [task for spec, task in tasks if spec.kind == "source"]
     sinks = [task for spec, task in tasks if spec.kind == "sink" and spec.key not in proven]

@@ -61,6 +61,25 @@ class AlreadyFinished(HeadraceError):
         super().__init__(f"run {run} has ended already: it is {state}", metadata={"status": state})
 
 
+class NotRetryable(HeadraceError):
+    """The run cannot be tried again."""
+
+    reason = reasons_pb2.REASON_NOT_RETRYABLE
+
+    @classmethod
+    def in_state(cls, run: UUID, state: str) -> "NotRetryable":
+        """It has neither failed nor was it cancelled."""
+        return cls(
+            f"run {run} is {state}: only a run that has FAILED or was CANCELLED is tried again",
+            metadata={"status": state},
+        )
+
+    @classmethod
+    def while_live(cls, run: UUID, other: UUID) -> "NotRetryable":
+        """Another run does it."""
+        return cls(f"run {other} tries run {run} again already", metadata={"runId": str(other)})
+
+
 class LeaseLost(HeadraceError):
     """A lease or fence is no longer valid."""
 

@@ -16,7 +16,7 @@ from headrace_execution.clock import Moments
 from headrace_execution.domain.holding import ConcurrencyLimit, must_wait
 from headrace_execution.domain.lifecycle import Order, accept
 from headrace_execution.domain.run import Run
-from headrace_execution.errors import AtConcurrencyLimit, PipelineClosed
+from headrace_execution.errors import AtConcurrencyLimit, NotRetryable, PipelineClosed
 from headrace_execution.recording import Change
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store, Tx
@@ -65,7 +65,8 @@ class Acceptor:
         """The answer, once the run is durable.
 
         Raises:
-            PipelineClosed, AtConcurrencyLimit, IdempotencyKeyReused, IdempotencyInFlight, Unavailable.
+            PipelineClosed, AtConcurrencyLimit, NotRetryable, IdempotencyKeyReused, IdempotencyInFlight,
+            Unavailable.
         """
         return await self._batcher.submit(asked)
 
@@ -93,10 +94,13 @@ class Acceptor:
         keys = [asked.key for asked in batch if asked.key is not None]
         # One for each that has a key, in their order: of two equal keys in a batch only the first is new.
         lookups = iter(await tx.answers.lookup(keys) if keys else ())
+        roots = {asked.order.root for asked in batch if asked.order.root is not None}
+        await tx.runs.lock(roots)  # so that of retries of one run only one is live
+        retried = await tx.runs.live_of_roots(roots)
         limited = {asked.order.pipeline for asked in batch if _limit(asked.order) is not None}
         live = await tx.pipelines.live_counts(limited)
         outcomes: list[Run | runs_pb2.RunResponse | Exception] = [
-            _decide(tx, asked, next(lookups) if asked.key is not None else None, closed, live)
+            _decide(tx, asked, next(lookups) if asked.key is not None else None, closed, live, retried)
             for asked in batch
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
@@ -122,6 +126,7 @@ def _decide(
     lookup: Lookup | None,
     closed: frozenset[UUID],
     live: dict[UUID, int],
+    retried: dict[UUID, UUID],
 ) -> Run | runs_pb2.RunResponse | Exception:
     """The new run, the answer that was given before, or why there is neither."""
     order = asked.order
@@ -130,12 +135,16 @@ def _decide(
         return earlier
     if order.pipeline in closed:
         return PipelineClosed(order.pipeline)
+    if order.root is not None and order.root in retried:
+        return NotRetryable.while_live(order.retry_of or order.root, retried[order.root])
     try:
         held = must_wait(order.recipe.policy, live.get(order.pipeline, 0))
     except ConcurrencyLimit as error:
         return AtConcurrencyLimit(error.limit)
     if not held and order.pipeline in live:
         live[order.pipeline] += 1
+    if order.root is not None:
+        retried[order.root] = order.run_id
     return accept(order, tx.now, held=held)
 
 

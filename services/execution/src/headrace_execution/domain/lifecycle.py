@@ -45,6 +45,11 @@ class Order:
     """The instant that the run is for; None means its acceptance."""
     interval_start: datetime | None = None
     interval_end: datetime | None = None
+    root: UUID | None = None
+    """The first run of a chain of retries; None where it is this one."""
+    retry_of: UUID | None = None
+    taken_over: tuple[Stage, ...] = ()
+    """Stages that have completed in the run that this one tries again."""
 
 
 def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
@@ -52,8 +57,11 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
     recipe = order.recipe
     if not recipe.stages or len(order.stage_ids) != len(recipe.stages):
         raise ValueError("a run has at least one stage, and an id for each")
+    done = {stage.position: stage for stage in order.taken_over}
     stages = tuple(
-        Stage(id=stage_id, position=position, tasks=tuple(Task(index) for index in spec.tasks))
+        replace(done[position], id=stage_id)
+        if position in done
+        else Stage(id=stage_id, position=position, tasks=tuple(Task(index) for index in spec.tasks))
         for position, (stage_id, spec) in enumerate(zip(order.stage_ids, recipe.stages, strict=True))
     )
     run = Run(
@@ -71,6 +79,8 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
         trigger_label=order.trigger_label,
         priority=order.priority,
         full_refresh=order.full_refresh,
+        root=order.root,
+        retry_of=order.retry_of,
         interval_start=order.interval_start,
         interval_end=order.interval_end,
         traceparent=order.traceparent,

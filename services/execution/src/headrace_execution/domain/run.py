@@ -192,6 +192,11 @@ class Stage:
         return self.state in FINAL_STAGE_STATES
 
     @property
+    def was_taken_over(self) -> bool:
+        """Whether it has completed in the run that its run tries again, which then did what it shows."""
+        return self.state is StageState.COMPLETED and not self.fence
+
+    @property
     def due_at(self) -> datetime | None:
         """The earlier of its two clocks."""
         if self.timer is None or self.settle_by is None:

@@ -32,9 +32,10 @@ from headrace_execution.acceptance.parameters import check_parameters
 from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.domain.lifecycle import Order, RunFinished
+from headrace_execution.domain.retrying import RETRYABLE, retry_order
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
-from headrace_execution.errors import AlreadyFinished
+from headrace_execution.errors import AlreadyFinished, NotRetryable
 from headrace_execution.store.port import RunFilter, Store, Tx
 from headrace_execution.watching.watcher import RunWatcher
 
@@ -139,6 +140,25 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         if key is not None:
             await self._keep(key, answer)
         return answer
+
+    async def RetryRun(self, request: runs_pb2.RetryRunRequest, context: Context) -> runs_pb2.RunResponse:
+        """See the contract."""
+        principal = current_principal()
+        label = request.triggered_by if request.HasField("triggered_by") else None
+        _refuse_control_characters("triggeredBy", label)
+        run = await self._visible(principal, UUID(request.run_id))
+        if run.state not in RETRYABLE:
+            raise NotRetryable.in_state(run.id, run.state)
+        order = retry_order(
+            run,
+            run_id=uuid7(),
+            stage_ids=[uuid7() for _ in run.stages],
+            triggered_by=principal.acts_as,
+            trigger_label=label,
+            priority=convert.priority_of(request.priority),
+            traceparent=current_traceparent(),
+        )
+        return await self._acceptor.accept(Asked(order, current_key()))
 
     async def ListRuns(
         self, request: runs_pb2.ListRunsRequest, context: Context

@@ -189,6 +189,9 @@ class Runs(Protocol):
     async def live_of(self, triggers: Collection[TriggerKey]) -> dict[TriggerKey, list[Peer]]:
         """Live runs of each of these triggers, oldest first; none of those that have none."""
 
+    async def live_of_roots(self, roots: Collection[UUID]) -> dict[UUID, UUID]:
+        """A live run of each of these chains of retries that has one, by the chain's first run."""
+
 
 class Pipelines(Protocol):
     """What is kept of a pipeline as a whole."""

@@ -95,6 +95,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
     REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 33
     """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
+    REASON_NOT_RETRYABLE: _Reason.ValueType  # 35
+    """The run cannot be tried again: it has not failed and was not cancelled, or another run tries it again already
+    (FAILED_PRECONDITION).
+    """
     REASON_OUTPUT_NOT_LANDED: _Reason.ValueType  # 34
     """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
     REASON_SCHEDULE_MANAGED: _Reason.ValueType  # 40
@@ -171,6 +175,10 @@ REASON_SECRET_REFERENCE_FORBIDDEN: Reason.ValueType  # 32
 """A secret reference points outside what this tenant may use (INVALID_ARGUMENT)."""
 REASON_QUOTA_EXCEEDED: Reason.ValueType  # 33
 """The tenant has as many objects of this kind as it may have (RESOURCE_EXHAUSTED)."""
+REASON_NOT_RETRYABLE: Reason.ValueType  # 35
+"""The run cannot be tried again: it has not failed and was not cancelled, or another run tries it again already
+(FAILED_PRECONDITION).
+"""
 REASON_OUTPUT_NOT_LANDED: Reason.ValueType  # 34
 """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
 REASON_SCHEDULE_MANAGED: Reason.ValueType  # 40

@@ -476,7 +476,9 @@ class RunStatusResponse(_message.Message):
     attempt: _builtins.int
     """The highest attempt among its stages, from 1; 0 before the first."""
     retry_of: _builtins.str
-    """The run that this one tries again (UUID)."""
+    """The run that this one tries again (UUID). Of what that one had completed, tasks are shown as they were there, with
+    attempt 0; the metrics of this run leave them out.
+    """
     cancel_requested: _builtins.bool
     """A cancel was asked for and has not finished."""
     triggered_by: _builtins.str
@@ -1003,6 +1005,38 @@ class CancelRunRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
 
 Global___CancelRunRequest: _TypeAlias = CancelRunRequest  # noqa: Y015
+
+@_typing.final
+class RetryRunRequest(_message.Message):
+    """Which run to try again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Its id."""
+    triggered_by: _builtins.str
+    """A free label beside the caller, who is always recorded."""
+    priority: Global___Priority.ValueType
+    """Goes before or after other runs; unspecified means as the other one did."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        triggered_by: _builtins.str | None = ...,
+        priority: Global___Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "triggered_by", b"triggered_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "priority", b"priority", "run_id", b"run_id", "triggered_by", b"triggered_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__triggered_by: _TypeAlias = _typing.Literal["triggered_by"]  # noqa: Y015
+    _WhichOneofArgType__triggered_by: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__triggered_by) -> _WhichOneofReturnType__triggered_by | None: ...
+
+Global___RetryRunRequest: _TypeAlias = RetryRunRequest  # noqa: Y015
 
 @_typing.final
 class CancelRunResponse(_message.Message):

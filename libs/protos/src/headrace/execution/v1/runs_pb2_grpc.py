@@ -55,6 +55,11 @@ class RunServiceStub:
                 request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.RetryRun = channel.unary_unary(
+                '/headrace.execution.v1.RunService/RetryRun',
+                request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RetryRunRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunResponse.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/headrace.execution.v1.RunService/ListRuns',
                 request_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
@@ -106,6 +111,16 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryRun(self, request, context):
+        """Tries a run that has FAILED or was CANCELLED again: a new run of the same definition text, parameters and interval,
+        which goes on where the other one ended. Stages that have completed are taken over as they are, unless one that runs
+        again needs their rows; what has landed in a target is never loaded again. Fails with NOT_RETRYABLE for a run in
+        another state, and while another run tries it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRuns(self, request, context):
         """Lists runs of all pipelines that the caller may see, newest first.
         """
@@ -142,6 +157,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunRequest.FromString,
                     response_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'RetryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRun,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RetryRunRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_runs__pb2.RunResponse.SerializeToString,
             ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
@@ -263,6 +283,33 @@ class RunService:
             '/headrace.execution.v1.RunService/CancelRun',
             headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
             headrace_dot_execution_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.execution.v1.RunService/RetryRun',
+            headrace_dot_execution_dot_v1_dot_runs__pb2.RetryRunRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_runs__pb2.RunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class RunServiceStub:
     CANCELLED, or RUNNING with `cancelRequested`. A cancelled run answers the same again; one in another final state
     fails with RUN_FINISHED.
     """
+    RetryRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.RetryRunRequest, _runs_pb2.RunResponse]
+    """Tries a run that has FAILED or was CANCELLED again: a new run of the same definition text, parameters and interval,
+    which goes on where the other one ended. Stages that have completed are taken over as they are, unless one that runs
+    again needs their rows; what has landed in a target is never loaded again. Fails with NOT_RETRYABLE for a run in
+    another state, and while another run tries it again.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]
     """Lists runs of all pipelines that the caller may see, newest first."""
     ListPipelineRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListPipelineRunsRequest, _runs_pb2.ListRunsResponse]
@@ -78,6 +84,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """Cancels a run: PENDING or RUNNING to CANCELLED. Waits up to ten seconds for what runs to stop and tells the truth:
     CANCELLED, or RUNNING with `cancelRequested`. A cancelled run answers the same again; one in another final state
     fails with RUN_FINISHED.
+    """
+    RetryRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.RetryRunRequest, _runs_pb2.RunResponse]  # type: ignore[assignment]
+    """Tries a run that has FAILED or was CANCELLED again: a new run of the same definition text, parameters and interval,
+    which goes on where the other one ended. Stages that have completed are taken over as they are, unless one that runs
+    again needs their rows; what has landed in a target is never loaded again. Fails with NOT_RETRYABLE for a run in
+    another state, and while another run tries it again.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs of all pipelines that the caller may see, newest first."""
@@ -127,6 +139,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a run: PENDING or RUNNING to CANCELLED. Waits up to ten seconds for what runs to stop and tells the truth:
         CANCELLED, or RUNNING with `cancelRequested`. A cancelled run answers the same again; one in another final state
         fails with RUN_FINISHED.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryRun(
+        self,
+        request: _runs_pb2.RetryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.RunResponse, _abc.Awaitable[_runs_pb2.RunResponse]]:
+        """Tries a run that has FAILED or was CANCELLED again: a new run of the same definition text, parameters and interval,
+        which goes on where the other one ended. Stages that have completed are taken over as they are, unless one that runs
+        again needs their rows; what has landed in a target is never loaded again. Fails with NOT_RETRYABLE for a run in
+        another state, and while another run tries it again.
         """
 
     @_abc_1.abstractmethod

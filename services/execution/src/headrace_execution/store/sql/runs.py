@@ -103,6 +103,10 @@ SELECT r.pipeline, r.trigger_id, r.id, r.held FROM unnest($1::uuid[], $2::text[]
 JOIN runs AS r ON r.pipeline = u.pipeline AND r.trigger_id = u.trigger_id
 WHERE r.trigger_id IS NOT NULL AND r.state IN ('PENDING', 'RUNNING') ORDER BY r.created_at, r.id
 """
+_LIVE_OF_ROOTS = """
+SELECT root, id FROM runs
+WHERE root = ANY ($1::uuid[]) AND root IS NOT NULL AND state IN ('PENDING', 'RUNNING')
+"""
 
 
 class SqlRuns:
@@ -247,6 +251,12 @@ class SqlRuns:
                 peers = found.setdefault((row["pipeline"], row["trigger_id"]), [])
                 peers.append(Peer(row["id"], row["held"]))
         return found
+
+    async def live_of_roots(self, roots: Collection[UUID]) -> dict[UUID, UUID]:
+        """See the port."""
+        if not roots:
+            return {}
+        return {row["root"]: row["id"] for row in await self._conn.fetch(_LIVE_OF_ROOTS, list(roots))}
 
 
 async def read_one(conn: Any, run_id: UUID, tenant: UUID, recipes: RecipeCache) -> Run | None:

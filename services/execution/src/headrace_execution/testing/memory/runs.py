@@ -190,6 +190,17 @@ class MemoryRuns:
                     found.setdefault(key, []).append(Peer(run.id, run.held))
         return found
 
+    async def live_of_roots(self, roots: Collection[UUID]) -> dict[UUID, UUID]:
+        """See the port."""
+        if not roots:
+            return {}
+        await self._link.statement(self._tx)
+        return {
+            run.root: run.id
+            for run in self._tx.rows(RUNS)
+            if run.root in roots and run.root and not run.is_final
+        }
+
 
 def live_of(tx: Transaction, pipeline: UUID) -> list[UUID]:
     """Live runs of a pipeline, oldest first."""

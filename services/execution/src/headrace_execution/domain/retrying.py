@@ -1,0 +1,86 @@
+"""Trying a run again: a new run that goes on where the other one ended.
+
+Both have one root, under which their loads stand in the ledgers of their targets: what has landed there is
+never loaded again, whichever of them has done it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from headrace_execution.domain.lifecycle import Order
+from headrace_execution.domain.recipe import Priority
+from headrace_execution.domain.run import Purpose, Run, Stage
+from headrace_execution.domain.states import RunState, StageState
+from headrace_execution.domain.triggers import Trigger, TriggerKind
+
+RETRYABLE = frozenset({RunState.FAILED, RunState.CANCELLED})
+
+
+def retry_order(
+    run: Run,
+    *,
+    run_id: UUID,
+    stage_ids: Sequence[UUID],
+    triggered_by: str,
+    trigger_label: str | None = None,
+    priority: Priority | None = None,
+    traceparent: str = "",
+) -> Order:
+    """The order of a run that tries another one again: of the same recipe, parameters and interval.
+
+    It belongs to the trigger of the other one, but no overlap rule holds it: somebody asks for it now.
+
+    Raises:
+        ValueError: for a run that has neither failed nor was cancelled.
+    """
+    if run.state not in RETRYABLE:
+        raise ValueError(f"run {run.id} is {run.state}")
+    return Order(
+        run_id=run_id,
+        stage_ids=tuple(stage_ids),
+        tenant=run.tenant,
+        workspace=run.workspace,
+        pipeline=run.pipeline,
+        pipeline_version=run.pipeline_version,
+        recipe=run.recipe,
+        parameters=run.parameters,
+        triggered_by=triggered_by,
+        trigger_label=trigger_label,
+        priority=run.priority if priority is None else priority,
+        full_refresh=run.full_refresh,
+        traceparent=traceparent,
+        trigger=Trigger(TriggerKind.RETRY, run.trigger.id),
+        logical_date=run.logical_date,
+        interval_start=run.interval_start,
+        interval_end=run.interval_end,
+        root=run.root_id,
+        retry_of=run.id,
+        taken_over=taken_over(run),
+    )
+
+
+def taken_over(run: Run) -> tuple[Stage, ...]:
+    """The stages that need not run again: those that have completed, unless one that runs again depends on
+    them, for the rows that they leave are those of their own run."""
+    again: set[int] = set()
+    for stage in reversed(run.stages):  # each comes after those it depends on
+        if stage.state is not StageState.COMPLETED or stage.position in again:
+            again.add(stage.position)
+            again.update(run.spec(stage).depends_on)
+    return tuple(_as_it_ended(stage) for stage in run.stages if stage.position not in again)
+
+
+def _as_it_ended(stage: Stage) -> Stage:
+    """A completed stage in the run that takes it over: never leased there, with what it has brought about."""
+    return replace(
+        stage,
+        tasks=tuple(replace(task, attempt=0) for task in stage.tasks),
+        purpose=Purpose.RUN,
+        verdict=None,
+        fence=0,
+        attempt=0,
+        failures=0,
+        lost=0,
+        error=None,
+    )
