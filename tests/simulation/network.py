@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
-from headrace_chassis.bus import Listener, OutgoingMessage
+from headrace_chassis.bus import Listener
+from headrace_chassis.jetstream import OutgoingMessage
 
 from .virtual_loop import NOBODY, VirtualLoop
 

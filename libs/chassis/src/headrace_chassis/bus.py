@@ -6,7 +6,6 @@ waits for a message looks by itself every so often.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import nats
@@ -18,6 +17,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from headrace_chassis.jetstream import OutgoingMessage, StreamPublisher
+
 _log = structlog.get_logger(__name__)
 
 RECONNECT_SECONDS = 0.5
@@ -27,16 +28,6 @@ CONNECT_SECONDS = 2
 
 Listener = Callable[[bytes], None]
 """Takes the data of a message; is also called, with nothing, whenever messages may have been missed."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
-    """A message for a stream. `identity` lets the stream drop repetitions (Nats-Msg-Id)."""
-
-    subject: str
-    data: bytes
-    identity: str
-    headers: dict[str, str]
 
 
 def events_wake(service: str) -> str:
@@ -51,6 +42,7 @@ class Bus:
         self._url = url
         self._name = name
         self._client: Client | None = None
+        self._publisher: StreamPublisher | None = None
         self._listeners: list[tuple[str, Listener]] = []
         self._connecting: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -105,15 +97,18 @@ class Bus:
         Returns how many of the first messages the stream has acknowledged without a gap; 0 while NATS is
         away.
         """
-        client = self._client
-        if client is None or not client.is_connected:
+        client, publisher = self._client, self._publisher
+        if client is None or publisher is None or not client.is_connected:
             return 0
-        context = client.jetstream(timeout=timeout)
-        if not await self._ensure(context, stream):
+        if not await self._ensure(client.jetstream(timeout=timeout), stream):
             return 0
-        sends = (_send(context, stream, message, timeout) for message in messages)
-        acknowledged = await asyncio.gather(*sends)
+        try:
+            acknowledged = await publisher.publish(stream.name or "", messages, timeout=timeout)
+        except (nats.errors.Error, OSError) as error:
+            _log.info("events were not published", stream=stream.name, error=type(error).__name__)
+            return 0
         if not all(acknowledged):
+            _log.info("events were not published", stream=stream.name, missing=acknowledged.count(False))
             self._streams.discard(stream.name or "")  # perhaps it was wiped: look again next time
         return acknowledged.index(False) if False in acknowledged else len(acknowledged)
 
@@ -160,7 +155,7 @@ class Bus:
                 await client.close()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
-            self._client = client
+            self._client, self._publisher = client, StreamPublisher(client)
             _log.info("NATS connected")
             self._tell_all()
             # The client reconnects by itself; should it give up all the same (credentials changed), begin
@@ -215,20 +210,6 @@ def _drift(found: StreamConfig, wanted: StreamConfig) -> dict[str, str]:
         for name in _COMPARED
         if getattr(found, name) != getattr(wanted, name)
     }
-
-
-async def _send(
-    context: JetStreamContext, stream: StreamConfig, message: OutgoingMessage, timeout: float
-) -> bool:
-    headers: dict[str, Any] = {**message.headers, "Nats-Msg-Id": message.identity}
-    try:
-        await context.publish(
-            message.subject, message.data, timeout=timeout, stream=stream.name, headers=headers
-        )
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        _log.info("event was not published", subject=message.subject, error=type(error).__name__)
-        return False
-    return True
 
 
 def _callback(listener: Listener) -> Callable[[Msg], Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
-from headrace_chassis.bus import Bus, OutgoingMessage, events_wake, stream_config
+from headrace_chassis.bus import Bus, events_wake, stream_config
 from headrace_chassis.database import Database, driver
+from headrace_chassis.jetstream import OutgoingMessage
 
 TYPE_PREFIX = "io.headrace."
 
