@@ -1,7 +1,8 @@
-"""Rows and values: which column holds what, and the statements that follow from it."""
+"""Rows and values: which column holds what."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from headrace_execution.store.sql.documents import (
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column(Generic[V]):
     """A column: its name, its type in SQL, and its value of an object."""
 
@@ -50,126 +51,85 @@ class TaskRow:
 
 
 RUN_COLUMNS: tuple[Column[Run], ...] = (
-    Column("id", "uuid", lambda r: r.id, changes=False),
-    Column("tenant", "uuid", lambda r: r.tenant, changes=False),
-    Column("workspace", "uuid", lambda r: r.workspace, changes=False),
-    Column("pipeline", "uuid", lambda r: r.pipeline, changes=False),
-    Column("pipeline_version", "int", lambda r: r.pipeline_version, changes=False),
-    Column("recipe", "bytea", lambda r: r.recipe.digest, changes=False),
-    Column("engine", "text", lambda r: r.recipe.engine, changes=False),
+    Column("id", "uuid", attrgetter("id"), changes=False),
+    Column("tenant", "uuid", attrgetter("tenant"), changes=False),
+    Column("workspace", "uuid", attrgetter("workspace"), changes=False),
+    Column("pipeline", "uuid", attrgetter("pipeline"), changes=False),
+    Column("pipeline_version", "int", attrgetter("pipeline_version"), changes=False),
+    Column("recipe", "bytea", attrgetter("recipe.digest"), changes=False),
+    Column("engine", "text", attrgetter("recipe.engine"), changes=False),
     Column("task_count", "int", lambda r: len(r.recipe.tasks), changes=False),
-    Column("created_at", "timestamptz", lambda r: r.created_at, changes=False),
-    Column("logical_date", "timestamptz", lambda r: r.logical_date, changes=False),
-    Column("interval_start", "timestamptz", lambda r: r.interval_start, changes=False),
-    Column("interval_end", "timestamptz", lambda r: r.interval_end, changes=False),
+    Column("created_at", "timestamptz", attrgetter("created_at"), changes=False),
+    Column("logical_date", "timestamptz", attrgetter("logical_date"), changes=False),
+    Column("interval_start", "timestamptz", attrgetter("interval_start"), changes=False),
+    Column("interval_end", "timestamptz", attrgetter("interval_end"), changes=False),
     Column("parameters", "text", lambda r: r.parameters.decode(), changes=False),
-    Column("triggered_by", "text", lambda r: r.triggered_by, changes=False),
-    Column("trigger_label", "text", lambda r: r.trigger_label, changes=False),
-    Column("priority", "smallint", lambda r: r.priority, changes=False),
-    Column("full_refresh", "bool", lambda r: r.full_refresh, changes=False),
-    Column("root", "uuid", lambda r: r.root, changes=False),
-    Column("retry_of", "uuid", lambda r: r.retry_of, changes=False),
-    Column("traceparent", "text", lambda r: r.traceparent, changes=False),
-    Column("trigger", "text", lambda r: r.trigger.kind, changes=False),
-    Column("trigger_id", "text", lambda r: r.trigger.id, changes=False),
-    Column("start_key", "text", lambda r: r.trigger.start_key, changes=False),
-    Column("overlap", "text", lambda r: r.trigger.overlap, changes=False),
-    Column("state", "text", lambda r: r.state),
-    Column("held", "bool", lambda r: r.held),
-    Column("cancel_requested_at", "timestamptz", lambda r: r.cancel_requested_at),
-    Column("cancel_reason", "text", lambda r: r.cancel_reason),
-    Column("started_at", "timestamptz", lambda r: r.started_at),
-    Column("finished_at", "timestamptz", lambda r: r.finished_at),
+    Column("triggered_by", "text", attrgetter("triggered_by"), changes=False),
+    Column("trigger_label", "text", attrgetter("trigger_label"), changes=False),
+    Column("priority", "smallint", attrgetter("priority"), changes=False),
+    Column("full_refresh", "bool", attrgetter("full_refresh"), changes=False),
+    Column("root", "uuid", attrgetter("root"), changes=False),
+    Column("retry_of", "uuid", attrgetter("retry_of"), changes=False),
+    Column("traceparent", "text", attrgetter("traceparent"), changes=False),
+    Column("trigger", "text", attrgetter("trigger.kind"), changes=False),
+    Column("trigger_id", "text", attrgetter("trigger.id"), changes=False),
+    Column("start_key", "text", attrgetter("trigger.start_key"), changes=False),
+    Column("overlap", "text", attrgetter("trigger.overlap"), changes=False),
+    Column("state", "text", attrgetter("state")),
+    Column("held", "bool", attrgetter("held")),
+    Column("cancel_requested_at", "timestamptz", attrgetter("cancel_requested_at")),
+    Column("cancel_reason", "text", attrgetter("cancel_reason")),
+    Column("started_at", "timestamptz", attrgetter("started_at")),
+    Column("finished_at", "timestamptz", attrgetter("finished_at")),
     Column("error", "text", lambda r: dump_failure(r.error)),
     Column("summary", "text", failure_summary),
-    Column("warning_count", "int", lambda r: r.warning_count),
-    Column("due_at", "timestamptz", lambda r: r.due_at),
-    Column("revision", "bigint", lambda r: r.revision),
+    Column("warning_count", "int", attrgetter("warning_count")),
+    Column("due_at", "timestamptz", attrgetter("due_at")),
+    Column("revision", "bigint", attrgetter("revision")),
 )
 
 STAGE_COLUMNS: tuple[Column[StageRow], ...] = (
-    Column("id", "uuid", lambda r: r.stage.id, changes=False),
-    Column("run", "uuid", lambda r: r.run.id, changes=False),
-    Column("position", "int", lambda r: r.stage.position, changes=False),
-    Column("priority", "smallint", lambda r: r.run.priority, changes=False),
-    Column("state", "text", lambda r: r.stage.state),
-    Column("purpose", "text", lambda r: r.stage.purpose),
-    Column("verdict", "text", lambda r: r.stage.verdict),
-    Column("fence", "bigint", lambda r: r.stage.fence),
-    Column("worker", "uuid", lambda r: r.stage.worker),
-    Column("leased_at", "timestamptz", lambda r: r.stage.leased_at),
-    Column("attempt", "int", lambda r: r.stage.attempt),
-    Column("failures", "int", lambda r: r.stage.failures),
-    Column("lost", "int", lambda r: r.stage.lost),
-    Column("unsettled", "bool", lambda r: r.stage.unsettled),
-    Column("stop", "text", lambda r: r.stage.stop),
-    Column("ready_at", "timestamptz", lambda r: r.stage.ready_at),
-    Column("timer", "timestamptz", lambda r: r.stage.timer),
-    Column("settle_by", "timestamptz", lambda r: r.stage.settle_by),
+    Column("id", "uuid", attrgetter("stage.id"), changes=False),
+    Column("run", "uuid", attrgetter("run.id"), changes=False),
+    Column("position", "int", attrgetter("stage.position"), changes=False),
+    Column("priority", "smallint", attrgetter("run.priority"), changes=False),
+    Column("state", "text", attrgetter("stage.state")),
+    Column("purpose", "text", attrgetter("stage.purpose")),
+    Column("verdict", "text", attrgetter("stage.verdict")),
+    Column("fence", "bigint", attrgetter("stage.fence")),
+    Column("worker", "uuid", attrgetter("stage.worker")),
+    Column("leased_at", "timestamptz", attrgetter("stage.leased_at")),
+    Column("attempt", "int", attrgetter("stage.attempt")),
+    Column("failures", "int", attrgetter("stage.failures")),
+    Column("lost", "int", attrgetter("stage.lost")),
+    Column("unsettled", "bool", attrgetter("stage.unsettled")),
+    Column("stop", "text", attrgetter("stage.stop")),
+    Column("ready_at", "timestamptz", attrgetter("stage.ready_at")),
+    Column("timer", "timestamptz", attrgetter("stage.timer")),
+    Column("settle_by", "timestamptz", attrgetter("stage.settle_by")),
     Column("error", "text", lambda r: dump_failure(r.stage.error)),
     Column("warnings", "text", lambda r: dump_warnings(r.stage.warnings)),
     Column("receipts", "text", lambda r: dump_receipts(r.stage.receipts)),
 )
 
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
-    Column("run", "uuid", lambda r: r.run, changes=False),
-    Column("position", "int", lambda r: r.task.position, changes=False),
-    Column("state", "text", lambda r: r.task.state),
-    Column("attempt", "int", lambda r: r.task.attempt),
-    Column("started_at", "timestamptz", lambda r: r.task.started_at),
-    Column("finished_at", "timestamptz", lambda r: r.task.finished_at),
-    Column("rows_in", "bigint", lambda r: r.task.rows_in),
-    Column("rows_out", "bigint", lambda r: r.task.rows_out),
-    Column("bytes", "bigint", lambda r: r.task.bytes),
+    Column("run", "uuid", attrgetter("run"), changes=False),
+    Column("position", "int", attrgetter("task.position"), changes=False),
+    Column("state", "text", attrgetter("task.state")),
+    Column("attempt", "int", attrgetter("task.attempt")),
+    Column("started_at", "timestamptz", attrgetter("task.started_at")),
+    Column("finished_at", "timestamptz", attrgetter("task.finished_at")),
+    Column("rows_in", "bigint", attrgetter("task.rows_in")),
+    Column("rows_out", "bigint", attrgetter("task.rows_out")),
+    Column("bytes", "bigint", attrgetter("task.bytes")),
     Column("error", "text", lambda r: dump_failure(r.task.error)),
-    Column("retry_at", "timestamptz", lambda r: r.task.retry_at),
+    Column("retry_at", "timestamptz", attrgetter("task.retry_at")),
 )
 
 
 def names(columns: Iterable[Column[Any]]) -> str:
     """The columns' names, as SQL lists them."""
     return ", ".join(column.name for column in columns)
-
-
-def arrays(columns: Sequence[Column[V]], objects: Sequence[V]) -> list[list[Any]]:
-    """The values of objects, an array a column."""
-    return [[column.get(item) for item in objects] for column in columns]
-
-
-def insert_sql(table: str, columns: Sequence[Column[Any]], *, first: int = 1) -> str:
-    """Inserts any number of rows in one statement; its parameters are numbered from `first`."""
-    return f"INSERT INTO {table} ({names(columns)}) SELECT * FROM unnest({_parameters(columns, first)})"
-
-
-def update_sql(
-    table: str,
-    columns: Sequence[Column[Any]],
-    key: Sequence[Column[Any]],
-    guard: Mapping[str, str],
-    *,
-    first: int = 1,
-) -> str:
-    """Updates any number of rows in one statement; each only where its guard columns have the values given
-    last."""
-    given = updated(columns, key, guard)
-    assignments = ", ".join(f"{column.name} = u.{column.name}" for column in changing(columns))
-    matches = [f"t.{column.name} = u.{column.name}" for column in key]
-    matches += [f"t.{name} = u.old_{name}" for name in guard]
-    return (
-        f"UPDATE {table} AS t SET {assignments} "
-        f"FROM unnest({_parameters(given, first)}) AS u({names(given)}) WHERE {' AND '.join(matches)}"
-    )
-
-
-def updated(
-    columns: Sequence[Column[Any]], key: Sequence[Column[Any]], guard: Mapping[str, str]
-) -> list[Column[Any]]:
-    """The parameters of an update, in their order: the key, the columns that can change, and the guard."""
-    return [
-        *key,
-        *changing(columns),
-        *(Column(f"old_{name}", kind, lambda _: None) for name, kind in guard.items()),
-    ]
 
 
 def gathered_sql(table: str, columns: Sequence[Column[Any]], prefix: str, run: str) -> str:
@@ -186,15 +146,6 @@ def scattered(row: Mapping[str, Any], columns: Sequence[Column[Any]], prefix: st
     names = [column.name for column in columns]
     values = (row[f"{prefix}{name}"] or () for name in names)
     return [dict(zip(names, each, strict=True)) for each in zip(*values, strict=True)]
-
-
-def changing(columns: Sequence[Column[V]]) -> list[Column[V]]:
-    """The columns that can change."""
-    return [column for column in columns if column.changes]
-
-
-def _parameters(columns: Sequence[Column[Any]], first: int) -> str:
-    return ", ".join(f"${index}::{column.type}[]" for index, column in enumerate(columns, start=first))
 
 
 def to_run(row: Mapping[str, Any], recipe: Recipe, stages: tuple[Stage, ...]) -> Run:

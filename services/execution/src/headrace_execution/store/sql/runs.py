@@ -3,13 +3,15 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from headrace_execution.domain.recipe import Recipe
-from headrace_execution.domain.run import Run, Stage, StopReason, Task
+from headrace_execution.domain.run import Run, Stage, StopReason
 from headrace_execution.domain.triggers import Peer
 from headrace_execution.store.port import Claim, ConcurrentChange, Lease, TriggerKey
+from headrace_execution.store.sql import writing
 from headrace_execution.store.sql.recipes import Key, RecipeCache
 from headrace_execution.store.sql.rows import (
     RUN_COLUMNS,
@@ -17,43 +19,15 @@ from headrace_execution.store.sql.rows import (
     TASK_COLUMNS,
     StageRow,
     TaskRow,
-    arrays,
-    changing,
     gathered_sql,
-    insert_sql,
     names,
     scattered,
     to_run,
     to_stage,
     to_task,
-    update_sql,
-    updated,
 )
 from headrace_execution.store.sql.run_cache import RunCache
-
-_STAGES_FROM = len(RUN_COLUMNS) + 1
-_TASKS_FROM = _STAGES_FROM + len(STAGE_COLUMNS)
-
-# Runs with their stages and tasks go to the database, and come back changed, in one round trip.
-_INSERT = f"""
-WITH r AS ({insert_sql("runs", RUN_COLUMNS)}),
-     s AS ({insert_sql("stages", STAGE_COLUMNS, first=_STAGES_FROM)})
-{insert_sql("tasks", TASK_COLUMNS, first=_TASKS_FROM)}
-"""
-
-_RUN_GUARD = {"revision": "bigint"}
-_STAGE_GUARD = {"state": "text", "fence": "bigint"}
-_TASK_GUARD = {"state": "text"}
-_SAVED_STAGES_FROM = len(updated(RUN_COLUMNS, RUN_COLUMNS[:1], _RUN_GUARD)) + 1
-_SAVED_TASKS_FROM = _SAVED_STAGES_FROM + len(updated(STAGE_COLUMNS, STAGE_COLUMNS[:1], _STAGE_GUARD))
-_SAVE = f"""
-WITH r AS ({update_sql("runs", RUN_COLUMNS, RUN_COLUMNS[:1], _RUN_GUARD)} RETURNING 1),
-     s AS ({update_sql("stages", STAGE_COLUMNS, STAGE_COLUMNS[:1], _STAGE_GUARD, first=_SAVED_STAGES_FROM)}
-     RETURNING 1), t AS ({
-    update_sql("tasks", TASK_COLUMNS, TASK_COLUMNS[:2], _TASK_GUARD, first=_SAVED_TASKS_FROM)
-} RETURNING 1)
-SELECT (SELECT count(*) FROM r) AS runs, (SELECT count(*) FROM s) AS stages, (SELECT count(*) FROM t) AS tasks
-"""
+from headrace_execution.store.sql.writing import RUNS, STAGES, TASKS, Pair
 
 _RUNS = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ANY ($1::uuid[])"
 _LOCK_RUNS = "SELECT id, revision FROM runs WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
@@ -134,12 +108,8 @@ class SqlRuns:
         self._after_commit.extend(_remembering(self._recipes, key, recipe) for key, recipe in stored)
         stages = [StageRow(run, stage) for run in runs for stage in run.stages]
         tasks = [TaskRow(run.id, task) for run in runs for stage in run.stages for task in stage.tasks]
-        await self._conn.execute(
-            _INSERT,
-            *arrays(RUN_COLUMNS, runs),
-            *arrays(STAGE_COLUMNS, stages),
-            *arrays(TASK_COLUMNS, tasks),
-        )
+        statement, values = writing.insert((RUNS, runs), (STAGES, stages), (TASKS, tasks))
+        await self._conn.execute(statement, *values)
         self._after_commit.append(partial(self._live.committed, runs))
 
     async def lock(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
@@ -195,30 +165,15 @@ class SqlRuns:
         changed = [(before, after) for before, after in changes if before != after]
         if not changed:
             return
-        stages = _changed_stages(changed)
-        tasks = _changed_tasks(changed)
-        stage_rows, task_rows = [row for _, row in stages], [row for _, row in tasks]
-        saved = await self._conn.fetchrow(
-            _SAVE,
-            [after.id for _, after in changed],
-            *arrays(changing(RUN_COLUMNS)[:-1], [after for _, after in changed]),
-            [before.revision + 1 for before, _ in changed],
-            [before.revision for before, _ in changed],
-            [row.stage.id for row in stage_rows],
-            *arrays(changing(STAGE_COLUMNS), stage_rows),
-            [old.state for old, _ in stages],
-            [old.fence for old, _ in stages],
-            [row.run for row in task_rows],
-            [row.task.position for row in task_rows],
-            *arrays(changing(TASK_COLUMNS), task_rows),
-            [old.state for old, _ in tasks],
-        )
-        if tuple(saved) != (len(changed), len(stages), len(tasks)):
-            raise ConcurrentChange(
-                f"{saved} where {(len(changed), len(stages), len(tasks))} rows were to change"
-            )
-        now_stored = [replace(after, revision=before.revision + 1) for before, after in changed]
-        self._after_commit.append(partial(self._live.committed, now_stored))
+        # The row of a run is updated with anything of it: its revision stands for all that belongs to it.
+        runs = [(before, replace(after, revision=before.revision + 1)) for before, after in changed]
+        stages, tasks = _changed_stages(changed), _changed_tasks(changed)
+        statement, values = writing.update((RUNS, runs), (STAGES, stages), (TASKS, tasks))
+        saved = tuple(await self._conn.fetchrow(statement, *values))
+        expected = tuple(len(rows) for rows in (runs, stages, tasks) if rows)
+        if saved != expected:
+            raise ConcurrentChange(f"{saved} where {expected} rows were to change")
+        self._after_commit.append(partial(self._live.committed, [after for _, after in runs]))
 
     async def due(self, limit: int) -> list[UUID]:
         """See the port."""
@@ -289,18 +244,18 @@ def _run(row: Any, parts: Any, recipe: Recipe) -> Run:
     return to_run(row, recipe, stages)
 
 
-def _changed_stages(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Stage, StageRow]]:
+def _changed_stages(changed: Sequence[tuple[Run, Run]]) -> list[Pair[StageRow]]:
     return [
-        (old, StageRow(after, new))
+        (StageRow(before, old), StageRow(after, new))
         for before, after in changed
         for old, new in zip(before.stages, after.stages, strict=True)
-        if old is not new and _without_tasks(old) != _without_tasks(new)
+        if old is not new and _OWN(old) != _OWN(new)
     ]
 
 
-def _changed_tasks(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Task, TaskRow]]:
+def _changed_tasks(changed: Sequence[tuple[Run, Run]]) -> list[Pair[TaskRow]]:
     return [
-        (old, TaskRow(after.id, new))
+        (TaskRow(before.id, old), TaskRow(after.id, new))
         for before, after in changed
         for old_stage, new_stage in zip(before.stages, after.stages, strict=True)
         if old_stage is not new_stage
@@ -309,11 +264,8 @@ def _changed_tasks(changed: Sequence[tuple[Run, Run]]) -> list[tuple[Task, TaskR
     ]
 
 
-def _without_tasks(stage: Stage) -> tuple[Any, ...]:
-    return tuple(getattr(stage, name) for name in _STAGE_FIELDS)
-
-
-_STAGE_FIELDS = tuple(name for name in Stage.__slots__ if name != "tasks")
+_OWN = attrgetter(*(name for name in Stage.__slots__ if name != "tasks"))
+"""What a stage's own row holds."""
 
 
 def _lease(row: Any) -> Lease:
