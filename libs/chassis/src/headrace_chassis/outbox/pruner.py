@@ -10,13 +10,16 @@ EVENTS_KEPT_SECONDS = 7 * 24 * 3600
 INBOX_KEPT_SECONDS = EVENTS_KEPT_SECONDS + 24 * 3600
 """Longer than events, so that an event that can still be read is still known to have been handled."""
 
+# Looks at no more than it may remove: the first ones by position, up to one that is not old enough. An older
+# one behind that, of a transaction that took long, goes when its turn comes.
 _EVENTS = """
 WITH oldest AS (
-    SELECT position FROM outbox_event
-    WHERE position IS NOT NULL AND created_at < clock_timestamp() - $1 * interval '1 second'
-    ORDER BY position LIMIT $2
+    SELECT position, created_at < clock_timestamp() - $1 * interval '1 second' AS is_old FROM outbox_event
+    WHERE position > (SELECT pruned FROM outbox_head) ORDER BY position LIMIT $2
 ), gone AS (
-    DELETE FROM outbox_event WHERE position IN (SELECT position FROM oldest) RETURNING position
+    DELETE FROM outbox_event WHERE position IN (SELECT position FROM oldest)
+        AND position < coalesce((SELECT min(position) FROM oldest WHERE NOT is_old), 'infinity'::numeric)
+    RETURNING position
 ), moved AS (
     UPDATE outbox_head SET pruned = greatest(pruned, (SELECT max(position) FROM gone))
     WHERE EXISTS (SELECT FROM gone)
