@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace.metadata.v1 import (
     definitions_pb2,
     definitions_pb2_grpc,
@@ -22,7 +23,7 @@ from headrace_chassis.testing.serving import serve
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.wiring import MIGRATIONS, SERVICE, Parts
 
-from .support import Clock, MetadataStandIn, Service
+from .support import Clock, ExecutionStandIn, MetadataStandIn, Service
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +46,23 @@ def settings(authority: Authority, migrated_url: str) -> SchedulerSettings:
 @pytest_asyncio.fixture
 async def service(settings: SchedulerSettings, authority: Authority) -> AsyncIterator[Service]:
     """The service under test, served in process beside its metadata and execution."""
-    metadata, clock = MetadataStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
+    metadata, execution, clock = MetadataStandIn(), ExecutionStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
     async with AsyncExitStack() as stack:
-        beside = await stack.enter_async_context(serve(authority, _metadata(metadata)))
+        beside = await stack.enter_async_context(
+            serve(authority, [*_metadata(metadata), _execution(execution)])
+        )
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, beside.channel, clock=clock)
         served = await stack.enter_async_context(serve(authority, parts.services()))
-        yield Service(base, parts, metadata, clock, authority, served.channel)
+        yield Service(base, parts, metadata, execution, clock, authority, served.channel)
+
+
+def _execution(stand_in: ExecutionStandIn) -> ServedService:
+    return (
+        internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
+        internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
+        stand_in,
+    )
 
 
 def _metadata(stand_in: MetadataStandIn) -> list[ServedService]:

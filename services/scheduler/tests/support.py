@@ -2,6 +2,7 @@
 it."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ from uuid import UUID
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc, reasons_pb2
+from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace.metadata.v1 import (
     definitions_pb2,
     definitions_pb2_grpc,
@@ -120,6 +122,51 @@ class MetadataStandIn(
         )
 
 
+@only_what_is_asked
+class ExecutionStandIn(internal_pb2_grpc.ExecutionInternalServiceServicer):
+    """Execution as the scheduler sees it: the same key always gets the same decision."""
+
+    def __init__(self) -> None:
+        self.decided: dict[str, internal_pb2.StartDecision] = {}
+        self.started: list[internal_pb2.StartRun] = []
+        self.calls = 0
+        self.failures: list[HeadraceError] = []
+        self.refuse: Callable[[internal_pb2.StartRun], HeadraceError | None] = lambda start: None
+        self.skip: set[str] = set()
+
+    async def StartRuns(
+        self, request: internal_pb2.StartRunsRequest, context: Any
+    ) -> internal_pb2.StartRunsResponse:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        for start in request.starts:
+            if (refused := self.refuse(start)) is not None:
+                raise refused
+        return internal_pb2.StartRunsResponse(decisions=map(self._decide, request.starts))
+
+    def _decide(self, start: internal_pb2.StartRun) -> internal_pb2.StartDecision:
+        if start.key not in self.decided:
+            decision = internal_pb2.StartDecision(key=start.key)
+            if start.trigger_id in self.skip:
+                decision.outcome = internal_pb2.START_OUTCOME_SKIPPED
+                decision.reason, decision.message = "OVERLAP_RUNNING", "an earlier run is going on"
+            else:
+                decision.outcome = internal_pb2.START_OUTCOME_STARTED
+                decision.run_id = str(uuid7())
+                self.started.append(start)
+            self.decided[start.key] = decision
+        return self.decided[start.key]
+
+    def times(self, schedule: schedules_pb2.Schedule) -> list[datetime]:
+        """The logical times of the runs of a schedule, in the order of their starts."""
+        return [
+            start.logical_date.ToDatetime(tzinfo=UTC)
+            for start in self.started
+            if start.trigger_id == schedule.id
+        ]
+
+
 @dataclass
 class Service:
     """The service under test, with a tenant of this test's own that has one workspace."""
@@ -127,6 +174,7 @@ class Service:
     base: Foundation
     parts: Parts
     metadata: MetadataStandIn
+    execution: ExecutionStandIn
     clock: Clock
     authority: Authority
     channel: grpc.aio.Channel
@@ -171,6 +219,32 @@ class Service:
         )
         return found
 
+    async def tick(self, rounds: int = 20) -> None:
+        """Lets ticker and starter do all that is due now."""
+        for _ in range(rounds):
+            more = await self.parts.ticker.run_once()
+            for starter in self.parts.starters:
+                more = await starter.run_once() or more
+            if not more and not await self._is_due():
+                return
+        raise AssertionError("there is no end of what is due")
+
+    async def _is_due(self) -> bool:
+        found = await self.rows(
+            "SELECT FROM progress WHERE tenant = $1 AND NOT starting AND next_due <= $2 UNION ALL "
+            "SELECT FROM tick WHERE tenant = $1 AND state = 'DUE'",
+            self.tenant,
+            self.clock.now,
+        )
+        return bool(found)
+
+    async def decisions(self, schedule: schedules_pb2.Schedule) -> list[tuple[datetime, str, str | None]]:
+        """What came of the ticks of a schedule, in their order."""
+        found = await self.rows(
+            "SELECT at, state, reason FROM tick WHERE schedule_id = $1 ORDER BY at", uuid.UUID(schedule.id)
+        )
+        return [tuple(row) for row in found]
+
     async def events(self) -> list[str]:
         """The types of the tenant's events, in their order."""
         found = await self.rows("SELECT type FROM outbox_event WHERE tenant = $1 ORDER BY id", self.tenant)
@@ -192,6 +266,11 @@ def stamp(value: datetime) -> Timestamp:
 def at(text: str) -> datetime:
     """An instant of UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def away() -> HeadraceError:
+    """What execution raises while it is away, where no channel repeats the call."""
+    return HeadraceError("away", reason=reasons_pb2.REASON_UNAVAILABLE, may_repeat=False)
 
 
 async def failure(call: Any) -> HeadraceError:

@@ -9,3 +9,13 @@ class SchedulerSettings(ServiceSettings):
 
     metadata_target: str = Field(description="Where metadata is served: host:port, or dns:///name:port.")
     execution_target: str = Field(description="host:port of the execution service, or dns:///name:port.")
+    late_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="How late the latest tick of a schedule may be, after Headrace was down, and still start "
+        "its run with SKIP_TO_CURRENT.",
+    )
+    tick_retention_days: float = Field(
+        90.0, ge=1, le=3650, description="How long the decisions about ticks are kept, in days."
+    )

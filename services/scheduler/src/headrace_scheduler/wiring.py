@@ -1,5 +1,8 @@
 """The only place where the parts of the service are made, leaves first."""
 
+import asyncio
+from datetime import timedelta
+
 import grpc
 from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
 from headrace_chassis import database
@@ -10,13 +13,21 @@ from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.writes import Writes
 
+from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.config import SchedulerSettings
+from headrace_scheduler.loops.schedule_ticker import ScheduleTicker
+from headrace_scheduler.loops.tick_pruner import TickPruner
+from headrace_scheduler.loops.tick_starter import TickStarter
 from headrace_scheduler.servicers.schedules import ScheduleServicer
 
 SERVICE = "scheduler"
 MIGRATIONS = "headrace_scheduler.migrations"
+WAKE_SUBJECT = "headrace.wake.scheduler"
+
+STARTER_LANES = 2
+"""While execution decides on one batch, the next is leased and sent."""
 
 
 class Parts:
@@ -34,7 +45,22 @@ class Parts:
     ) -> None:
         self._base = base
         self._clock = clock
+        self._wakes: set[asyncio.Future[bool]] = set()
         self.metadata = Metadata(metadata, base.tokens)
+        self.execution = Execution(execution, base.tokens)
+        self.ticker = ScheduleTicker(
+            base.db,
+            clock,
+            timedelta(seconds=settings.late_grace_seconds),
+            start=self._start,
+            tell=base.relay.wake,
+        )
+        self.starters = [
+            TickStarter(base.db, self.execution, clock, settled=self.ticker.wake, lane=lane)
+            for lane in range(STARTER_LANES)
+        ]
+        self.pruner = TickPruner(base.db, clock, timedelta(days=settings.tick_retention_days))
+        base.bus.subscribe(WAKE_SUBJECT, lambda _: self._woken())
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
         self.writer = ScheduleWriter(clock)
 
@@ -47,7 +73,7 @@ class Parts:
             metadata=self.metadata,
             cursors=self._base.cursors,
             clock=self._clock,
-            changed=lambda: None,
+            changed=self._changed,
         )
         return [
             (
@@ -60,7 +86,21 @@ class Parts:
 
     def agents(self) -> list[Agent]:
         """What runs beside the server and the outbox."""
-        return []
+        return [self.ticker, *self.starters, self.pruner]
+
+    def _start(self) -> None:
+        for starter in self.starters:
+            starter.wake()
+
+    def _woken(self) -> None:
+        self.ticker.wake()
+        self._start()
+
+    def _changed(self) -> None:
+        """A schedule may be due sooner than was known, also to the other replicas."""
+        self.ticker.wake()
+        self._wakes.add(task := asyncio.ensure_future(self._base.bus.publish_wake(WAKE_SUBJECT)))
+        task.add_done_callback(self._wakes.discard)
 
 
 async def serve(settings: SchedulerSettings, stop: Stop) -> None:

@@ -14,6 +14,8 @@ _CLAIM_LOCK = 0x5449_434B
 """The advisory lock under which ticks are leased ("TICK" in ASCII): it keeps the ticks of a schedule in their
 order, whoever starts them, and is held for one short statement."""
 
+_MISSED = timedelta(minutes=5)
+
 _ADD = """
 INSERT INTO tick (schedule_id, at, through, interval_start, tenant, state, overlap, queue_limit, reason,
                   message, decided_at)
@@ -78,6 +80,11 @@ class DueTick:
     pipeline_id: UUID
     parameters: str
     created_by: str
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether it was missed when it was due, so that its lateness is no delay of ours."""
+        return self.decided_at - self.at > _MISSED
 
     @property
     def key(self) -> str:

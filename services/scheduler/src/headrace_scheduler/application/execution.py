@@ -1,0 +1,122 @@
+"""What the scheduler asks of execution: to start runs, each once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
+from headrace_chassis.channels import service_metadata
+from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.identity import ServiceTokens
+
+START_SECONDS = 20.0
+"""How long a batch of starts may take."""
+
+_OVERLAPS = {
+    None: internal_pb2.OVERLAP_UNSPECIFIED,
+    "SKIP": internal_pb2.OVERLAP_SKIP,
+    "QUEUE": internal_pb2.OVERLAP_QUEUE,
+    "CANCEL_RUNNING": internal_pb2.OVERLAP_CANCEL_RUNNING,
+}
+_OUTCOMES = {
+    internal_pb2.START_OUTCOME_STARTED: "STARTED",
+    internal_pb2.START_OUTCOME_HELD: "HELD",
+    internal_pb2.START_OUTCOME_SKIPPED: "SKIPPED",
+    internal_pb2.START_OUTCOME_REFUSED: "REFUSED",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run to start. Without a logical time it is for the moment at which it is accepted."""
+
+    key: str
+    pipeline_id: UUID
+    by_schedule: bool
+    trigger_id: str
+    triggered_by: str
+    parameters: str
+    logical_date: datetime | None = None
+    interval_start: datetime | None = None
+    overlap: str | None = None
+    queue_limit: int = 0
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What execution decided of a start, once and for all."""
+
+    key: str
+    outcome: str
+    """STARTED, HELD (accepted, and waits), SKIPPED or REFUSED."""
+    run_id: UUID | None
+    reason: str | None
+    message: str | None
+
+
+class Execution:
+    """The execution service, called with tokens of our own."""
+
+    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens) -> None:
+        self._stub = internal_pb2_grpc.ExecutionInternalServiceStub(channel)
+        self._tokens = tokens
+
+    async def start_runs(self, tenant: UUID, starts: Sequence[Start]) -> Sequence[Decided]:
+        """What is decided of the starts, in their order. Asking again answers the same.
+
+        Raises:
+            HeadraceError: nothing is known to be decided; Unavailable where execution is away.
+        """
+        request = internal_pb2.StartRunsRequest(starts=map(_message, starts))
+        try:
+            answer = await self._stub.StartRuns(
+                request, metadata=service_metadata(self._tokens, tenant), timeout=START_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _told(error) from None
+        return [_decided(decision) for decision in answer.decisions]
+
+
+def _message(start: Start) -> internal_pb2.StartRun:
+    kind = runs_pb2.TRIGGER_KIND_SCHEDULE if start.by_schedule else runs_pb2.TRIGGER_KIND_MANUAL
+    return internal_pb2.StartRun(
+        key=start.key,
+        pipeline_id=str(start.pipeline_id),
+        trigger=kind,
+        trigger_id=start.trigger_id,
+        triggered_by=start.triggered_by,
+        logical_date=_moment(start.logical_date),
+        interval_start=_moment(start.interval_start),
+        interval_end=_moment(start.logical_date if start.interval_start else None),
+        parameters=b"" if start.parameters == "{}" else start.parameters.encode(),
+        overlap=_OVERLAPS[start.overlap],
+        queue_limit=start.queue_limit,
+    )
+
+
+def _decided(decision: internal_pb2.StartDecision) -> Decided:
+    return Decided(
+        key=decision.key,
+        outcome=_OUTCOMES[decision.outcome],
+        run_id=UUID(decision.run_id) if decision.HasField("run_id") else None,
+        reason=decision.reason or None,
+        message=decision.message or None,
+    )
+
+
+def _moment(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp
+
+
+def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
+    """What execution raised. Our channel has repeated what may be repeated, so callers must not."""
+    told = from_rpc_error(error)
+    told.may_repeat = False
+    return told

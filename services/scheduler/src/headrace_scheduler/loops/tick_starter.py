@@ -1,0 +1,135 @@
+"""Starts the runs of ticks that were decided to run."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from headrace_chassis import faults
+from headrace_chassis.agents import Agent
+from headrace_chassis.database import Database
+from headrace_chassis.errors import HeadraceError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_scheduler import metrics
+from headrace_scheduler.application.execution import START_SECONDS, Decided, Execution, Start
+from headrace_scheduler.application.schedules import Clock
+from headrace_scheduler.store import ticks as store
+from headrace_scheduler.store.ticks import DueTick, Settled
+
+_log = structlog.get_logger(__name__)
+
+BATCH = 250
+"""The most starts a call."""
+
+LEASE = timedelta(seconds=START_SECONDS + 10)
+"""How long a tick is left to the process that is starting it: longer than it asks execution."""
+
+PATIENCE = timedelta(seconds=1)
+"""How long a tick waits whose start has failed."""
+
+_OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
+"""gRPC codes of a call that repeating cannot mend: something in it is wrong."""
+
+
+class TickStarter(Agent):
+    """Leases due ticks, asks execution to start their runs under keys of their own, and writes what came of
+    it. Where this process dies anywhere on that way, another leases them when the lease is over and asks
+    again: execution answers the same key alike.
+
+    `settled` is called when schedules may go on.
+    """
+
+    interval_seconds = 2.0
+
+    def __init__(
+        self, db: Database, execution: Execution, clock: Clock, *, settled: Callable[[], None], lane: int = 0
+    ) -> None:
+        self.name = f"tick_starter_{lane}"
+        self._db = db
+        self._execution = execution
+        self._clock = clock
+        self._settled = settled
+
+    async def run_once(self) -> bool:
+        """Starts one batch; returns whether more is waiting."""
+        due, now = await self._db.run(self._claim)
+        if not due:
+            return False
+        faults.point("scheduler.tick.leased")
+        by_tenant: defaultdict[UUID, list[DueTick]] = defaultdict(list)
+        for tick in due:
+            by_tenant[tick.tenant].append(tick)
+        failed = [
+            error
+            for error in await asyncio.gather(
+                *(self._start(tenant, ticks, now) for tenant, ticks in by_tenant.items())
+            )
+            if error is not None
+        ]
+        self._settled()
+        if failed:
+            raise failed[0]
+        return len(due) == BATCH
+
+    async def _claim(self, conn: AsyncConnection) -> tuple[Sequence[DueTick], datetime]:
+        now = await self._clock(conn)
+        return await store.claim(conn, now, LEASE, BATCH), now
+
+    async def _start(self, tenant: UUID, ticks: Sequence[DueTick], now: datetime) -> HeadraceError | None:
+        """Starts ticks of a tenant; returns what keeps it from that for now."""
+        try:
+            decided = await self._execution.start_runs(tenant, [_start_of(tick) for tick in ticks])
+        except HeadraceError as error:
+            if error.entry.code.name not in _OURS_TO_MEND:
+                await self._db.run(lambda conn: store.release(conn, ticks, now + PATIENCE))
+                return error
+            if len(ticks) == 1:
+                await self._refuse(ticks[0], error)
+                return None
+            # One of them is at fault: halves of the batch find out which.
+            middle = len(ticks) // 2
+            first = await self._start(tenant, ticks[:middle], now)
+            return await self._start(tenant, ticks[middle:], now) or first
+        faults.point("scheduler.tick.started")
+        settled = [_settled_as(tick, each) for tick, each in zip(ticks, decided, strict=True)]
+        await self._db.run(lambda conn: self._settle(conn, ticks, settled))
+        faults.point("scheduler.tick.settled")
+        return None
+
+    async def _settle(
+        self, conn: AsyncConnection, ticks: Sequence[DueTick], settled: Sequence[Settled]
+    ) -> None:
+        await store.settle(conn, settled)
+        now = await self._clock(conn)
+        for tick, each in zip(ticks, settled, strict=True):
+            metrics.TICKS.labels(each.state, each.reason or "").inc()
+            if each.state == "FIRED" and not tick.is_caught_up:
+                metrics.LATENESS.observe(max((now - tick.at).total_seconds(), 0.0))
+
+    async def _refuse(self, tick: DueTick, error: HeadraceError) -> None:
+        _log.error("execution takes no start of this tick", tick=tick.key, error=error.message)
+        refused = Settled(tick.schedule_id, tick.at, "SKIPPED", None, error.code, error.message)
+        await self._db.run(lambda conn: self._settle(conn, [tick], [refused]))
+
+
+def _start_of(tick: DueTick) -> Start:
+    return Start(
+        key=tick.key,
+        pipeline_id=tick.pipeline_id,
+        by_schedule=True,
+        trigger_id=str(tick.schedule_id),
+        triggered_by=tick.created_by,
+        parameters=tick.parameters,
+        logical_date=tick.at,
+        interval_start=tick.interval_start,
+        overlap=tick.overlap,
+        queue_limit=tick.queue_limit,
+    )
+
+
+def _settled_as(tick: DueTick, decided: Decided) -> Settled:
+    state = "FIRED" if decided.outcome in ("STARTED", "HELD") else "SKIPPED"
+    return Settled(tick.schedule_id, tick.at, state, decided.run_id, decided.reason, decided.message)
