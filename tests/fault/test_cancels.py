@@ -12,7 +12,7 @@ import pytest
 from headrace_local.testing import demand
 
 from .checking import Reference, await_end, check_bookkeeping, digest, queries
-from .cluster import Cluster, until
+from .cluster import EXECUTION, WORKERS, Cluster, until
 from .striking import await_fired
 from .submitting import Submitted, submit
 from .workload import Pipeline, Places, create, posting
@@ -30,7 +30,16 @@ UNREACHABLE = """
 sources: [{id: read, connection: nowhere, table: t}]
 sinks: [{id: out, discard: true}]
 """
-BEFORE_THE_COMMIT = ("worker.stage.claimed", "worker.load.copying", "worker.commit.before")
+BEFORE_THE_COMMIT = {
+    "copy_append": ("worker.stage.claimed", "worker.load.copying", "worker.commit.before"),
+    "csv_merge": (
+        "worker.stage.claimed",
+        "worker.checks.before",
+        "worker.checks.after",
+        "worker.load.copying",
+        "worker.commit.before",
+    ),
+}
 
 
 def cancel(client: httpx.Client, run: str) -> httpx.Response:
@@ -49,13 +58,17 @@ def cancelled(cluster: Cluster, admin: httpx.Client, submitted: Submitted) -> No
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("kind", "point"),
     [
-        point if point == "worker.load.copying" else pytest.param(point, marks=pytest.mark.long)
-        for point in BEFORE_THE_COMMIT
+        ("copy_append", "worker.load.copying"),
+        *(
+            pytest.param(kind, point, marks=pytest.mark.long)
+            for kind, points in BEFORE_THE_COMMIT.items()
+            for point in points
+            if (kind, point) != ("copy_append", "worker.load.copying")
+        ),
     ],
 )
-@pytest.mark.parametrize("kind", ["copy_append", pytest.param("csv_merge", marks=pytest.mark.long)])
 def test_a_stage_that_cannot_stop_by_itself_lands_nothing(
     cluster: Cluster, admin: httpx.Client, places: Places, kind: str, point: str
 ) -> None:
@@ -138,6 +151,51 @@ def test_a_queued_run_is_cancelled_without_a_worker(
     demand(cancel(admin, next(iter(first.runs))), 200)
     assert await_end(cluster, first, seconds=60) == {"CANCELLED": 2}
     check_bookkeeping(cluster, first)
+
+
+def test_a_run_that_no_worker_has_taken_is_cancelled(
+    cluster: Cluster, admin: httpx.Client, places: Places
+) -> None:
+    for worker in WORKERS:
+        cluster.halt(worker)
+    try:
+        submitted = submit(cluster, [create(posting(admin), places, "copy_append")], each=2)
+        states = {demand(cancel(admin, run), 200)["status"] for run in submitted.runs}
+        assert states == {"CANCELLED"}, "nobody has to be asked"
+        check_bookkeeping(cluster, submitted)
+    finally:
+        for worker in WORKERS:
+            cluster.resume(worker)
+
+
+def test_a_cancel_outlives_the_replica_that_took_it(
+    cluster: Cluster, admin: httpx.Client, places: Places
+) -> None:
+    """Both replicas die while the stage cannot answer; the cancel is in the database."""
+    pipeline = create(posting(admin), places, "copy_append")
+    cluster.arm("worker.load.copying", "stop")
+    submitted = submit(cluster, [pipeline], each=1)
+    await_fired(cluster, "worker.load.copying")
+    (run,) = submitted.runs
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(cancel, admin, run)
+        until(lambda: cancel_is_asked(cluster, run), 30, "the cancel is durable")
+        for name in EXECUTION:
+            cluster.kill(name)
+        assert asked.result().status_code in (200, 503, 504)
+
+    cluster.await_ready()
+    cancelled(cluster, admin, submitted)
+    assert cluster.sql("warehouse", "SELECT to_regclass($1)::text", pipeline.table) == [(None,)]
+
+
+def cancel_is_asked(cluster: Cluster, run: str) -> bool:
+    """Whether the database knows that a run is to be cancelled."""
+    ((asked,),) = cluster.sql(
+        "execution", "SELECT bool_or(stop IS NOT NULL) FROM stages WHERE run = $1::uuid", run
+    )
+    return bool(asked)
 
 
 def test_a_run_that_waits_for_its_retry_is_cancelled(
