@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -12,15 +11,12 @@ import grpc
 import pytest
 from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_chassis.channels import call_metadata
-from headrace_chassis.errors import HeadraceError, NotFound, from_rpc_error
+from headrace_chassis.errors import HeadraceError, from_rpc_error
 from headrace_chassis.ids import uuid7
 from headrace_chassis.testing.broker import NatsServer
 from headrace_chassis.testing.waiting import eventually
-from headrace_execution.domain.lifecycle import accept
-from headrace_execution.watching.feed import RunFeed
 from headrace_execution.watching.interest import BELIEVED_SECONDS, Interest
 
-from .factories import NOW, order
 from .support import LOADING, NOOP, TWO_STAGES, Cluster, Replica, state_of, task_states
 
 NEVER = 3600.0
@@ -219,30 +215,6 @@ class TestRefusals:
             assert (await watching.error()).code == "UNAVAILABLE"
         async with watch(replica, accepted.run_id) as watching:
             assert (await watching.error()).code == "UNAVAILABLE"
-
-
-class TestFeed:
-    async def test_a_slow_watcher_gets_the_newest_state_and_never_an_older_one(self) -> None:
-        run = accept(order(), NOW, held=False)
-        feed = RunFeed(run)
-        for revision in (2, 5, 3, 4):
-            feed.offer(replace(run, revision=revision))
-
-        assert (await feed.after(-1)).revision == 5
-        waiting = asyncio.create_task(feed.after(5))
-        feed.offer(replace(run, revision=5))
-        feed.offer(replace(run, revision=6))
-        assert (await waiting).revision == 6
-
-    async def test_all_who_wait_are_told_of_its_end(self) -> None:
-        run = accept(order(), NOW, held=False)
-        feed = RunFeed(run)
-        waiting = [asyncio.create_task(feed.after(run.revision)) for _ in range(3)]
-        await asyncio.sleep(0)
-        feed.end(NotFound("run", run.id))
-
-        told = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(error) for error in told] == [NotFound] * 3
 
 
 class TestInterest:

@@ -144,14 +144,14 @@ class RunWatcher(Agent):
         """Finds the runs that have changed without a word."""
         revisions = await self._store.revisions(list(self._feeds))
         for run_id, feed in self._feeds.items():
-            if revisions.get(run_id) != feed.run.revision:
+            if revisions.get(run_id) != feed.order:
                 self._stale.add(run_id)
 
     async def _read(self, run_id: UUID) -> None:
         feed = self._feeds.get(run_id)
         if feed is None:
             return
-        run = await self._store.get(feed.run.tenant, run_id)
+        run = await self._store.get(feed.tenant, run_id)
         if run is None:
             feed.end(NotFound("run", run_id))
         else:
@@ -168,6 +168,6 @@ async def _until_expiry(feed: RunFeed, revision: int, expires_at: float) -> Run:
     scope = asyncio.timeout(max(expires_at + LEEWAY_SECONDS - time.time(), 0.0))
     try:
         async with scope:
-            return await feed.after(revision)
+            return (await feed.after(revision))[1]
     except TimeoutError:
         raise Unauthenticated("the token has expired") from None

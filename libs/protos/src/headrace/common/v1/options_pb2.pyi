@@ -110,6 +110,7 @@ class MethodRules(_message.Message):
     MAX_DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
     REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
     MEDIA_TYPES_FIELD_NUMBER: _builtins.int
+    WEBSOCKET_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role that may call it."""
     success_status: _builtins.int
@@ -132,6 +133,10 @@ class MethodRules(_message.Message):
     def media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The media types that a stream of `google.api.HttpBody` may have, for the documentation."""
 
+    @_builtins.property
+    def websocket(self) -> Global___WebSocket:
+        """How a server-streaming RPC is served as a WebSocket, where it is."""
+
     def __init__(
         self,
         *,
@@ -144,14 +149,49 @@ class MethodRules(_message.Message):
         max_deadline_seconds: _builtins.int = ...,
         request_headers: _abc.Iterable[_builtins.str] | None = ...,
         media_types: _abc.Iterable[_builtins.str] | None = ...,
+        websocket: Global___WebSocket | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["websocket", b"websocket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "media_types", b"media_types", "no_effect", b"no_effect", "request_headers", b"request_headers", "role", b"role", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "media_types", b"media_types", "no_effect", b"no_effect", "request_headers", b"request_headers", "role", b"role", "success_status", b"success_status", "websocket", b"websocket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MethodRules: _TypeAlias = MethodRules  # noqa: Y015
+
+@_typing.final
+class WebSocket(_message.Message):
+    """How a server-streaming RPC is served as a WebSocket: each message is one text frame of JSON.
+
+    Watchers whose tokens bear the same tenant and workspaces share one call where they ask for the same, so the
+    responses must depend on nothing else of the caller.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """A path template over fields of the request: "/api/v1/runs/{run_id}/stream"."""
+    operation_id: _builtins.str
+    """The name of the operation in the documentation."""
+    revision_field: _builtins.str
+    """The integer field of the response that grows with every change: what is not newer is not sent."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        operation_id: _builtins.str = ...,
+        revision_field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "path", b"path", "revision_field", b"revision_field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebSocket: _TypeAlias = WebSocket  # noqa: Y015
 
 @_typing.final
 class FieldRules(_message.Message):
