@@ -1,5 +1,6 @@
 """A real gateway on a real port, in front of stand-ins: the generated servicers, served in process."""
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -8,10 +9,11 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf import empty_pb2
+from google.protobuf.descriptor import ServiceDescriptor
 from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
 from headrace.metadata.v1 import pipelines_pb2, pipelines_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
-from headrace_chassis.errors import NotFound, VersionMismatch
-from headrace_chassis.server import GrpcServer
+from headrace_chassis.errors import NotFound, NotImplementedHere, VersionMismatch
+from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
 from headrace_gateway.config import GatewaySettings
@@ -41,6 +43,20 @@ class Recorder:
         self.metadata = dict(context.invocation_metadata() or ())
         answer = self.answers.get(type(request).__name__)
         return default if answer is None else await answer(request, context)
+
+
+def standing_in(service: ServiceDescriptor, stand_in: object) -> object:
+    """Returns a stand-in that answers UNIMPLEMENTED where it has no answer of its own, so that it need not
+    know every RPC of its contract."""
+
+    async def missing(request: Any, context: Any) -> Any:
+        raise NotImplementedHere(type(request).__name__)
+
+    for rpc in service.methods:
+        own = getattr(stand_in, rpc.name)
+        if not (inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own)):
+            setattr(stand_in, rpc.name, missing)
+    return stand_in
 
 
 class Pipelines(pipelines_pb2_grpc.PipelineServiceServicer):
@@ -166,25 +182,21 @@ class Served:
 Serve = Callable[..., Awaitable[Served]]
 
 
+def _service(messages: Any, generated: Any, name: str, stand_in: object) -> Service:
+    descriptor = messages.DESCRIPTOR.services_by_name[name]
+    add_to_server = getattr(generated, f"add_{name}Servicer_to_server")
+    return descriptor, add_to_server, standing_in(descriptor, stand_in)
+
+
 async def start(stack: AsyncExitStack, authority: Authority, **settings: Any) -> Served:
     """Serves a gateway in front of the stand-ins until the stack unwinds."""
     recorder = Recorder()
-    pipelines = (
-        pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
-        pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
-        Pipelines(recorder),
-    )
-    workspaces = (
-        workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
-        workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
-        Workspaces(recorder),
-    )
-    runs = (
-        runs_pb2.DESCRIPTOR.services_by_name["RunService"],
-        runs_pb2_grpc.add_RunServiceServicer_to_server,
-        Runs(recorder),
-    )
-    back = await stack.enter_async_context(serve(authority, [pipelines, workspaces, runs]))
+    services = [
+        _service(pipelines_pb2, pipelines_pb2_grpc, "PipelineService", Pipelines(recorder)),
+        _service(workspaces_pb2, workspaces_pb2_grpc, "WorkspaceService", Workspaces(recorder)),
+        _service(runs_pb2, runs_pb2_grpc, "RunService", Runs(recorder)),
+    ]
+    back = await stack.enter_async_context(serve(authority, services))
     targets = {"metadata": back.target, "execution": back.target}
     given = GatewaySettings(**{**authority.auth_values(), "http_listen": "127.0.0.1:0", **settings})
     return await serve_parts(stack, build(given, targets), given, authority, recorder, back.server)
@@ -202,7 +214,9 @@ async def serve_parts(
     for channel in parts.channels:
         stack.push_async_callback(channel.close)
     await parts.verifier.start()
-    server = HttpServer(parts.app, settings.http_listen, settings.header_timeout_seconds, drain_seconds=1.0)
+    server = HttpServer(
+        parts.app, settings.http_listen, settings.header_timeout_seconds, 1.0, settings.ping_seconds
+    )
     await server.start()
     stack.push_async_callback(server.drain)
     served = Served(parts, server, authority, recorder, back)

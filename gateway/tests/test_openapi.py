@@ -12,17 +12,19 @@ from headrace_gateway.contract import load_contract
 from headrace_gateway.openapi.document import openapi_document
 from headrace_gateway.openapi.text import as_yaml
 from headrace_gateway.routes import routes_of
+from headrace_gateway.socket_routes import sockets_of
 from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "reference" / "openapi-pipeline-engine.yaml"
 CONTRACT = load_contract(headrace.descriptor_set())
 ROUTES = routes_of(CONTRACT)
+SOCKETS = sockets_of(CONTRACT)
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return openapi_document(ROUTES, CONTRACT.comments)
+    return openapi_document(ROUTES, SOCKETS, CONTRACT.comments)
 
 
 def test_it_is_valid_by_the_meta_schema(document: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ def test_every_route_is_in_it_under_its_rpcs_name(document: dict[str, Any]) -> N
         operation["operationId"] for methods in document["paths"].values() for operation in methods.values()
     }
 
-    assert operations == {route.operation_id for route in ROUTES}
+    assert operations == {served.operation_id for served in (*ROUTES, *SOCKETS)}
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -73,6 +75,15 @@ def test_what_the_contract_says_stands_in_it(document: dict[str, Any]) -> None:
     assert not {"id", "expectedVersion", "clearedFields"} & update["properties"].keys()
 
 
+def test_a_websocket_is_its_opening_request_and_what_travels_after_it(document: dict[str, Any]) -> None:
+    stream = document["paths"]["/api/v1/runs/{runId}/stream"]["get"]
+
+    assert (stream["operationId"], stream["x-role"]) == ("streamRun", "viewer")
+    assert {"101", "401", "403", "404", "426"} <= stream["responses"].keys()
+    assert stream["x-websocket"]["message"] == {"$ref": "#/components/schemas/RunStatusResponse"}
+    assert stream["x-websocket"]["closeCodes"].keys() >= {"1000", "1012", "4401", "4404"}
+
+
 def test_everything_in_it_is_described(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         assert schema.get("description"), name
@@ -86,7 +97,7 @@ def test_the_committed_one_is_up_to_date() -> None:
     )
 
     assert generated.stdout == COMMITTED.read_bytes()
-    assert generated.stdout == as_yaml(openapi_document(ROUTES, CONTRACT.comments))
+    assert generated.stdout == as_yaml(openapi_document(ROUTES, SOCKETS, CONTRACT.comments))
     assert yaml.safe_load(generated.stdout)["openapi"] == "3.1.0"
 
 

@@ -35,12 +35,13 @@ from .http.exchange import (
     Scope,
     Send,
 )
-from .http.failures import MethodNotAllowed
+from .http.failures import MethodNotAllowed, UpgradeRequired
 from .http.problems import problem_answer
 from .http.ratelimit import RateLimiter
 from .observation import RequestObserver
 from .pages import REQUEST_ID
 from .router import Match, Router
+from .sockets.gate import SocketGate
 
 _log = structlog.get_logger(__name__)
 _CLIENT_GONE: Final = 499
@@ -53,6 +54,7 @@ class Gateway:
     def __init__(
         self,
         endpoints: Iterable[Endpoint],
+        sockets: SocketGate,
         pages: Any,
         callers: CallerChecks,
         limiter: RateLimiter,
@@ -67,6 +69,7 @@ class Gateway:
         self._router: Router[Endpoint] = Router(
             (endpoint.route.http_method, endpoint.route.template, endpoint) for endpoint in endpoints
         )
+        self._sockets = sockets
         self._pages = pages
         self._callers = callers
         self._limiter = limiter
@@ -77,13 +80,21 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection of ASGI 3."""
+        if scope["type"] == "websocket":
+            # Its opening request is a GET (RFC 6455, 4.1), and read as one.
+            await self._sockets.serve(_request({**scope, "method": "GET"}, receive), receive, send)
+            return
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
         request = _request(scope, receive)
         match = self._router.match(scope["raw_path"])
         if match is None:
-            await self._serve_page(request, send)
+            if self._sockets.serves(scope["raw_path"]):
+                refused = problem_answer(UpgradeRequired(), request.path, request.request_id)
+                await self._send(request, refused, send)
+            else:
+                await self._serve_page(request, send)
             return
         found = match.get("GET" if request.method == "HEAD" else request.method)
         if not tracing.is_exporting():

@@ -55,6 +55,12 @@ class GatewaySettings(AuthSettings, ObservedSettings):
     stall_seconds: float = Field(
         60.0, gt=0, description="How long a client may take to read a piece of a stream, in seconds."
     )
+    ping_seconds: float = Field(
+        20.0,
+        gt=0,
+        description="How often clients of WebSockets are pinged, and how long they may take to answer, in "
+        "seconds.",
+    )
     gzip_minimum_bytes: int = Field(
         8 * 1024, ge=0, description="Answers of at least so many bytes are compressed."
     )

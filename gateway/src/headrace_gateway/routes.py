@@ -15,6 +15,9 @@ from headrace.common.v1 import options_pb2
 from .contract import Contract, owner
 from .templates import Template, parse_template
 
+USERS: Final = frozenset({options_pb2.ROLE_VIEWER, options_pb2.ROLE_EDITOR, options_pb2.ROLE_ADMIN})
+"""The roles of users: what others may call has no path."""
+
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _EMPTY: Final = "google.protobuf.Empty"
 _RAW: Final = "google.api.HttpBody"
@@ -107,7 +110,7 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
     process = owner(rpc.containing_service)
     if process is None:
         raise ContractError(rpc, "its package is not headrace.<service>.v<number>")
-    if rules.role not in (options_pb2.ROLE_VIEWER, options_pb2.ROLE_EDITOR, options_pb2.ROLE_ADMIN):
+    if rules.role not in USERS:
         raise ContractError(
             rpc, "it has a path although no user may call it; drop the path or declare a user's role"
         )
@@ -117,17 +120,17 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
     method, path = _verb(rpc, rule)
     template = parse_template(path)
     for name in template.fields:
-        _require_scalar(rpc, rpc.input_type, name)
+        require_scalar(rpc, rpc.input_type, name)
     if rule.body and rule.body != "*" and rule.body not in rpc.input_type.fields_by_name:
         raise ContractError(
             rpc, f"its body is {rule.body!r}, which is no field of {rpc.input_type.full_name}"
         )
     location = parse_template(rules.location) if rules.location else None
     for name in location.fields if location else ():
-        _require_scalar(rpc, rpc.output_type, name)
+        require_scalar(rpc, rpc.output_type, name)
     for name, message in ((rules.etag_field, rpc.output_type), (rules.if_match_field, rpc.input_type)):
         if name:
-            _require_scalar(rpc, message, name)
+            require_scalar(rpc, message, name)
     return Route(
         http_method=method,
         template=template,
@@ -182,7 +185,8 @@ def scalar_field(message: Descriptor, field_path: str) -> list[FieldDescriptor] 
     return chain if chain[-1].message_type is None else None
 
 
-def _require_scalar(rpc: MethodDescriptor, message: Descriptor, field_path: str) -> None:
+def require_scalar(rpc: MethodDescriptor, message: Descriptor, field_path: str) -> None:
+    """Raises ContractError where a path of fields leads to no single scalar."""
     if scalar_field(message, field_path) is None:
         raise ContractError(rpc, f"{field_path!r} is no single scalar of {message.full_name}")
 

@@ -10,11 +10,16 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """The largest head of a request: request line and headers. A token is at most 16 KiB."""
 
 _IDLE_SECONDS: Final = 75
+_FLUSH_SECONDS: Final = 1.0
+_MAX_FRAME_BYTES: Final = 4096
+"""The largest message that a client may send on a WebSocket; none is expected."""
+
 _BACKLOG: Final = 2048
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\n"
@@ -80,10 +85,34 @@ def guarded_protocol(header_seconds: float) -> type[HttpToolsProtocol]:
     return GuardedProtocol
 
 
-class HttpServer:
-    """Serves an ASGI application on "host:port"; port 0 picks a free one."""
+class _GuardedSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol with two things mended.
 
-    def __init__(self, app: Any, listen: str, header_seconds: float, drain_seconds: float) -> None:
+    It waits for ever until a client that has gone silent takes what was written for it: here the connection
+    is cut. And it calls each refusal an error of the application: here a refusal ends the handshake.
+    """
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.loop.call_later(_FLUSH_SECONDS, self.transport.abort)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(_FLUSH_SECONDS, self.transport.abort)
+
+
+class HttpServer:
+    """Serves an ASGI application on "host:port"; port 0 picks a free one. `ping_seconds` is how often the
+    clients of WebSockets are pinged, and how long they may take to answer."""
+
+    def __init__(
+        self, app: Any, listen: str, header_seconds: float, drain_seconds: float, ping_seconds: float = 20.0
+    ) -> None:
         host, _, port = listen.rpartition(":")
         self._address = (host.strip("[]"), int(port))
         self._socket: socket.socket | None = None
@@ -92,7 +121,14 @@ class HttpServer:
             app,
             http=guarded_protocol(header_seconds),
             loop="none",
-            ws="none",
+            ws=_GuardedSocket,
+            ws_max_size=_MAX_FRAME_BYTES,
+            ws_ping_interval=ping_seconds,
+            ws_ping_timeout=ping_seconds,
+            # Compression would keep a window for each of thousands of watchers, for messages that are small.
+            ws_per_message_deflate=False,
+            # At "info" it logs the address of each WebSocket with its query.
+            log_level="warning",
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -37,6 +37,9 @@ from .openapi.text import as_json, as_yaml
 from .pages import pages_app
 from .routes import of_owners, routes_of
 from .server import HttpServer
+from .socket_routes import sockets_of, sockets_of_owners
+from .sockets.endpoint import SocketEndpoint
+from .sockets.gate import SocketGate
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +65,7 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     """
     contract = contract or load_contract(headrace.descriptor_set())
     routes = of_owners(routes_of(contract), targets)
+    sockets = sockets_of_owners(sockets_of(contract), targets)
     channels = {
         name: [open_channel(target, own_connection=True) for _ in range(settings.channels_per_target)]
         for name, target in targets.items()
@@ -76,7 +80,9 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     # Streams have connections of their own with small windows: their number bounds the memory they take.
     streams = {
         name: open_channel(targets[name], own_connection=True, window_bytes=_STREAM_WINDOW_BYTES)
-        for name in sorted({route.owner for route in routes if route.is_streamed})
+        for name in sorted(
+            {route.owner for route in (*routes, *(socket.route for socket in sockets)) if route.is_streamed}
+        )
     }
     endpoints: list[Endpoint] = [
         StreamEndpoint(route, streams[route.owner], codecs, bodies, deadline, slots)
@@ -84,13 +90,23 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
         else RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline)
         for route in routes
     ]
-    document = openapi_document(routes, contract.comments)
+    document = openapi_document(routes, sockets, contract.comments)
     verifier = TokenVerifier(settings)
+    callers = CallerChecks(verifier, _api_keys(channels, verifier))
+    limiter = RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst, time.monotonic)
+    gate = SocketGate(
+        [SocketEndpoint(socket, streams[socket.route.owner], codecs, bodies) for socket in sockets],
+        callers,
+        limiter,
+        slots,
+        deadline,
+    )
     app = Gateway(
         endpoints,
+        gate,
         pages_app(as_yaml(document), as_json(document), readiness),
-        CallerChecks(verifier, _api_keys(channels, verifier)),
-        RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst, time.monotonic),
+        callers,
+        limiter,
         CrossOrigins(settings.cors_origins),
         RequestObserver(settings.access_log),
         settings.gzip_minimum_bytes,
@@ -124,7 +140,11 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
             stack.push_async_callback(operations.stop)
         await parts.verifier.start()
         server = HttpServer(
-            parts.app, settings.http_listen, settings.header_timeout_seconds, settings.drain_seconds
+            parts.app,
+            settings.http_listen,
+            settings.header_timeout_seconds,
+            settings.drain_seconds,
+            settings.ping_seconds,
         )
         await server.start()
         stack.push_async_callback(server.drain)

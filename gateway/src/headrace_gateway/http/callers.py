@@ -34,6 +34,10 @@ class CallerChecks:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("a bearer token is needed: Authorization: Bearer …")
+        return await self.bearer(token, request)
+
+    async def bearer(self, token: str, request: Request) -> Principal:
+        """Returns whose token or key it is that came with a request. Raises as `principal` does."""
         principal = self._verifier.remembered(token) or await self._verified(token)
         tenant = request.header(b"x-tenant-id")
         if tenant is not None and not _is(tenant, principal.tenant):

@@ -64,6 +64,19 @@ class MethodNotAllowed(HttpError):
         return [(b"allow", self.allowed.encode("ascii"))]
 
 
+class UpgradeRequired(HttpError):
+    """The path is served as a WebSocket only (RFC 9110, 15.5.22)."""
+
+    reason = reasons_pb2.REASON_NO_SUCH_ROUTE
+    status = 426
+
+    def __init__(self) -> None:
+        super().__init__("this path is a WebSocket: ask for an upgrade (RFC 6455)")
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+
+
 class UnsupportedMediaType(HttpError):
     """The body is of a type or encoding that is not understood (RFC 9110, 15.5.16)."""
 

@@ -6,6 +6,7 @@ import headrace
 
 from headrace_gateway.contract import load_contract
 from headrace_gateway.routes import routes_of
+from headrace_gateway.socket_routes import sockets_of
 
 from .document import openapi_document
 from .text import as_yaml
@@ -14,7 +15,8 @@ from .text import as_yaml
 def main() -> None:
     """Prints the document to standard output."""
     contract = load_contract(headrace.descriptor_set())
-    sys.stdout.buffer.write(as_yaml(openapi_document(routes_of(contract), contract.comments)))
+    document = openapi_document(routes_of(contract), sockets_of(contract), contract.comments)
+    sys.stdout.buffer.write(as_yaml(document))
 
 
 if __name__ == "__main__":

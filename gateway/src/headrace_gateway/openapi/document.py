@@ -13,8 +13,10 @@ from headrace_gateway.codec.fields import rules
 from headrace_gateway.codec.parameters import query_fields
 from headrace_gateway.http.problems import problem_types
 from headrace_gateway.routes import Route, scalar_field
+from headrace_gateway.socket_routes import SocketRoute
 
 from .schemas import Schema, Schemas
+from .sockets import socket_operation
 
 API_VERSION: Final = "1.0.0"
 """The version of the contracts: the major number stands in the paths."""
@@ -131,20 +133,25 @@ _HEADERS: Final[dict[str, Schema]] = {
 }
 
 
-def openapi_document(routes: Iterable[Route], comments: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the document of these routes. It depends on nothing else, so that equal contracts make equal
-    documents.
+def openapi_document(
+    routes: Iterable[Route], sockets: Iterable[SocketRoute], comments: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the document of these routes and WebSockets. It depends on nothing else, so that equal
+    contracts make equal documents.
 
     Raises SchemaConflictError where two messages would have the same name.
     """
     schemas = Schemas(comments)
     paths: dict[str, dict[str, Any]] = {}
     services: dict[str, ServiceDescriptor] = {}
-    for route in sorted(routes, key=lambda route: (route.template.text, route.http_method)):
+    socket_of = {socket.route: socket for socket in sockets}
+    for route in sorted([*routes, *socket_of], key=lambda route: (route.template.text, route.http_method)):
         service = route.rpc.containing_service
         services[_tag(service)] = service
-        path = _path(route)
-        paths.setdefault(path, {})[route.http_method.lower()] = _operation(route, schemas)
+        operation = _operation(route, schemas)
+        if route in socket_of:
+            operation = socket_operation(operation, socket_of[route], schemas.answer(route.rpc.output_type))
+        paths.setdefault(_path(route), {})[route.http_method.lower()] = operation
     schemas.components["Problem"] = {**_PROBLEM, "properties": {**_PROBLEM["properties"], "code": _codes()}}
     return {
         "openapi": "3.1.0",
