@@ -1,0 +1,75 @@
+"""Following a run over a real WebSocket, from its start to its end."""
+
+import json
+import uuid
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+from headrace_local.testing import StackUnderTest, create_pipeline, demand
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from .test_contract import NOOP, SLOW
+
+PATIENT = 60.0
+
+
+def watch(client: httpx.Client, run: str, **options: Any) -> ClientConnection:
+    """Follows a run as a client of the API."""
+    url = str(client.base_url.join(f"runs/{run}/stream")).replace("http://", "ws://")
+    headers = {"Authorization": client.headers["Authorization"]}
+    return connect(url, proxy=None, **{"additional_headers": headers, **options})
+
+
+def states(socket: ClientConnection) -> list[dict[str, Any]]:
+    """All that comes, to the end."""
+    found: list[dict[str, Any]] = []
+    with suppress(ConnectionClosedOK):
+        while True:
+            found.append(json.loads(socket.recv(timeout=PATIENT)))
+    return found
+
+
+def test_a_run_is_followed_to_its_end(admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, NOOP)
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+
+    with watch(admin, run) as socket:
+        seen = states(socket)
+
+    assert (seen[-1]["overallStatus"], seen[-1]["taskStatuses"]) == ("COMPLETED", {"noop": "COMPLETED"})
+    assert {state["runId"] for state in seen} == {run}
+    revisions = [state["revision"] for state in seen]
+    assert revisions == sorted(set(revisions))
+    assert socket.close_code == 1000
+
+
+def test_every_change_is_told(admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, SLOW)
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+
+    with watch(admin, run) as socket:
+        state = json.loads(socket.recv(timeout=PATIENT))
+        while state["taskStatuses"]["many"] != "RUNNING":
+            state = json.loads(socket.recv(timeout=PATIENT))
+        demand(admin.post(f"runs/{run}/cancel", json={}), 200)
+        seen = states(socket)
+
+    assert seen[-1]["overallStatus"] == "CANCELLED"
+    assert any(state["cancelRequested"] for state in seen[:-1])
+
+
+def test_who_may_not_see_a_run_may_not_follow_it(stack: StackUnderTest, admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, NOOP)
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+    refusals = []
+    with stack.client("admin", tenant=uuid.uuid4()) as stranger:
+        for client, options in ((stranger, {}), (admin, {"additional_headers": {}})):
+            with pytest.raises(InvalidStatus) as caught, watch(client, run, **options):
+                pass
+            refusals.append(caught.value.response)
+
+    assert [answer.status_code for answer in refusals] == [404, 401]
+    assert {answer.headers["content-type"] for answer in refusals} == {"application/problem+json"}
