@@ -45,9 +45,10 @@ class Recorder:
         return default if answer is None else await answer(request, context)
 
 
-def standing_in(service: ServiceDescriptor, stand_in: object) -> object:
-    """Returns a stand-in that answers UNIMPLEMENTED where it has no answer of its own, so that it need not
+def standing_in(service: ServiceDescriptor, kind: Any, *arguments: Any) -> Any:
+    """Makes a stand-in that answers UNIMPLEMENTED where it has no answer of its own, so that it need not
     know every RPC of its contract."""
+    stand_in = kind(*arguments)
 
     async def missing(request: Any, context: Any) -> Any:
         raise NotImplementedHere(type(request).__name__)
@@ -182,19 +183,19 @@ class Served:
 Serve = Callable[..., Awaitable[Served]]
 
 
-def _service(messages: Any, generated: Any, name: str, stand_in: object) -> Service:
+def _service(messages: Any, generated: Any, name: str, kind: Any, recorder: Recorder) -> Service:
     descriptor = messages.DESCRIPTOR.services_by_name[name]
     add_to_server = getattr(generated, f"add_{name}Servicer_to_server")
-    return descriptor, add_to_server, standing_in(descriptor, stand_in)
+    return descriptor, add_to_server, standing_in(descriptor, kind, recorder)
 
 
 async def start(stack: AsyncExitStack, authority: Authority, **settings: Any) -> Served:
     """Serves a gateway in front of the stand-ins until the stack unwinds."""
     recorder = Recorder()
     services = [
-        _service(pipelines_pb2, pipelines_pb2_grpc, "PipelineService", Pipelines(recorder)),
-        _service(workspaces_pb2, workspaces_pb2_grpc, "WorkspaceService", Workspaces(recorder)),
-        _service(runs_pb2, runs_pb2_grpc, "RunService", Runs(recorder)),
+        _service(pipelines_pb2, pipelines_pb2_grpc, "PipelineService", Pipelines, recorder),
+        _service(workspaces_pb2, workspaces_pb2_grpc, "WorkspaceService", Workspaces, recorder),
+        _service(runs_pb2, runs_pb2_grpc, "RunService", Runs, recorder),
     ]
     back = await stack.enter_async_context(serve(authority, services))
     targets = {"metadata": back.target, "execution": back.target}

@@ -43,7 +43,10 @@ def test_every_route_is_in_it_under_its_rpcs_name(document: dict[str, Any]) -> N
         operation["operationId"] for methods in document["paths"].values() for operation in methods.values()
     }
 
-    assert operations == {served.operation_id for served in (*ROUTES, *SOCKETS)}
+    assert operations == {
+        *(route.operation_id for route in ROUTES),
+        *(socket.operation_id for socket in SOCKETS),
+    }
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

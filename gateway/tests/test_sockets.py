@@ -74,7 +74,7 @@ class House:
 
     def __init__(self, authority: Authority, stack: AsyncExitStack) -> None:
         self.authority = authority
-        self.run = WatchedRun()
+        self.run: WatchedRun = standing_in(SERVICE, WatchedRun)
         self.port = free_port()
         self.server: GrpcServer | None = None
         self.gateway: Any = None
@@ -90,7 +90,7 @@ class House:
         listen = {"grpc_listen": f"127.0.0.1:{self.port}", "drain_seconds": 0.0}
         settings = ServerSettings(**{**self.authority.server_values(), **listen})
         add = runs_pb2_grpc.add_RunServiceServicer_to_server
-        services = [(SERVICE, add, standing_in(SERVICE, self.run))]
+        services = [(SERVICE, add, self.run)]
         self.server = GrpcServer(settings, TokenVerifier(settings), services)
         await self.server.start()
 

@@ -19,8 +19,9 @@ PATIENT = 60.0
 def watch(client: httpx.Client, run: str, **options: Any) -> ClientConnection:
     """Follows a run as a client of the API."""
     url = str(client.base_url.join(f"runs/{run}/stream")).replace("http://", "ws://")
-    headers = {"Authorization": client.headers["Authorization"]}
-    return connect(url, proxy=None, **{"additional_headers": headers, **options})
+    shown = {"additional_headers": {"Authorization": client.headers["Authorization"]}}
+    socket: ClientConnection = connect(url, proxy=None, **{**shown, **options})
+    return socket
 
 
 def states(socket: ClientConnection) -> list[dict[str, Any]]:
@@ -66,8 +67,8 @@ def test_who_may_not_see_a_run_may_not_follow_it(stack: StackUnderTest, admin: h
     run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
     refusals = []
     with stack.client("admin", tenant=uuid.uuid4()) as stranger:
-        for client, options in ((stranger, {}), (admin, {"additional_headers": {}})):
-            with pytest.raises(InvalidStatus) as caught, watch(client, run, **options):
+        for client, shown in ((stranger, None), (admin, {"additional_headers": {}})):
+            with pytest.raises(InvalidStatus) as caught, watch(client, run, **(shown or {})):
                 pass
             refusals.append(caught.value.response)
 
