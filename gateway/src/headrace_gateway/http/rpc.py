@@ -89,7 +89,8 @@ class RpcEndpoint:
             answer.body = self._encode(response)
         if route.location is not None:
             values = {v.field_path: str(_value_at(response, v.field_path)) for v in route.location.variables}
-            answer.headers.append((b"location", route.location.expand(values).encode("ascii")))
+            if all(values.values()):  # a dry run has made nothing that is somewhere
+                answer.headers.append((b"location", route.location.expand(values).encode("ascii")))
         if route.etag_field:
             tag = entity_tag(_value_at(response, route.etag_field))
             answer.headers.append((b"etag", tag))

@@ -65,4 +65,5 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
     reasons.REASON_SCHEDULE_MANAGED: Entry(
         StatusCode.FAILED_PRECONDITION, 409, "Schedule managed by its pipeline"
     ),
+    reasons.REASON_BACKFILL_ENDED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Backfill has ended"),
 }
