@@ -5,16 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
-from headrace.metadata.v1 import (
-    definitions_pb2,
-    definitions_pb2_grpc,
-    pipelines_pb2,
-    pipelines_pb2_grpc,
-    workspaces_pb2,
-    workspaces_pb2_grpc,
-)
 from headrace_chassis.server import Service as ServedService
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
@@ -23,7 +14,8 @@ from headrace_chassis.testing.serving import serve
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.wiring import MIGRATIONS, SERVICE, Parts
 
-from .support import Clock, ExecutionStandIn, MetadataStandIn, Service
+from .backfill_support import Backfills, backfills_of
+from .support import Clock, ExecutionStandIn, MetadataStandIn, Service, metadata_services
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +41,7 @@ async def service(settings: SchedulerSettings, authority: Authority) -> AsyncIte
     metadata, execution, clock = MetadataStandIn(), ExecutionStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
     async with AsyncExitStack() as stack:
         beside = await stack.enter_async_context(
-            serve(authority, [*_metadata(metadata), _execution(execution)])
+            serve(authority, [*metadata_services(metadata), _execution(execution)])
         )
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, beside.channel, clock=clock)
@@ -65,26 +57,8 @@ def _execution(stand_in: ExecutionStandIn) -> ServedService:
     )
 
 
-def _metadata(stand_in: MetadataStandIn) -> list[ServedService]:
-    return [
-        (
-            pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
-            pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
-            workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
-            definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-            event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
-            stand_in,
-        ),
-    ]
+@pytest_asyncio.fixture
+async def backfills(settings: SchedulerSettings, authority: Authority) -> AsyncIterator[Backfills]:
+    """The service under test, beside an execution whose runs a test ends."""
+    async with backfills_of(settings, authority) as made:
+        yield made

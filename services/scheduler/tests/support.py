@@ -27,6 +27,7 @@ from headrace_chassis.database import driver
 from headrace_chassis.errors import HeadraceError, NotFound, NotImplementedHere, from_rpc_error
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
+from headrace_chassis.server import Service as ServedService
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_scheduler.wiring import Parts
@@ -165,6 +166,32 @@ class ExecutionStandIn(internal_pb2_grpc.ExecutionInternalServiceServicer):
             for start in self.started
             if start.trigger_id == schedule.id
         ]
+
+
+def metadata_services(stand_in: MetadataStandIn) -> list[ServedService]:
+    """What a server needs to serve the stand-in."""
+    return [
+        (
+            pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
+            pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
+            workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
+            definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
+            stand_in,
+        ),
+        (
+            event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
+            event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
+            stand_in,
+        ),
+    ]
 
 
 @dataclass

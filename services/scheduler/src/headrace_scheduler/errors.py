@@ -7,6 +7,7 @@ from uuid import UUID
 from headrace.common.v1 import reasons_pb2
 from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
 
+from headrace_scheduler.domain.backfills import BackfillStatus
 from headrace_scheduler.domain.timing import BadTimes
 
 
@@ -20,6 +21,18 @@ class ScheduleManaged(HeadraceError):
             f"schedule {schedule_id} follows the scheduleCron of pipeline {pipeline_id}: change or clear it "
             "there",
             metadata={"scheduleId": str(schedule_id), "pipelineId": str(pipeline_id)},
+        )
+
+
+class BackfillFinished(HeadraceError):
+    """The backfill has ended in a way that does not allow what was asked."""
+
+    reason = reasons_pb2.REASON_BACKFILL_ENDED
+
+    def __init__(self, backfill_id: UUID, status: BackfillStatus) -> None:
+        super().__init__(
+            f"backfill {backfill_id} is {status}",
+            metadata={"backfillId": str(backfill_id), "status": str(status)},
         )
 
 

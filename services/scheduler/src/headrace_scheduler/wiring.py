@@ -4,22 +4,35 @@ import asyncio
 from datetime import timedelta
 
 import grpc
-from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
+from headrace.common.v1 import event_log_pb2_grpc
+from headrace.scheduler.v1 import (
+    backfills_pb2,
+    backfills_pb2_grpc,
+    schedules_pb2,
+    schedules_pb2_grpc,
+)
 from headrace_chassis import database
 from headrace_chassis.agents import Agent
+from headrace_chassis.channels import service_metadata
+from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
 from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.writes import Writes
 
+from headrace_scheduler.application.backfill_starts import BackfillStarts
+from headrace_scheduler.application.backfills import BackfillWriter
 from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.config import SchedulerSettings
+from headrace_scheduler.loops.backfill_driver import BackfillDriver
+from headrace_scheduler.loops.backfill_follower import BackfillFollower
 from headrace_scheduler.loops.schedule_ticker import ScheduleTicker
 from headrace_scheduler.loops.tick_pruner import TickPruner
 from headrace_scheduler.loops.tick_starter import TickStarter
+from headrace_scheduler.servicers.backfills import BackfillServicer
 from headrace_scheduler.servicers.schedules import ScheduleServicer
 
 SERVICE = "scheduler"
@@ -63,6 +76,16 @@ class Parts:
         base.bus.subscribe(WAKE_SUBJECT, lambda _: self._woken())
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
         self.writer = ScheduleWriter(clock)
+        self.backfill_driver = BackfillDriver(
+            base.db, BackfillStarts(execution, base.tokens), committed=base.relay.wake, clock=clock
+        )
+        self.backfill_follower = BackfillFollower(
+            base.db,
+            event_log_pb2_grpc.EventLogServiceStub(execution),
+            lambda: service_metadata(base.tokens, NIL),
+            followed=self._followed,
+            bus=base.bus,
+        )
 
     def services(self) -> list[Service]:
         """What the server serves."""
@@ -75,18 +98,37 @@ class Parts:
             clock=self._clock,
             changed=self._changed,
         )
+        backfills = BackfillServicer(
+            db=self._base.db,
+            writes=self.writes,
+            writer=BackfillWriter(self._clock),
+            metadata=self.metadata,
+            cursors=self._base.cursors,
+            changed=self.backfill_driver.wake,
+        )
         return [
             (
                 schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
                 schedules_pb2_grpc.add_ScheduleServiceServicer_to_server,
                 schedules,
             ),
+            (
+                backfills_pb2.DESCRIPTOR.services_by_name["BackfillService"],
+                backfills_pb2_grpc.add_BackfillServiceServicer_to_server,
+                backfills,
+            ),
             event_log(self._base.db),
         ]
 
     def agents(self) -> list[Agent]:
         """What runs beside the server and the outbox."""
-        return [self.ticker, *self.starters, self.pruner]
+        return [
+            self.ticker,
+            *self.starters,
+            self.pruner,
+            self.backfill_driver,
+            self.backfill_follower,
+        ]
 
     def _start(self) -> None:
         for starter in self.starters:
@@ -101,6 +143,10 @@ class Parts:
         self.ticker.wake()
         self._wakes.add(task := asyncio.ensure_future(self._base.bus.publish_wake(WAKE_SUBJECT)))
         task.add_done_callback(self._wakes.discard)
+
+    def _followed(self) -> None:
+        self.backfill_driver.wake()
+        self._base.relay.wake()
 
 
 async def serve(settings: SchedulerSettings, stop: Stop) -> None:

@@ -10,8 +10,8 @@ from headrace.common.v1 import paging_pb2
 from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace.scheduler.v1 import schedules_pb2_grpc
 from headrace_chassis.database import Database
-from headrace_chassis.errors import InvalidRequest, NotFound, Problem, WorkspaceForbidden
-from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.errors import InvalidRequest, NotFound, Problem
+from headrace_chassis.identity import current_principal
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors, page_limit
 from headrace_chassis.writes import Writes
@@ -25,7 +25,7 @@ from headrace_scheduler.domain.schedules import Schedule
 from headrace_scheduler.domain.timing import timetable
 from headrace_scheduler.servicers import Context
 from headrace_scheduler.store import schedules as store
-from headrace_scheduler.store.scope import Scope, scope_of
+from headrace_scheduler.store.scope import Scope, listed, scope_of
 
 
 class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
@@ -56,7 +56,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self, request: pb.ListSchedulesRequest, context: Context
     ) -> pb.ListSchedulesResponse:
         limit, after = self._pages.begin(request)
-        scope = _listed(current_principal(), request.workspace_id)
+        scope = listed(current_principal(), convert.optional_id(request.workspace_id))
         filters = store.Filters(convert.optional_id(request.pipeline_id), convert.status(request.status))
         async with self._db.read() as conn:
             found = await store.page(conn, scope, filters, after, limit + 1)  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
 
     async def GetNextRuns(self, request: pb.GetNextRunsRequest, context: Context) -> pb.GetNextRunsResponse:
         limit = page_limit(request.limit)
-        scope = _listed(current_principal(), request.workspace_id)
+        scope = listed(current_principal(), convert.optional_id(request.workspace_id))
         pipeline_id, schedule_id = (
             convert.optional_id(request.pipeline_id),
             convert.optional_id(request.schedule_id),
@@ -168,17 +168,3 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         written: pb.Schedule = await self._writes.plain(apply)  # type: ignore[arg-type]
         self._changed()
         return written
-
-
-def _listed(principal: Principal, workspace_id: str) -> Scope:
-    """What a list shows: the workspace it names, or all that the caller may use.
-
-    Raises:
-        WorkspaceForbidden: the caller may not use the one that it names.
-    """
-    named = convert.optional_id(workspace_id)
-    if named is None:
-        return scope_of(principal)
-    if not principal.may_use(named):
-        raise WorkspaceForbidden(named)
-    return Scope(principal.tenant, frozenset({named}))

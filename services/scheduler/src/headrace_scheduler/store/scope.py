@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from headrace_chassis.errors import WorkspaceForbidden
 from headrace_chassis.identity import Principal
 
 
@@ -22,6 +23,19 @@ class Scope:
 def scope_of(principal: Principal) -> Scope:
     """All that the caller may see."""
     return Scope(principal.tenant, principal.workspaces)
+
+
+def listed(principal: Principal, workspace_id: UUID | None) -> Scope:
+    """What a list shows: the workspace it names, or all that the caller may use.
+
+    Raises:
+        WorkspaceForbidden: the caller may not use the one that it names.
+    """
+    if workspace_id is None:
+        return scope_of(principal)
+    if not principal.may_use(workspace_id):
+        raise WorkspaceForbidden(workspace_id)
+    return Scope(principal.tenant, frozenset({workspace_id}))
 
 
 class Conditions:

@@ -103,6 +103,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
     REASON_SCHEDULE_MANAGED: _Reason.ValueType  # 40
     """The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
+    REASON_BACKFILL_ENDED: _Reason.ValueType  # 41
+    """The backfill has ended in another way (FAILED_PRECONDITION)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -183,6 +185,8 @@ REASON_OUTPUT_NOT_LANDED: Reason.ValueType  # 34
 """The run has not landed the output that is asked for (FAILED_PRECONDITION)."""
 REASON_SCHEDULE_MANAGED: Reason.ValueType  # 40
 """The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
+REASON_BACKFILL_ENDED: Reason.ValueType  # 41
+"""The backfill has ended in another way (FAILED_PRECONDITION)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
