@@ -47,6 +47,7 @@ class World:
     run: str
     api_key: str
     schedule: str
+    backfill: str
 
     def path(self, template: str) -> str:
         """The template with ids that exist."""
@@ -56,6 +57,7 @@ class World:
             "pipelines": self.pipeline,
             "api-keys": self.api_key,
             "schedules": self.schedule,
+            "backfill": self.backfill,
         }
         filled = template.replace("{version}", "1").replace("{runId}", self.run)
         return re.sub(r"/([\w-]+)/\{id\}", lambda found: f"/{found[1]}/{ids[found[1]]}", filled)
@@ -70,6 +72,7 @@ def world(admin: httpx.Client, warehouse: str) -> World:
     connection = next(c for c in _data(admin, "connections") if c["name"] == warehouse)
     key = demand(admin.post("api-keys", json={"name": "contract", "role": "VIEWER"}), 201)
     schedule = demand(admin.post("scheduler/schedules", json=_yearly(pipeline["id"])), 201)
+    backfill = demand(admin.post("scheduler/backfill", json=_days(pipeline["id"])), 201)
     return World(
         workspace=pipeline["workspaceId"],
         connection=connection["id"],
@@ -77,6 +80,7 @@ def world(admin: httpx.Client, warehouse: str) -> World:
         run=run["runId"],
         api_key=key["id"],
         schedule=schedule["id"],
+        backfill=backfill["id"],
     )
 
 
@@ -135,7 +139,6 @@ def test_another_tenant_sees_nothing(stack: StackUnderTest, world: World, row: d
 
 
 ABSENT = [
-    ("POST", "/api/v1/scheduler/backfill"),
     ("POST", "/api/v1/orchestrator/trigger"),
     ("GET", "/api/v1/git/repos"),
     ("POST", "/api/v1/git/webhooks"),
@@ -303,7 +306,11 @@ def _prepare(
         "updateSchedule": {"queueLimit": 5},
         "pauseSchedule": {},
         "resumeSchedule": {},
+        "createBackfill": _days(world.pipeline),
     }
+    if operation in ("pauseBackfill", "resumeBackfill", "cancelBackfill", "retryBackfill"):
+        made = demand(admin.post("scheduler/backfill", json=_days(world.pipeline, "2025-12-31")), 201)
+        return f"scheduler/backfill/{made['id']}/{operation.removesuffix('Backfill')}", {}
     if operation == "deleteSchedule":
         made = demand(admin.post("scheduler/schedules", json=_yearly(world.pipeline)), 201)
         return f"scheduler/schedules/{made['id']}", None
@@ -344,6 +351,11 @@ def _check_shape(operation: str, answer: dict[str, Any]) -> None:
 def _yearly(pipeline: str) -> dict[str, Any]:
     """A schedule that does not tick while tests run."""
     return {"pipelineId": pipeline, "cronExpression": "0 0 29 2 *"}
+
+
+def _days(pipeline: str, last: str = "2025-11-02") -> dict[str, Any]:
+    """A backfill of days, from 1 November."""
+    return {"pipelineId": pipeline, "from": "2025-11-01", "to": last, "granularity": "DAILY"}
 
 
 def _body(method: str) -> dict[str, Any] | None:
