@@ -1,7 +1,7 @@
 """What becomes of the ticks of a schedule whose time has come. Pure: the same progress and the same instant
 give the same decisions, on any replica."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -79,15 +79,20 @@ def decide(schedule: Schedule, now: datetime, grace: timedelta) -> Outcome:
         entries += found.entries
         after = found.until
     overlap, queue_limit = _overlap(schedule.terms, entries, now, grace)
-    ticks = tuple(
-        _fired(plan, entry, overlap, queue_limit)
-        if isinstance(entry, rules.Run)
-        else _skipped(plan, entry, reason if index < split else None)
-        for index, entry in enumerate(entries)
-    )
+    begin: datetime | None = None
+    ticks = []
+    for index, entry in enumerate(entries):
+        # The entries leave out no tick, so an interval begins where the entry before it ends.
+        at = entry.tick if isinstance(entry, rules.Run) else entry.first
+        begin = begin or rules.interval_of(plan, at)[0]
+        if isinstance(entry, rules.Run):
+            ticks.append(DecidedTick(at, at, begin, overlap, queue_limit))
+        else:
+            ticks.append(_skipped(entry, begin, reason if index < split else None))
+        begin = ticks[-1].through
     starting = any(tick.starts for tick in ticks)
     after_progress = replace(progress, decided_until=after, reprieve=None, starting=starting)
-    return Outcome(ticks, looked_ahead(plan, after_progress, now))
+    return Outcome(tuple(ticks), looked_ahead(plan, after_progress, now))
 
 
 def looked_ahead(plan: Timetable, progress: Progress, now: datetime) -> Progress:
@@ -136,18 +141,6 @@ def _overlap(
     return terms.overlap, terms.queue_limit if terms.overlap is Overlap.QUEUE else 0
 
 
-def _fired(plan: Timetable, run: rules.Run, overlap: Overlap, queue_limit: int) -> DecidedTick:
-    begin, _ = rules.interval_of(plan, run.tick)
-    return DecidedTick(run.tick, run.tick, begin, overlap, queue_limit)
-
-
-def _skipped(plan: Timetable, skip: rules.Skip, off_reason: str | None) -> DecidedTick:
-    begin, _ = rules.interval_of(plan, skip.first)
+def _skipped(skip: rules.Skip, begin: datetime, off_reason: str | None) -> DecidedTick:
     reason = off_reason if off_reason and skip.reason == _MISSED else str(skip.reason)
     return DecidedTick(skip.first, skip.last, begin, None, 0, reason, skip.detail)
-
-
-def next_ticks(schedule: Schedule, now: datetime) -> Iterator[rules.Run | rules.Skip]:
-    """What happens from now on, in order."""
-    plan = timetable(schedule.terms.times, schedule.own_holidays)
-    return rules.upcoming(plan, max(now, schedule.progress.decided_until))

@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 BATCH = 250
 """The most schedules a transaction."""
 
-MOST_TICKS = 5000
+MOST_TICKS = 2000
 """How many ticks a transaction decides before it leaves further schedules to the next."""
 
 LONGEST_REST_SECONDS = 5.0
