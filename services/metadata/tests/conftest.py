@@ -32,6 +32,7 @@ def settings(authority: Authority, migrated_url: str) -> MetadataSettings:
     return MetadataSettings(
         **authority.service_values("metadata", migrated_url),
         execution_target="127.0.0.1:1",
+        scheduler_target="127.0.0.1:1",
         encryption_keys=SecretStr(keyring_json("k1", "k1")),
         secret_file_roots=(Path("/run/secrets"),),
         definition_max_bytes=64 * 1024,
@@ -62,7 +63,7 @@ async def service(settings: MetadataSettings, authority: Authority) -> AsyncIter
             )
         )
         base = Foundation(SERVICE, settings, stack)
-        parts = Parts(settings, base, execution.channel)
+        parts = Parts(settings, base, execution.channel, execution.channel)
         stack.callback(parts.checker.close)
         served = await stack.enter_async_context(serve(authority, parts.services()))
         yield Service(base, parts, stand_in, authority, served.channel)

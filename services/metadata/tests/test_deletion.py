@@ -172,7 +172,7 @@ async def test_a_superseded_attempt_cannot_undo_a_later_one(service: Service) ->
     assert (await _event_names(service)).count("deleted") == 1
 
 
-async def test_versions_and_tombstone_go_when_the_owner_has_purged(service: Service) -> None:
+async def test_versions_and_tombstone_go_when_all_owners_have_purged(service: Service) -> None:
     created = await service.create()
     refused = await failure(_acknowledge(service, created.id))
     assert refused.reason == reasons_pb2.REASON_INVALID_REQUEST
@@ -183,6 +183,8 @@ async def test_versions_and_tombstone_go_when_the_owner_has_purged(service: Serv
         versions = await service.rows("SELECT FROM pipeline_version WHERE pipeline_id = $1", created.id)
         return len(heads) + len(versions)
 
+    assert await left() == 2
+    await _acknowledge(service, created.id, "scheduler")
     assert await left() == 2
     await _acknowledge(service, created.id)
     assert await left() == 0

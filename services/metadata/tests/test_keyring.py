@@ -74,6 +74,6 @@ async def test_a_key_that_stored_secrets_need_must_be_there_at_the_start(
     )
     await service.connections.CreateConnection(request, metadata=service.user("admin"))
     without = settings.model_copy(update={"encryption_keys": SecretStr(keyring_json("k9", "k9"))})
-    parts = Parts(without, service.base, service.channel)
+    parts = Parts(without, service.base, service.channel, service.channel)
     with pytest.raises(SettingsError, match="k1"):
         await parts.demand_all_keys()

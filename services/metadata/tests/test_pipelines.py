@@ -58,7 +58,6 @@ async def test_the_references_example_is_created_in_draft_with_its_defaults(serv
     assert created.is_active
     assert created.yaml_definition == EXAMPLE
     codes = {(warning.code, warning.path) for warning in created.warnings}
-    assert ("NO_SCHEDULER", "scheduleCron") in codes
     assert ("UNKNOWN_CONNECTION", "sourceConnectionId") in codes
     assert any(code == "UNKNOWN_CONNECTION" and "source" in path for code, path in codes)
 

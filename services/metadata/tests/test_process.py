@@ -21,6 +21,7 @@ async def test_it_serves_with_execution_away_and_drains_on_a_signal(
         **{name.upper(): str(value) for name, value in values.items()},
         "PATH": os.environ["PATH"],
         "EXECUTION_TARGET": "127.0.0.1:1",
+        "SCHEDULER_TARGET": "127.0.0.1:1",
         "ENCRYPTION_KEYS": keyring_json("k1", "k1"),
     }
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "headrace_metadata", env=environment)

@@ -80,6 +80,7 @@ class _Stack:
         settings = {
             **self._service("metadata"),
             "EXECUTION_TARGET": self.ports.address("execution"),
+            "SCHEDULER_TARGET": self.ports.address("scheduler"),
             "ENCRYPTION_KEYS_FILE": str(self.credentials.encryption_keys),
         }
         return self._ours("metadata", settings)

@@ -16,6 +16,7 @@ class MetadataSettings(ServiceSettings):
     """The settings of the metadata service."""
 
     execution_target: str = Field(description="host:port of the execution service, or dns:///name:port.")
+    scheduler_target: str = Field(description="host:port of the scheduler service, or dns:///name:port.")
     encryption_keys_file: FilePath | None = Field(
         None,
         description='The keyring that encrypts secrets, as JSON: {"active": "k2", "keys": {"k1": "<32 bytes '

@@ -41,6 +41,7 @@ from headrace_metadata.config import MetadataSettings
 from headrace_metadata.keyring import Keyring
 from headrace_metadata.loops.pipeline_deleter import PipelineDeleter
 from headrace_metadata.loops.run_follower import RUN_EVENTS, follow_runs
+from headrace_metadata.loops.schedule_follower import SCHEDULE_EVENTS, follow_schedules
 from headrace_metadata.loops.secret_rotator import SecretRotator
 from headrace_metadata.servicers.api_keys import ApiKeyServicer
 from headrace_metadata.servicers.connections import ConnectionServicer
@@ -58,10 +59,17 @@ class Parts:
     """What the service is made of, beside its foundation and its server: what tests put together as the
     process does."""
 
-    def __init__(self, settings: MetadataSettings, base: Foundation, execution: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        settings: MetadataSettings,
+        base: Foundation,
+        execution: grpc.aio.Channel,
+        scheduler: grpc.aio.Channel,
+    ) -> None:
         self._base = base
         self._policy = settings.reference_policy()
         self._channel = execution
+        self._scheduler = scheduler
         self.keyring: Keyring = settings.keyring()
         self.execution = Execution(execution, base.tokens)
         self.checker = DefinitionChecker(settings.definition_threads, settings.definition_max_bytes)
@@ -133,23 +141,34 @@ class Parts:
         log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
             self._channel
         )
-        follower = EventConsumer(
-            self._base.db,
-            "metadata.run_status",
-            "execution",
-            log,
-            lambda: service_metadata(self._base.tokens, NIL),
-            follow_runs,
-            types=RUN_EVENTS,
-            bus=self._base.bus,
+        schedules: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
+            self._scheduler
         )
-        return [follower, PipelineDeleter(self.deletion), SecretRotator(self._base.db, self.keyring)]
+        followers = [
+            EventConsumer(
+                self._base.db,
+                name,
+                source,
+                followed,
+                lambda: service_metadata(self._base.tokens, NIL),
+                follow,
+                types=types,
+                bus=self._base.bus,
+            )
+            for name, source, followed, follow, types in (
+                ("metadata.run_status", "execution", log, follow_runs, RUN_EVENTS),
+                ("metadata.schedule_status", "scheduler", schedules, follow_schedules, SCHEDULE_EVENTS),
+            )
+        ]
+        return [*followers, PipelineDeleter(self.deletion), SecretRotator(self._base.db, self.keyring)]
 
 
 async def serve(settings: MetadataSettings, stop: Stop) -> None:
     """Runs the service until `stop` is set, then drains it: the server before what it uses."""
     async with foundation(SERVICE, settings, MIGRATIONS) as base:
-        parts = Parts(settings, base, base.channel(settings.execution_target))
+        parts = Parts(
+            settings, base, base.channel(settings.execution_target), base.channel(settings.scheduler_target)
+        )
         base.on_end(parts.checker.close)
         await parts.demand_all_keys()
         await base.serve(stop, parts.services(), parts.agents())

@@ -14,6 +14,7 @@ from headrace.scheduler.v1 import (
 from headrace_chassis import database
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import service_metadata
+from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
@@ -25,10 +26,12 @@ from headrace_scheduler.application.backfill_starts import BackfillStarts
 from headrace_scheduler.application.backfills import BackfillWriter
 from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
+from headrace_scheduler.application.pipelines import EVENTS, PipelineFollower
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.loops.backfill_driver import BackfillDriver
 from headrace_scheduler.loops.backfill_follower import BackfillFollower
+from headrace_scheduler.loops.purger import Purger
 from headrace_scheduler.loops.schedule_ticker import ScheduleTicker
 from headrace_scheduler.loops.tick_pruner import TickPruner
 from headrace_scheduler.loops.tick_starter import TickStarter
@@ -58,6 +61,7 @@ class Parts:
     ) -> None:
         self._base = base
         self._clock = clock
+        self._channel = metadata
         self._wakes: set[asyncio.Future[bool]] = set()
         self.metadata = Metadata(metadata, base.tokens)
         self.execution = Execution(execution, base.tokens)
@@ -72,6 +76,8 @@ class Parts:
             TickStarter(base.db, self.execution, clock, settled=self.ticker.wake, lane=lane)
             for lane in range(STARTER_LANES)
         ]
+        self.follower = PipelineFollower(clock, self._changed)
+        self.purger = Purger(base.db, self.metadata)
         self.pruner = TickPruner(base.db, clock, timedelta(days=settings.tick_retention_days))
         base.bus.subscribe(WAKE_SUBJECT, lambda _: self._woken())
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
@@ -122,12 +128,27 @@ class Parts:
 
     def agents(self) -> list[Agent]:
         """What runs beside the server and the outbox."""
+        log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
+            self._channel
+        )
+        follower = EventConsumer(
+            self._base.db,
+            "scheduler.pipelines",
+            "metadata",
+            log,
+            lambda: service_metadata(self._base.tokens, NIL),
+            self.follower.handle,
+            types=EVENTS,
+            bus=self._base.bus,
+        )
         return [
             self.ticker,
             *self.starters,
             self.pruner,
             self.backfill_driver,
             self.backfill_follower,
+            self.purger,
+            follower,
         ]
 
     def _start(self) -> None:

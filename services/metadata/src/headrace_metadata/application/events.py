@@ -19,6 +19,7 @@ def pipeline_event(what: str, pipeline: Pipeline) -> NewEvent:
         version=pipeline.version,
         schedule_cron=settings.schedule_cron or "",
         is_active=settings.is_active,
+        changed_by=pipeline.latest.created_by,
     )
     return NewEvent(
         type=f"io.headrace.pipeline.{what}.v1",
@@ -43,7 +44,16 @@ def connection_event(what: str, connection: Connection) -> NewEvent:
 
 def workspace_event(what: str, workspace: Workspace) -> NewEvent:
     """The event that a workspace was created or updated."""
-    payload = events_pb2.WorkspaceEvent(workspace_id=str(workspace.id), slug=workspace.slug)
+    payload = events_pb2.WorkspaceEvent(
+        workspace_id=str(workspace.id),
+        slug=workspace.slug,
+        timezone=workspace.timezone,
+        country=workspace.country,
+        subdivision=workspace.subdivision,
+        holidays=[day.isoformat() for day in workspace.holidays],
+    )
+    if workspace.updated_at is not None:
+        payload.updated_at.FromDatetime(workspace.updated_at)
     return NewEvent(
         type=f"io.headrace.workspace.{what}.v1",
         tenant=workspace.tenant,

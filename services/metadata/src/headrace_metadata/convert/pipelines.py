@@ -91,6 +91,7 @@ def pipeline_message(
         updated_at=moment(pipeline.updated_at),
         created_by=pipeline.created_by,
         last_run=last_run_message(pipeline.last_run),
+        next_run_at=moment(pipeline.next_run_at),
         warnings=problem_messages(warnings),
         **_settings(settings),
     )

@@ -8,7 +8,7 @@ them.
 from collections.abc import Collection
 from enum import StrEnum
 
-PURGE_OWNERS = frozenset({"execution"})
+PURGE_OWNERS = frozenset({"execution", "scheduler"})
 """The services that keep something of a pipeline and acknowledge that they have removed it."""
 
 

@@ -156,6 +156,7 @@ class Pipeline:
     latest: Version
     status: str
     last_run: LastRun | None
+    next_run_at: datetime | None
     closing: bool
     created_at: datetime
     updated_at: datetime

@@ -73,14 +73,6 @@ def setting_warnings(content: Content) -> list[Problem]:
     others."""
     warnings = [overridden(JSON_NAMES[name]) for name in content.overridden()]
     settings = content.settings
-    if settings.schedule_cron is not None:
-        warnings.append(
-            _warning(
-                "NO_SCHEDULER",
-                "scheduleCron",
-                "this installation has no scheduler: the expression is kept, and nothing starts runs by it",
-            )
-        )
     if settings.notifications:
         warnings.append(
             _warning(

@@ -306,6 +306,7 @@ _COLUMNS: Final = (
     status.c.run_id,
     status.c.run_accepted_at,
     status.c.run_finished_at,
+    status.c.next_run_at,
     *_VERSION_COLUMNS,
 )
 
@@ -343,6 +344,7 @@ def _pipeline(row: AnyRow) -> Pipeline:
         latest=_version(row),
         status=row.status,
         last_run=last_run,
+        next_run_at=row.next_run_at,
         closing=row.deletion == Deletion.CLOSING,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -83,6 +83,7 @@ pipeline_status = sa.Table(
     sa.Column("run_phase", sa.SmallInteger),
     sa.Column("run_accepted_at", _moment),
     sa.Column("run_finished_at", _moment),
+    sa.Column("next_run_at", _moment),
 )
 
 connection_reference = sa.Table(

@@ -22,19 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/metadata/v1/events.proto\x12\x14headrace.metadata.v1\"\x83\x01\n\rPipelineEvent\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x15\n\rschedule_cron\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\"L\n\x0f\x43onnectionEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"4\n\x0eWorkspaceEvent\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/metadata/v1/events.proto\x12\x14headrace.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n\rPipelineEvent\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x15\n\rschedule_cron\x18\x05 \x01(\t\x12\x11\n\tis_active\x18\x06 \x01(\x08\x12\x12\n\nchanged_by\x18\x07 \x01(\t\"L\n\x0f\x43onnectionEvent\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xd4\x01\n\x0eWorkspaceEvent\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\x14\n\x07\x63ountry\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0bsubdivision\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08holidays\x18\x06 \x03(\t\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_countryB\x0e\n\x0c_subdivisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.metadata.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PIPELINEEVENT']._serialized_start=60
-  _globals['_PIPELINEEVENT']._serialized_end=191
-  _globals['_CONNECTIONEVENT']._serialized_start=193
-  _globals['_CONNECTIONEVENT']._serialized_end=269
-  _globals['_WORKSPACEEVENT']._serialized_start=271
-  _globals['_WORKSPACEEVENT']._serialized_end=323
+  _globals['_PIPELINEEVENT']._serialized_start=93
+  _globals['_PIPELINEEVENT']._serialized_end=244
+  _globals['_CONNECTIONEVENT']._serialized_start=246
+  _globals['_CONNECTIONEVENT']._serialized_end=322
+  _globals['_WORKSPACEEVENT']._serialized_start=325
+  _globals['_WORKSPACEEVENT']._serialized_end=537
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,11 @@
 isort:skip_file
 The payloads of metadata's events."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,6 +31,7 @@ class PipelineEvent(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SCHEDULE_CRON_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    CHANGED_BY_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     workspace_id: _builtins.str
@@ -40,6 +44,8 @@ class PipelineEvent(_message.Message):
     """The cron expression; empty where there is none."""
     is_active: _builtins.bool
     """Whether schedules and dependencies may start it."""
+    changed_by: _builtins.str
+    """Who made this version: the subject of their token."""
     def __init__(
         self,
         *,
@@ -49,10 +55,11 @@ class PipelineEvent(_message.Message):
         version: _builtins.int = ...,
         schedule_cron: _builtins.str = ...,
         is_active: _builtins.bool = ...,
+        changed_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_active", b"is_active", "name", b"name", "pipeline_id", b"pipeline_id", "schedule_cron", b"schedule_cron", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_by", b"changed_by", "is_active", b"is_active", "name", b"name", "pipeline_id", b"pipeline_id", "schedule_cron", b"schedule_cron", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,20 +103,51 @@ class WorkspaceEvent(_message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     SLUG_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    SUBDIVISION_FIELD_NUMBER: _builtins.int
+    HOLIDAYS_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace (UUID)."""
     slug: _builtins.str
     """Its short name."""
+    timezone: _builtins.str
+    """The time zone of schedules that were given none."""
+    country: _builtins.str
+    """The country (ISO 3166-1 alpha-2) whose holidays count."""
+    subdivision: _builtins.str
+    """Its subdivision (ISO 3166-2, without the country)."""
+    @_builtins.property
+    def holidays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further holidays of its own: dates, YYYY-MM-DD."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
         slug: _builtins.str = ...,
+        timezone: _builtins.str = ...,
+        country: _builtins.str | None = ...,
+        subdivision: _builtins.str | None = ...,
+        holidays: _abc.Iterable[_builtins.str] | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "subdivision", b"subdivision", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slug", b"slug", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "holidays", b"holidays", "slug", b"slug", "subdivision", b"subdivision", "timezone", b"timezone", "updated_at", b"updated_at", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
+    _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
+    _WhichOneofReturnType__subdivision: _TypeAlias = _typing.Literal["subdivision"]  # noqa: Y015
+    _WhichOneofArgType__subdivision: _TypeAlias = _typing.Literal["_subdivision", b"_subdivision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country) -> _WhichOneofReturnType__country | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__subdivision) -> _WhichOneofReturnType__subdivision | None: ...
 
 Global___WorkspaceEvent: _TypeAlias = WorkspaceEvent  # noqa: Y015

@@ -154,6 +154,7 @@ class Pipeline(_message.Message):
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
     LAST_RUN_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    NEXT_RUN_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity (UUID)."""
     workspace_id: _builtins.str
@@ -212,6 +213,10 @@ class Pipeline(_message.Message):
         answers to create, update and duplicate.
         """
 
+    @_builtins.property
+    def next_run_at(self) -> _timestamp_pb2.Timestamp:
+        """When a schedule starts its next run; absent where none does."""
+
     def __init__(
         self,
         *,
@@ -237,15 +242,18 @@ class Pipeline(_message.Message):
         version_label: _builtins.str | None = ...,
         last_run: Global___LastRun | None = ...,
         warnings: _abc.Iterable[_reasons_pb2.Problem] | None = ...,
+        next_run_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "description", b"description", "last_run", b"last_run", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "description", b"description", "last_run", b"last_run", "next_run_at", b"next_run_at", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "max_retries", b"max_retries", "name", b"name", "next_run_at", b"next_run_at", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__last_run: _TypeAlias = _typing.Literal["last_run"]  # noqa: Y015
     _WhichOneofArgType__last_run: _TypeAlias = _typing.Literal["_last_run", b"_last_run"]  # noqa: Y015
+    _WhichOneofReturnType__next_run_at: _TypeAlias = _typing.Literal["next_run_at"]  # noqa: Y015
+    _WhichOneofArgType__next_run_at: _TypeAlias = _typing.Literal["_next_run_at", b"_next_run_at"]  # noqa: Y015
     _WhichOneofReturnType__schedule_cron: _TypeAlias = _typing.Literal["schedule_cron"]  # noqa: Y015
     _WhichOneofArgType__schedule_cron: _TypeAlias = _typing.Literal["_schedule_cron", b"_schedule_cron"]  # noqa: Y015
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
@@ -260,6 +268,8 @@ class Pipeline(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_run) -> _WhichOneofReturnType__last_run | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_run_at) -> _WhichOneofReturnType__next_run_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_cron) -> _WhichOneofReturnType__schedule_cron | None: ...
     @_typing.overload
