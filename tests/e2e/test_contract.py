@@ -307,6 +307,7 @@ def _prepare(
         "pauseSchedule": {},
         "resumeSchedule": {},
         "createBackfill": _days(world.pipeline),
+        "triggerSchedule": {},
     }
     if operation in ("pauseBackfill", "resumeBackfill", "cancelBackfill", "retryBackfill"):
         made = demand(admin.post("scheduler/backfill", json=_days(world.pipeline, "2025-12-31")), 201)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from headrace.execution.v1 import runs_pb2
 from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace_chassis.database import driver
 from headrace_chassis.errors import HeadraceError, InvalidRequest
@@ -221,6 +222,21 @@ async def test_pausing_takes_back_what_was_not_asked_for_yet(service: Service) -
     await service.tick()
     assert service.execution.started == []
     assert [reason for _, _, reason in await service.decisions(made)] == ["PAUSED"]
+
+
+async def test_a_trigger_starts_one_run_beside_the_ticks(service: Service) -> None:
+    made = await service.create("0 * * * *", parameters=b'{"days": 2}')
+    request = pb.TriggerScheduleRequest(id=made.id)
+    first, again = [
+        await service.schedules.TriggerSchedule(request, metadata=service.user(key="once")) for _ in range(2)
+    ]
+    assert first == again
+    await service.schedules.TriggerSchedule(request, metadata=service.user())
+    assert len(service.execution.started) == 2
+    start = service.execution.started[0]
+    assert (start.trigger, start.trigger_id, start.overlap) == (runs_pb2.TRIGGER_KIND_MANUAL, made.id, 0)
+    assert (start.parameters, start.HasField("logical_date")) == (b'{"days": 2}', False)
+    assert not (await service.get(made)).HasField("last_tick")
 
 
 async def test_old_decisions_are_forgotten_and_stay_decided(service: Service) -> None:

@@ -7,10 +7,12 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.execution.v1 import runs_pb2
 from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace_chassis.errors import InvalidRequest, Problem
 from headrace_timetable.rules import Run, Skip, Timetable, interval_of
 
+from headrace_scheduler.application.execution import Decided
 from headrace_scheduler.application.schedules import NewTerms, catchup_problems
 from headrace_scheduler.domain.schedules import (
     CLEARABLE,
@@ -159,6 +161,16 @@ def next_run_message(schedule: Schedule, plan: Timetable, entry: Run | Skip) -> 
         if entry.last > entry.first:
             message.skipped_through.FromDatetime(entry.last)
     return message
+
+
+def trigger_message(schedule: Schedule, decided: Decided) -> pb.TriggerScheduleResponse:
+    """The run that a trigger has started."""
+    return pb.TriggerScheduleResponse(
+        run_id=str(decided.run_id),
+        schedule_id=str(schedule.id),
+        pipeline_id=str(schedule.pipeline_id),
+        status=runs_pb2.RUN_STATE_PENDING if decided.outcome == "HELD" else runs_pb2.RUN_STATE_RUNNING,
+    )
 
 
 def moment(value: datetime | None) -> Timestamp | None:

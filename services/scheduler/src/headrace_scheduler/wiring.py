@@ -64,7 +64,7 @@ class Parts:
         self._channel = metadata
         self._wakes: set[asyncio.Future[bool]] = set()
         self.metadata = Metadata(metadata, base.tokens)
-        self.execution = Execution(execution, base.tokens)
+        self.execution = Execution(execution, base.tokens, settings.start_timeout_seconds)
         self.ticker = ScheduleTicker(
             base.db,
             clock,
@@ -100,6 +100,7 @@ class Parts:
             writes=self.writes,
             writer=self.writer,
             metadata=self.metadata,
+            execution=self.execution,
             cursors=self._base.cursors,
             clock=self._clock,
             changed=self._changed,

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.errors import HeadraceError, from_rpc_error
-from headrace_chassis.identity import ServiceTokens
+from headrace_chassis.identity import Principal, ServiceTokens
 
-START_SECONDS = 20.0
-"""How long a batch of starts may take."""
+from headrace_scheduler.domain.schedules import Schedule
 
 _OVERLAPS = {
     None: internal_pb2.OVERLAP_UNSPECIFIED,
@@ -60,7 +60,8 @@ class Decided:
 class Execution:
     """The execution service, called with tokens of our own."""
 
-    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens) -> None:
+    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens, start_seconds: float) -> None:
+        self.start_seconds = start_seconds
         self._stub = internal_pb2_grpc.ExecutionInternalServiceStub(channel)
         self._tokens = tokens
 
@@ -73,11 +74,42 @@ class Execution:
         request = internal_pb2.StartRunsRequest(starts=map(_message, starts))
         try:
             answer = await self._stub.StartRuns(
-                request, metadata=service_metadata(self._tokens, tenant), timeout=START_SECONDS
+                request, metadata=service_metadata(self._tokens, tenant), timeout=self.start_seconds
             )
         except grpc.aio.AioRpcError as error:
             raise _told(error) from None
         return [_decided(decision) for decision in answer.decisions]
+
+    async def trigger(self, principal: Principal, schedule: Schedule, key: str) -> Decided:
+        """Starts a run of a schedule that somebody asks for now; the same key starts one.
+
+        Raises:
+            HeadraceError: there is no run, with the reason that execution gives.
+        """
+        start = Start(
+            key=f"trigger:{schedule.id}:{key}",
+            pipeline_id=schedule.pipeline_id,
+            by_schedule=False,
+            trigger_id=str(schedule.id),
+            triggered_by=principal.acts_as,
+            parameters=schedule.terms.parameters,
+        )
+        (decided,) = await self.start_runs(principal.tenant, [start])
+        if decided.run_id is None:
+            raise NotStarted(decided.reason, decided.message)
+        return decided
+
+
+class NotStarted(HeadraceError):  # noqa: N818 - it names what happened
+    """Execution started no run; the reason is its own."""
+
+    def __init__(self, reason: str | None, message: str | None) -> None:
+        name = f"REASON_{reason}"
+        known = name in reasons_pb2.Reason.DESCRIPTOR.values_by_name
+        super().__init__(
+            message or "the run was not started",
+            reason=reasons_pb2.Reason.Value(name) if known else reasons_pb2.REASON_CONCURRENCY_LIMIT,
+        )
 
 
 def _message(start: Start) -> internal_pb2.StartRun:

@@ -14,7 +14,7 @@ from headrace_chassis.errors import HeadraceError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler import metrics
-from headrace_scheduler.application.execution import START_SECONDS, Decided, Execution, Start
+from headrace_scheduler.application.execution import Decided, Execution, Start
 from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.store import ticks as store
 from headrace_scheduler.store.ticks import DueTick, Settled
@@ -23,9 +23,6 @@ _log = structlog.get_logger(__name__)
 
 BATCH = 250
 """The most starts a call."""
-
-LEASE = timedelta(seconds=START_SECONDS + 10)
-"""How long a tick is left to the process that is starting it: longer than it asks execution."""
 
 PATIENCE = timedelta(seconds=1)
 """How long a tick waits whose start has failed."""
@@ -52,6 +49,8 @@ class TickStarter(Agent):
         self._execution = execution
         self._clock = clock
         self._settled = settled
+        # A tick is left to the process that starts it for longer than that asks execution.
+        self._lease = timedelta(seconds=execution.start_seconds * 1.5)
 
     async def run_once(self) -> bool:
         """Starts one batch; returns whether more is waiting."""
@@ -76,7 +75,7 @@ class TickStarter(Agent):
 
     async def _claim(self, conn: AsyncConnection) -> tuple[Sequence[DueTick], datetime]:
         now = await self._clock(conn)
-        return await store.claim(conn, now, LEASE, BATCH), now
+        return await store.claim(conn, now, self._lease, BATCH), now
 
     async def _start(self, tenant: UUID, ticks: Sequence[DueTick], now: datetime) -> HeadraceError | None:
         """Starts ticks of a tenant; returns what keeps it from that for now."""

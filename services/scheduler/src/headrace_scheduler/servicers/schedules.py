@@ -11,7 +11,9 @@ from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace.scheduler.v1 import schedules_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidRequest, NotFound, Problem
+from headrace_chassis.idempotency import IdempotencyKey, current_key
 from headrace_chassis.identity import current_principal
+from headrace_chassis.ids import uuid7
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors, page_limit
 from headrace_chassis.writes import Writes
@@ -19,6 +21,7 @@ from headrace_timetable.merging import in_order
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler import convert
+from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.domain.schedules import Schedule
@@ -38,6 +41,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         writes: Writes,
         writer: ScheduleWriter,
         metadata: Metadata,
+        execution: Execution,
         cursors: Cursors,
         clock: Clock,
         changed: Callable[[], None],
@@ -46,6 +50,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self._writes = writes
         self._writer = writer
         self._metadata = metadata
+        self._execution = execution
         self._clock = clock
         self._changed = changed
         self._pages = Pages[Schedule](
@@ -127,6 +132,23 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self._changed()
         return resumed
 
+    async def TriggerSchedule(
+        self, request: pb.TriggerScheduleRequest, context: Context
+    ) -> pb.TriggerScheduleResponse:
+        principal = current_principal()
+        async with self._db.read() as conn:
+            schedule = await store.get(conn, scope_of(principal), UUID(request.id))
+        if schedule is None:
+            raise NotFound("schedule", request.id)
+        decided = await self._execution.trigger(principal, schedule, _trigger_key(current_key()))
+        answer = convert.trigger_message(schedule, decided)
+
+        async def apply(conn: AsyncConnection) -> pb.TriggerScheduleResponse:
+            return answer
+
+        # The key of the start made the run once; this keeps the answer for whoever asks again.
+        return await self._writes.keyed(pb.TriggerScheduleResponse, apply)
+
     async def GetNextRuns(self, request: pb.GetNextRunsRequest, context: Context) -> pb.GetNextRunsResponse:
         limit = page_limit(request.limit)
         scope = listed(current_principal(), convert.optional_id(request.workspace_id))
@@ -168,3 +190,8 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         written: pb.Schedule = await self._writes.plain(apply)  # type: ignore[arg-type]
         self._changed()
         return written
+
+
+def _trigger_key(given: IdempotencyKey | None) -> str:
+    """What names a trigger: the caller's idempotency key, so that execution starts one run for it."""
+    return str(uuid7()) if given is None else f"{given.lock() & (1 << 64) - 1:016x}"

@@ -71,6 +71,11 @@ class ScheduleServiceStub:
                 request_serializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.SerializeToString,
                 response_deserializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.Schedule.FromString,
                 _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/headrace.scheduler.v1.ScheduleService/TriggerSchedule',
+                request_serializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleRequest.SerializeToString,
+                response_deserializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleResponse.FromString,
+                _registered_method=True)
         self.GetNextRuns = channel.unary_unary(
                 '/headrace.scheduler.v1.ScheduleService/GetNextRuns',
                 request_serializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.GetNextRunsRequest.SerializeToString,
@@ -134,6 +139,14 @@ class ScheduleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TriggerSchedule(self, request, context):
+        """Starts a run now, with the parameters of the schedule and beside its ticks, whether it is paused or not. Fails
+        where the pipeline cannot run, with what RunPipeline would fail with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNextRuns(self, request, context):
         """Tells when runs are going to start, soonest first: the times after all rules, and on request the ticks that the
         rules skip, with the reason.
@@ -179,6 +192,11 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.ResumeSchedule,
                     request_deserializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.FromString,
                     response_serializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.Schedule.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleRequest.FromString,
+                    response_serializer=headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleResponse.SerializeToString,
             ),
             'GetNextRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNextRuns,
@@ -376,6 +394,33 @@ class ScheduleService:
             '/headrace.scheduler.v1.ScheduleService/ResumeSchedule',
             headrace_dot_scheduler_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.SerializeToString,
             headrace_dot_scheduler_dot_v1_dot_schedules__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.scheduler.v1.ScheduleService/TriggerSchedule',
+            headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleRequest.SerializeToString,
+            headrace_dot_scheduler_dot_v1_dot_schedules__pb2.TriggerScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

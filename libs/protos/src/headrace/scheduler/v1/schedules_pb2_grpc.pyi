@@ -54,6 +54,10 @@ class ScheduleServiceStub:
     """Resumes a schedule: PAUSED to ACTIVE. The ticks that were missed meanwhile are decided by `catchup`. Resuming again
     changes nothing.
     """
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.TriggerScheduleRequest, _schedules_pb2.TriggerScheduleResponse]
+    """Starts a run now, with the parameters of the schedule and beside its ticks, whether it is paused or not. Fails
+    where the pipeline cannot run, with what RunPipeline would fail with.
+    """
     GetNextRuns: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.GetNextRunsRequest, _schedules_pb2.GetNextRunsResponse]
     """Tells when runs are going to start, soonest first: the times after all rules, and on request the ticks that the
     rules skip, with the reason.
@@ -83,6 +87,10 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.ResumeScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
     """Resumes a schedule: PAUSED to ACTIVE. The ticks that were missed meanwhile are decided by `catchup`. Resuming again
     changes nothing.
+    """
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.TriggerScheduleRequest, _schedules_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
+    """Starts a run now, with the parameters of the schedule and beside its ticks, whether it is paused or not. Fails
+    where the pipeline cannot run, with what RunPipeline would fail with.
     """
     GetNextRuns: _aio.UnaryUnaryMultiCallable[_schedules_pb2.GetNextRunsRequest, _schedules_pb2.GetNextRunsResponse]  # type: ignore[assignment]
     """Tells when runs are going to start, soonest first: the times after all rules, and on request the ticks that the
@@ -152,6 +160,16 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_schedules_pb2.Schedule, _abc.Awaitable[_schedules_pb2.Schedule]]:
         """Resumes a schedule: PAUSED to ACTIVE. The ticks that were missed meanwhile are decided by `catchup`. Resuming again
         changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _schedules_pb2.TriggerScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedules_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedules_pb2.TriggerScheduleResponse]]:
+        """Starts a run now, with the parameters of the schedule and beside its ticks, whether it is paused or not. Fails
+        where the pipeline cannot run, with what RunPipeline would fail with.
         """
 
     @_abc_1.abstractmethod
