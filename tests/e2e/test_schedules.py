@@ -45,7 +45,7 @@ def test_the_printed_example_is_answered_as_printed(admin: httpx.Client) -> None
         ({"cronExpression": "0 0 30 2 *"}, "cronExpression"),
         ({"timezone": "Mars/Olympus"}, "timezone"),
         (
-            {"maintenanceWindows": [{"days": ["MON"], "from": "1:00", "to": "2:00"}]},
+            {"maintenanceWindows": [{"days": ["MON"], "from": "1:00", "to": "02:00"}]},
             "maintenanceWindows[0].from",
         ),
         ({"maintenanceWindows": [{"days": ["MON"], "from": "01:00"}]}, "maintenanceWindows[0]"),
