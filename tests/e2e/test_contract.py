@@ -60,6 +60,7 @@ class World:
             "backfill": self.backfill,
         }
         filled = template.replace("{version}", "1").replace("{runId}", self.run)
+        filled = filled.replace("{industry}/{name}", "retail/daily_sales")
         return re.sub(r"/([\w-]+)/\{id\}", lambda found: f"/{found[1]}/{ids[found[1]]}", filled)
 
 
@@ -128,7 +129,10 @@ def test_an_operation_demands_its_role(stack: StackUnderTest, world: World, row:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in REQUESTS if "{" in row["path"]], ids=lambda row: row["operation"]
+    "row",
+    # Templates belong to no tenant: everybody sees the same.
+    [row for row in REQUESTS if "{" in row["path"] and "/templates/" not in row["path"]],
+    ids=lambda row: row["operation"],
 )
 def test_another_tenant_sees_nothing(stack: StackUnderTest, world: World, row: dict[str, str]) -> None:
     with stack.client("admin", tenant=uuid.uuid4()) as stranger:
@@ -143,7 +147,6 @@ ABSENT = [
     ("GET", "/api/v1/git/repos"),
     ("POST", "/api/v1/git/webhooks"),
     ("GET", "/api/v1/flink/jobs"),
-    ("GET", "/api/v1/templates"),
     ("GET", "/api/v1/monitoring/alerts"),
     ("GET", "/v1/pipelines"),
     ("GET", "/canvas/api/v1/pipelines"),
@@ -308,6 +311,7 @@ def _prepare(
         "resumeSchedule": {},
         "createBackfill": _days(world.pipeline),
         "triggerSchedule": {},
+        "createPipelineFromTemplate": {"pipelineName": name},
     }
     if operation in ("pauseBackfill", "resumeBackfill", "cancelBackfill", "retryBackfill"):
         made = demand(admin.post("scheduler/backfill", json=_days(world.pipeline, "2025-12-31")), 201)
@@ -343,6 +347,8 @@ def _check_shape(operation: str, answer: dict[str, Any]) -> None:
         assert answer["meta"]["limit"] == 20
         assert isinstance(answer["data"], list)
     for key in ("id", "runId", "pipelineId", "workspaceId"):
+        if operation == "getTemplate":
+            continue  # the id of a template is its path in the catalogue
         assert key not in answer or UUID.fullmatch(answer[key])
     for key, value in answer.items():
         assert not key.endswith("At") or value.endswith("Z")

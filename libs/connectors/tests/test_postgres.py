@@ -275,6 +275,26 @@ async def test_a_new_table_takes_types_and_key(
     assert await sql("SELECT relpersistence::text FROM pg_class WHERE relname = 'fresh'") == [("p",)]
 
 
+@pytest.mark.parametrize(
+    ("select", "native"),
+    [
+        ("TIMESTAMP '2024-02-29 23:59:59.999999'", "timestamp without time zone"),
+        ("TIMESTAMP_S '2024-02-29 23:59:59'", "timestamp without time zone"),
+        ("TIMESTAMPTZ '2024-02-29 23:59:59+00'", "timestamp with time zone"),
+        ("TIME '23:59:59'", "time without time zone"),
+        ("DATE '2024-02-29'", "date"),
+        ("UUID '01900000-0000-7000-8000-000000000001'", "uuid"),
+        ("INTERVAL 1 DAY", "interval"),
+    ],
+)
+async def test_computed_values_of_every_kind_make_a_new_table_and_land_in_it(
+    database: Connection, environment: Environment, scratch: Scratch, sql: Sql, select: str, native: str
+) -> None:
+    await scratch.execute(f"CREATE TABLE rows AS SELECT {select} AS v")
+    await load(SinkSpec(table="made"), database, environment, scratch)
+    assert await sql("SELECT pg_typeof(v)::text FROM made") == [(native,)]
+
+
 async def test_modes(database: Connection, environment: Environment, scratch: Scratch, sql: Sql) -> None:
     await sql("CREATE TABLE plain (id integer, v text); CREATE TABLE keyed (id integer PRIMARY KEY, v text);")
     for table in ("plain", "keyed"):

@@ -18,6 +18,7 @@ from headrace.metadata.v1 import (
     lineage_pb2_grpc,
     pipelines_pb2,
     pipelines_pb2_grpc,
+    templates_pb2_grpc,
     workspaces_pb2_grpc,
 )
 from headrace_chassis.channels import Metadata, call_metadata
@@ -125,6 +126,7 @@ class Service:
         self.definitions: Any = definitions_pb2_grpc.DefinitionServiceStub(self.channel)
         self.api_keys: Any = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
         self.lineage: Any = lineage_pb2_grpc.LineageServiceStub(self.channel)
+        self.templates: Any = templates_pb2_grpc.TemplateServiceStub(self.channel)
         self.log: Any = event_log_pb2_grpc.EventLogServiceStub(self.channel)
 
     def user(self, role: str = "editor", *, key: str | None = None, **claims: Any) -> Metadata:

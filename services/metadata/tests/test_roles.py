@@ -5,7 +5,14 @@ from typing import Any
 import grpc
 import pytest
 from headrace.common.v1 import options_pb2, reasons_pb2
-from headrace.metadata.v1 import api_keys_pb2, connections_pb2, lineage_pb2, pipelines_pb2, workspaces_pb2
+from headrace.metadata.v1 import (
+    api_keys_pb2,
+    connections_pb2,
+    lineage_pb2,
+    pipelines_pb2,
+    templates_pb2,
+    workspaces_pb2,
+)
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import from_rpc_error
 from headrace_chassis.ids import uuid7
@@ -35,6 +42,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ListPipelineVersions": {"id": ID},
     "GetPipelineVersion": {"id": ID, "version": 1},
     "GetPipelineLineage": {"id": ID},
+    "ListTemplates": {},
+    "GetTemplate": {"industry": "retail", "name": "daily_sales"},
+    "CreatePipelineFromTemplate": {"industry": "retail", "name": "daily_sales", "pipeline_name": "roles 2"},
     "ListConnections": {},
     "CreateConnection": {"name": "roles", "type": connections_pb2.CONNECTION_TYPE_FILE, "path": "/d"},
     "GetConnection": {"id": ID},
@@ -54,6 +64,7 @@ RPCS = {
         (connections_pb2, "ConnectionService"),
         (api_keys_pb2, "ApiKeyService"),
         (lineage_pb2, "LineageService"),
+        (templates_pb2, "TemplateService"),
     )
     for method in file.DESCRIPTOR.services_by_name[name].methods
     if method.GetOptions().Extensions[options_pb2.method].role != options_pb2.ROLE_ANYONE
@@ -74,6 +85,7 @@ async def test_each_role_may_call_exactly_what_the_contract_says(service: Servic
         connections_pb2: service.connections,
         api_keys_pb2: service.api_keys,
         lineage_pb2: service.lineage,
+        templates_pb2: service.templates,
     }[file]
     request = getattr(file, method.input_type.name)(**REQUESTS[rpc])
     callers = {role: service.user(role) for role in _ROLES}

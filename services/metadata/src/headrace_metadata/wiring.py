@@ -13,6 +13,8 @@ from headrace.metadata.v1 import (
     lineage_pb2_grpc,
     pipelines_pb2,
     pipelines_pb2_grpc,
+    templates_pb2,
+    templates_pb2_grpc,
     workspaces_pb2,
     workspaces_pb2_grpc,
 )
@@ -36,6 +38,7 @@ from headrace_metadata.application.execution import Execution
 from headrace_metadata.application.lineage import LineageReader
 from headrace_metadata.application.pipelines import PipelineWriter
 from headrace_metadata.application.probes import ConnectionProbes
+from headrace_metadata.application.templates import TemplateCatalogue
 from headrace_metadata.application.validation import PipelineValidator
 from headrace_metadata.config import MetadataSettings
 from headrace_metadata.keyring import Keyring
@@ -48,6 +51,7 @@ from headrace_metadata.servicers.connections import ConnectionServicer
 from headrace_metadata.servicers.definitions import DefinitionServicer
 from headrace_metadata.servicers.lineage import LineageServicer
 from headrace_metadata.servicers.pipelines import PipelineServicer
+from headrace_metadata.servicers.templates import TemplateServicer
 from headrace_metadata.servicers.workspaces import WorkspaceServicer
 from headrace_metadata.store import connections
 
@@ -74,6 +78,7 @@ class Parts:
         self.execution = Execution(execution, base.tokens)
         self.checker = DefinitionChecker(settings.definition_threads, settings.definition_max_bytes)
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
+        self.templates = TemplateCatalogue.shipped()
         self.deletion = PipelineDeletion(base.db, self.execution, base.relay.wake)
         self.api_keys = ApiKeys(
             base.db,
@@ -92,10 +97,11 @@ class Parts:
     def services(self) -> list[Service]:
         """What the server serves."""
         db, writes, cursors = self._base.db, self.writes, self._base.cursors
+        pipeline_writer = PipelineWriter(db, self.checker)
         pipelines = PipelineServicer(
             db,
             writes,
-            PipelineWriter(db, self.checker),
+            pipeline_writer,
             PipelineValidator(db, self.checker),
             self.deletion,
             cursors,
@@ -112,6 +118,11 @@ class Parts:
                 pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
                 pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
                 pipelines,
+            ),
+            (
+                templates_pb2.DESCRIPTOR.services_by_name["TemplateService"],
+                templates_pb2_grpc.add_TemplateServiceServicer_to_server,
+                TemplateServicer(self.templates, writes, pipeline_writer, cursors),
             ),
             (
                 lineage_pb2.DESCRIPTOR.services_by_name["LineageService"],

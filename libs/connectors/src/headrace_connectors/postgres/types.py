@@ -29,13 +29,15 @@ _PLAIN = {
     "interval": "INTERVAL",
 }
 _TYPMOD = re.compile(r"(.*?)\(([-\d]+)(?:,([-\d]+))?\)(.*)")
+# In PostgreSQL's own spelling, as `format_type` writes it: what is created is judged as what is found.
 _CREATED = {
     "BOOLEAN": "boolean", "TINYINT": "smallint", "SMALLINT": "smallint", "INTEGER": "integer",
     "BIGINT": "bigint",
     "HUGEINT": "numeric(39,0)", "UTINYINT": "smallint", "USMALLINT": "integer", "UINTEGER": "bigint",
     "UBIGINT": "numeric(20,0)", "UHUGEINT": "numeric(39,0)", "FLOAT": "real", "DOUBLE": "double precision",
-    "VARCHAR": "text", "BLOB": "bytea", "DATE": "date", "TIME": "time", "TIMESTAMP": "timestamp",
-    "TIMESTAMP_S": "timestamp", "TIMESTAMP_MS": "timestamp", "TIMESTAMP_NS": "timestamp",
+    "VARCHAR": "text", "BLOB": "bytea", "DATE": "date", "TIME": "time without time zone",
+    "TIMESTAMP": "timestamp without time zone", "TIMESTAMP_S": "timestamp without time zone",
+    "TIMESTAMP_MS": "timestamp without time zone", "TIMESTAMP_NS": "timestamp without time zone",
     TIMESTAMPTZ: "timestamp with time zone", "TIME WITH TIME ZONE": "time with time zone",
     "INTERVAL": "interval",
     "UUID": "uuid", "JSON": "jsonb", "BIT": "bit varying",

@@ -1,0 +1,1 @@
+"""The templates that are shipped with the service, by industry; data and no code."""
