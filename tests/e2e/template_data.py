@@ -90,10 +90,10 @@ def payment_processing(world: World, rng: random.Random) -> Made:
     home = {merchant: country for merchant, _, country in merchants}
     by_card: dict[str, list[datetime]] = defaultdict(list)
     scores = []
-    for _, paid_at, merchant, card_token, _, country, amount, _ in payments:
+    for _, paid_at, paid_to, card_token, _, country, amount, _ in payments:
         by_card[card_token].append(paid_at)
         recent = sum(paid_at - timedelta(hours=1) <= other for other in by_card[card_token])
-        score = 40 * (amount >= 1000) + 40 * (recent > 3) + 20 * (country != home[merchant])
+        score = 40 * (amount >= 1000) + 40 * (recent > 3) + 20 * (country != home[paid_to])
         scores.append((score, amount))
     review = [(score, amount) for score, amount in scores if score >= 60]
     assert 10 < len(review) < len(scores) / 2
@@ -125,7 +125,8 @@ def payment_processing(world: World, rng: random.Random) -> Made:
 
 def account_reconciliation(world: World, rng: random.Random) -> Made:
     """Entries of both sides, some of which are missing or differ."""
-    ledger, statement, findings = [], [], defaultdict(lambda: [0, Decimal(0)])
+    ledger, statement = [], []
+    findings: dict[str, list[Any]] = defaultdict(lambda: [0, Decimal(0)])
     for number in range(2000):
         account, day, amount = f"a{number % 7}", FIRST.date() + timedelta(days=number % 30), _money(rng, 9000)
         other = amount
@@ -201,7 +202,8 @@ def network_quality(world: World, rng: random.Random) -> Made:
     cells = [(f"cell{n}", f"site{n // 3}", rng.choice(["4G", "5G"])) for n in range(12)]
     world.csv("cells.csv", "cell site technology", cells)
     technology = {cell: kind for cell, _, kind in cells}
-    counters, hours = [], defaultdict(lambda: [0, 0])
+    counters: list[dict[str, Any]] = []
+    hours: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for cell, _, _ in cells:
         for quarter in range(96):
             at = FIRST + timedelta(minutes=15 * quarter)
@@ -322,7 +324,7 @@ def claims_adjudication(world: World, rng: random.Random) -> Made:
         "billed numeric(10,2)",
         claims,
     )
-    covers = {member: rest for member, *rest in members}
+    covers = {member: (begin, end, copay) for member, begin, end, copay in members}
     allowed = dict(fees)
     reasons: dict[str, int] = defaultdict(int)
     paid = Decimal(0)

@@ -4,6 +4,7 @@ from headrace.metadata.v1 import pipelines_pb2, templates_pb2_grpc
 from headrace.metadata.v1 import templates_pb2 as pb
 from headrace_chassis.errors import InvalidDefinition, InvalidRequest
 from headrace_chassis.identity import current_principal
+from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +15,6 @@ from headrace_metadata.convert import templates as convert
 from headrace_metadata.convert.pipelines import pipeline_message
 from headrace_metadata.domain.templates import Template
 from headrace_metadata.servicers import Context
-from headrace_metadata.servicers.pages import Pages
 
 
 class TemplateServicer(templates_pb2_grpc.TemplateServiceServicer):
