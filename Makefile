@@ -57,6 +57,16 @@ FIRST ?= 1
 simulate: setup ## Play execution under SEEDS=5000 crash schedules, from FIRST=1 on; a failure tells its seed
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
+SOAK_MINUTES ?= 30
+
+.PHONY: bench
+bench: setup ## Measure speed and memory as ratios beside the limits of the same parts; some ten minutes
+	$(BIN)/python benches/everything.py
+
+.PHONY: soak
+soak: setup ## Load a stack steadily for SOAK_MINUTES=30 and see that nothing grows
+	$(BIN)/python benches/soak.py --minutes $(SOAK_MINUTES)
+
 .PHONY: check
 check: check-format lint types proto-lint proto-breaking check-generated imports test ## Everything that CI runs
 
