@@ -1,5 +1,6 @@
 """Ports are kept, picked anew where they are taken, and refused where the user must decide."""
 
+import json
 import socket
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import pytest
 from headrace_local.errors import LocalStackError, PortTakenError
 from headrace_local.home import PORT_VARIABLE, Home
 from headrace_local.ports import HOST, choose_ports, is_free, read_ports
+from headrace_local.stack import attach, status_of
 
 
 @pytest.fixture
@@ -39,6 +41,14 @@ def test_a_port_that_another_program_took_is_picked_anew(home: Home) -> None:
         assert second["nats"] != first["nats"]
         assert choose_ports(home, ours=("nats",))["nats"] == second["nats"]
     assert read_ports(home) == second.by_name
+
+
+def test_a_home_of_an_older_version_is_not_taken_for_a_ready_stack(home: Home) -> None:
+    known = choose_ports(home, ours=()).by_name
+    home.ports_file.write_text(json.dumps({name: known[name] for name in list(known)[:-1]}))
+    assert attach(home) is None
+    with pytest.raises(LocalStackError, match=r"older version.*headrace up"):
+        status_of(home)
 
 
 def test_a_port_of_a_running_process_is_left_alone(home: Home) -> None:

@@ -71,6 +71,11 @@ def read_ports(home: Home) -> dict[str, int]:
     return {name: int(port) for name, port in content.items() if name in NAMES}
 
 
+def all_known(home: Home) -> bool:
+    """Whether the last start chose every port; one of an older version did not know all of them."""
+    return read_ports(home).keys() >= set(NAMES)
+
+
 def choose_ports(home: Home, ours: Iterable[str]) -> Ports:
     """Settles all ports and stores them.
 

@@ -13,7 +13,7 @@ from headrace_local.credentials import Credentials, ensure_credentials
 from headrace_local.errors import LocalStackError, NotHealthyError
 from headrace_local.health import Health, check
 from headrace_local.home import Home, write_private
-from headrace_local.ports import Ports, choose_ports, read_ports
+from headrace_local.ports import Ports, all_known, choose_ports, read_ports
 from headrace_local.processes import Process, processes
 from headrace_local.supervision import Standing, Supervisor
 from headrace_local.tokens import renew_ready_made
@@ -103,7 +103,11 @@ def down(home: Home) -> bool:
 
 def attach(home: Home) -> Running | None:
     """The stack, where all of it is ready; None where it is not."""
-    if not home.exists() or any(status.health is not Health.READY for status in status_of(home)):
+    if (
+        not home.exists()
+        or not all_known(home)
+        or any(status.health is not Health.READY for status in status_of(home))
+    ):
         return None
     return _running(home)
 
@@ -111,10 +115,12 @@ def attach(home: Home) -> Running | None:
 def status_of(home: Home) -> list[Status]:
     """How each process stands.
 
-    Raises LocalStackError where no stack was ever started in this home.
+    Raises LocalStackError where no stack of this version was ever started in this home.
     """
     if not home.exists():
         raise LocalStackError(f"no stack in {home.root}: start one by `headrace up`")
+    if not all_known(home):
+        raise LocalStackError(f"the stack in {home.root} is of an older version: `headrace up` renews it")
     running = _running(home)
     standings = {standing.name: standing for standing in Supervisor(home).standings() or []}
     wanted = processes(home, running.ports, running.credentials)
