@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from headrace.execution.v1 import runs_pb2, workers_pb2
+from headrace.execution.v1 import logs_pb2, runs_pb2, workers_pb2
 from headrace_worker.engine.logs import StageLogFormatter
 from headrace_worker.engine.options import EngineOptions
 from headrace_worker.engine.session import Session
@@ -29,6 +29,7 @@ class Line(asyncio.Protocol):
 
     bench: "EngineBench"
     progress: list[workers_pb2.AssignmentProgress] = field(default_factory=list)
+    log: list[logs_pb2.LogLine] = field(default_factory=list)
     result: Result | None = None
     commits_asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,6 +54,8 @@ class Line(asyncio.Protocol):
                     self.bench.spawn(self._answer_commit(self.bench.allow_commit()))
                 case Frame.PROGRESS:
                     self.progress.append(workers_pb2.AssignmentProgress.FromString(body))
+                case Frame.LOG:
+                    self.log += workers_pb2.LogChunk.FromString(body).lines
                 case Frame.LAST_RESULT:
                     self.result = Result.FromString(body)
             self.changed.set()

@@ -77,6 +77,7 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
         self.heartbeat_ms = 1_000
         self.renews = True
         self.acknowledges = True
+        self.takes_logs = True
         self.lost: list[workers_pb2.AssignmentRef] = []
         self.connections: list[workers_pb2.WorkerConnection] = []
         self.refuses_secrets = False
@@ -104,8 +105,11 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
             stream.received.append(request)
             match request.WhichOneof("body"):
                 case "heartbeat":
-                    ack = workers_pb2.HeartbeatAck(renewed=self.renews, lost=self.lost)
-                    stream.send(heartbeat_ack=ack)
+                    beat = workers_pb2.HeartbeatAck(renewed=self.renews, lost=self.lost)
+                    stream.send(heartbeat_ack=beat)
+                case "log" if self.takes_logs:
+                    ack = workers_pb2.LogAck(ref=request.log.ref, sequence=request.log.sequence)
+                    stream.send(log_ack=ack)
                 case "result" if self.acknowledges:
                     stream.send(result_ack=workers_pb2.ResultAck(refs=[request.result.ref]))
             stream.changed.set()

@@ -148,6 +148,7 @@ class WorkerSettings(ObservedSettings):
         return EngineOptions(
             temp_dir=str(temp_dir),
             artifacts_dir=str(self.worker_artifacts_dir),
+            worker_name=self.worker_name,
             file_roots=tuple(str(root) for root in self.worker_file_roots),
             memory_bytes=int(self.worker_memory / self.worker_slots * _ENGINE_SHARE),
             max_temp_bytes=self.worker_max_temp,

@@ -161,6 +161,7 @@ class ServerLink(Agent):
         # What the server welcomes it also leases: whatever is not among the lost is the worker's own.
         self._lease.renewed(asked_at)
         supervisor.repeat_results(self._clock())
+        supervisor.logs.reconnected()
         _log.info("connected", worker=self._identity.name, worker_id=self._identity.worker_id)
         return outgoing
 
@@ -182,6 +183,7 @@ class ServerLink(Agent):
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
             supervisor.report_progress()
+            supervisor.logs.send_due()
             supervisor.give_back_waiting()
 
     async def _read(self, call: _Call, supervisor: Supervisor) -> bool:
@@ -194,6 +196,8 @@ class ServerLink(Agent):
                 supervisor.accept(response.assignments.assignments)
             elif body == "result_ack":
                 supervisor.acknowledged(response.result_ack.refs)
+            elif body == "log_ack":
+                supervisor.log_acknowledged(response.log_ack)
             elif body == "heartbeat_ack":
                 self._heartbeat_answered(response.heartbeat_ack, supervisor)
             elif body == "cancel":

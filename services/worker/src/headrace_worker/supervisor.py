@@ -17,9 +17,11 @@ from headrace_chassis import faults
 
 from headrace_worker import metrics
 from headrace_worker.engine.failure import Failure, attempt_timeout, stage_crashed, worker_shutdown
+from headrace_worker.engine.run_log import ERROR, WARNING
 from headrace_worker.engine.task_error import error_message
 from headrace_worker.holdings import Holding, Holdings, Phase
 from headrace_worker.lease import Lease
+from headrace_worker.log_courier import LogCourier
 from headrace_worker.processes.frames import ALL_LANDED, Frame, StopReason
 from headrace_worker.processes.pool import ProcessPool, StageProcess
 
@@ -27,6 +29,9 @@ _log = structlog.get_logger(__name__)
 
 LONGEST_WAIT_SECONDS = 0.5
 """How long an assignment waits for a slot before all that wait are given back."""
+
+LOG_SECONDS = 2.0
+"""How long a worker that goes down waits for its logs to be taken."""
 
 GRACE_SECONDS = 5.0
 """How long a stage may take to stop where the server does not say, before its process is killed."""
@@ -83,6 +88,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self.draining = False
         self.holdings = Holdings()
+        self.logs = LogCourier(outbox, clock)
 
     @property
     def free_slots(self) -> int:
@@ -186,6 +192,7 @@ class Supervisor:
             await self._until(lambda: not self._working, 2 * GRACE_SECONDS)
         if not await self._until(lambda: not len(self.holdings), GRACE_SECONDS):
             _log.warning("results were not taken by the server", results=len(self.holdings))
+        await self._until(lambda: self.logs.is_idle, LOG_SECONDS)
 
     async def close(self) -> None:
         """End all that runs."""
@@ -208,6 +215,8 @@ class Supervisor:
         elif kind is Frame.PROGRESS:
             holding.progress = workers_pb2.AssignmentProgress.FromString(body)
             self._unreported[holding.ref.assignment_id] = holding
+        elif kind is Frame.LOG:
+            self.logs.take(holding.assignment, workers_pb2.LogChunk.FromString(body).lines)
         elif kind is Frame.NEED_SECRETS:
             self._spawn(self._answer_secrets(process, holding))
         elif kind is Frame.MAY_COMMIT:
@@ -215,6 +224,11 @@ class Supervisor:
             process.send(Frame.COMMIT_ANSWER, b"\x01" if mine else b"\x00")
             if not mine:
                 self._abandon(holding)
+
+    def log_acknowledged(self, ack: workers_pb2.LogAck) -> None:
+        """A part of a log need not be sent again."""
+        self.logs.acknowledged(ack)
+        self._changed.set()
 
     def process_ended(self, process: StageProcess, reason: str) -> None:
         """A stage process is gone, by itself after its result, or otherwise."""
@@ -227,6 +241,8 @@ class Supervisor:
             self._changed.set()
         else:
             self._died(holding, reason)
+        if not holding.settling:
+            self.logs.ended(holding.ref)
         self._fill_slots()
         self._spawn(self._remove_scratch(holding))
 
@@ -304,10 +320,14 @@ class Supervisor:
 
     def _died(self, holding: Holding, reason: str) -> None:
         if holding.stop is StopReason.CANCELLED and not holding.settling:
+            self.logs.write(
+                holding.assignment, WARNING, f"its process did not stop by itself and died: {reason}"
+            )
             holding.settling, holding.phase, holding.process = True, Phase.WAITING, None
             self._start(holding)
             return
         _log.warning("a stage process died", assignment=holding.ref.assignment_id, reason=reason)
+        self.logs.write(holding.assignment, ERROR, f"the process that ran the attempt died: {reason}")
         failure = stage_crashed(reason)
         if holding.stop is StopReason.TIMED_OUT:
             failure = attempt_timeout(holding.assignment.timeout_ms)
@@ -339,6 +359,7 @@ class Supervisor:
         metrics.ended(holding.assignment.kind, result.outcome, self._clock() - holding.accepted_at)
         self._active.discard(holding)
         self._unreported.pop(holding.ref.assignment_id, None)
+        self.logs.ended(holding.ref)  # before the result, so that a log is whole when its run has ended
         self._send_result(holding)
 
     def _send_result(self, holding: Holding) -> None:

@@ -19,6 +19,8 @@ class EngineOptions:
     """Scratch folders of attempts are made below it."""
     artifacts_dir: str
     """Rows that one stage leaves for another are kept below it."""
+    worker_name: str = ""
+    """The name of the worker, for logs."""
     file_roots: tuple[str, ...] = ()
     memory_bytes: int = 512 * 1024 * 1024
     definition_environment: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from headrace_chassis import faults
 from headrace_connectors.api import ProgressListener
 
 from headrace_worker.engine.failure import Failure
+from headrace_worker.engine.run_log import RunLog
 
 PENDING = "PENDING"
 RUNNING = "RUNNING"
@@ -34,17 +35,20 @@ class TaskRecord:
 
 class TaskBoard:
     """The records of all tasks of a stage; `changed` says whether anything did since it was last looked
-    at.
+    at. Their steps are told in the log, too.
     """
 
-    def __init__(self, keys: Iterable[str], now: Callable[[], dt.datetime]) -> None:
+    def __init__(self, keys: Iterable[str], now: Callable[[], dt.datetime], log: RunLog) -> None:
         self.records = {key: TaskRecord(key) for key in keys}
         self.changed = False
         self._now = now
+        self._log = log
 
     def start(self, key: str) -> None:
         """The task begins; counts of an earlier pass over the sources stay until new ones come."""
         record = self.records[key]
+        if record.state != RUNNING:
+            self._log.info(key, "started")
         record.state, record.finished_at = RUNNING, None
         record.started_at = record.started_at or self._now()
         self.changed = True
@@ -84,15 +88,28 @@ class TaskBoard:
         record = self.records[key]
         record.started_at = record.started_at or self._now()
         record.state, record.finished_at = COMPLETED, self._now()
+        took = record.finished_at - record.started_at
+        self._log.info(key, "completed", **_counts(record), milliseconds=int(took.total_seconds() * 1000))
 
     def fail(self, key: str, failure: Failure) -> None:
         """The task failed."""
         record = self.records.get(key)
         if record is None:
             return
+        is_told = record.failure == failure
         record.started_at = record.started_at or self._now()
         record.state, record.finished_at, record.failure = FAILED, self._now(), failure
         self.changed = True
+        if is_told:
+            return
+        about = {"code": failure.code, "class": failure.error_class, **failure.details}
+        self._log.error(key, failure.message, **about)
+
+    def tell(self) -> None:
+        """Say in the log how far the tasks are that go on."""
+        for record in self.records.values():
+            if record.state == RUNNING and (record.rows_in or record.rows_out):
+                self._log.info(record.key, "goes on", **_counts(record))
 
     def stop(self, state: str) -> None:
         """The stage is over: what still runs does not any more, and is CANCELLED, or PENDING to be tried
@@ -103,3 +120,7 @@ class TaskBoard:
                 record.state = state
                 record.finished_at = self._now() if state == CANCELLED else None
                 self.changed = True
+
+
+def _counts(record: TaskRecord) -> dict[str, int]:
+    return {"rowsIn": record.rows_in, "rowsOut": record.rows_out, "bytes": record.bytes}

@@ -10,6 +10,8 @@ from urllib.parse import quote, quote_plus
 _MASK = "***"
 _SHORTEST = 4  # a shorter secret is part of ordinary words: masking it would show where it is
 
+_SHORTEST_WITHIN = 8  # a shorter piece of base64 may be a piece of anything
+
 
 class Redactor:
     """Replaces secrets in any of the forms in which drivers and servers repeat them."""
@@ -50,5 +52,21 @@ def _forms(secret: str) -> set[str]:
         base64.urlsafe_b64encode(encoded).decode(),
         base64.urlsafe_b64encode(encoded).decode().rstrip("="),
         encoded.hex(),
+        *_within_base64(encoded),
     }
     return {form for form in forms if len(form) >= _SHORTEST}
+
+
+def _within_base64(encoded: bytes) -> set[str]:
+    """How a secret looks within the base64 of a longer text, as in an Authorization header: at each of the
+    three offsets, the characters that depend on nothing but the secret.
+    """
+    forms: set[str] = set()
+    for offset in range(3):
+        text = base64.b64encode(b"\0" * offset + encoded).decode()
+        first = -(-offset * 8 // 6)  # the first character that holds no bit of what is before
+        last = (offset + len(encoded)) * 8 // 6
+        inside = text[first:last]
+        if len(inside) >= _SHORTEST_WITHIN:
+            forms |= {inside, inside.replace("+", "-").replace("/", "_")}
+    return forms

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 from headrace.execution.v1 import runs_pb2, workers_pb2
@@ -40,6 +42,7 @@ from headrace_worker.engine.program import Program, program_of
 from headrace_worker.engine.progress import CANCELLED, PENDING, TaskBoard
 from headrace_worker.engine.redaction import Redactor
 from headrace_worker.engine.run_context import RunContext
+from headrace_worker.engine.run_log import RunLog
 from headrace_worker.engine.settlement import Settlement, settle
 from headrace_worker.engine.stage import StageRunner, Warned
 from headrace_worker.engine.task_error import error_message, failure_from
@@ -49,10 +52,14 @@ _log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 0.2
 _RECEIPT_SECONDS = 5.0
+_FIRST_TELL_SECONDS = 2.0
+_LONGEST_TELL_SECONDS = 60.0
+"""How often the log says how far tasks are: the longer they take, the more rarely."""
 
 _TOLD_BY_ITSELF = (StopReason.TIMED_OUT, StopReason.SHUTDOWN)
 
 _Result = workers_pb2.AssignmentResult
+_LOGGED = (workers_pb2.ASSIGNMENT_KIND_STAGE, workers_pb2.ASSIGNMENT_KIND_SETTLE)
 
 
 class Session:
@@ -69,7 +76,8 @@ class Session:
         logs.trace_id = assignment.traceparent[3:35]
         self._options = options
         self._redactor = Redactor()
-        self._board = TaskBoard((), _now)
+        self._log = RunLog(_now, time.monotonic, assignment.attempt)
+        self._board = TaskBoard((), _now, self._log)
         self._stop: StopReason | None = None
         self._work: asyncio.Task[_Result | None] | None = None
 
@@ -87,6 +95,8 @@ class Session:
             reporter.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reporter
+        self._tell_end(result)
+        self._send_log()
         if result is not None:
             self._channel.send(Frame.LAST_RESULT, result.SerializeToString())
         await self._channel.close()
@@ -140,7 +150,8 @@ class Session:
         self, program: Program, context: RunContext, environment: Environment
     ) -> _Result | None:
         stage = self._assignment.kind == workers_pb2.ASSIGNMENT_KIND_STAGE
-        self._board = TaskBoard(program.keys, _now)
+        self._board = TaskBoard(program.keys, _now, self._log)
+        self._tell_begin(program.payload.stage.key)
         try:
             binding = Binding(context, program.payload.parameters, self._options.definition_environment)
             needed = bool(program.payload.stage.connections)
@@ -161,6 +172,7 @@ class Session:
             environment,
             ArtifactStore(Path(self._options.artifacts_dir)),
             self._board,
+            self._log,
             self._may_commit,
         )
         try:
@@ -213,6 +225,7 @@ class Session:
         connections = Connections.of(workers_pb2.ResolveSecretsResponse.FromString(body))
         self._redactor = Redactor(connections.secrets)
         self._logs.redactor = self._redactor
+        self._log.redactor = self._redactor
         return connections
 
     async def _may_commit(self) -> bool:
@@ -220,8 +233,14 @@ class Session:
         return body == b"\x01"
 
     async def _report_progress(self) -> None:
+        tell_at, pause = time.monotonic() + _FIRST_TELL_SECONDS, _FIRST_TELL_SECONDS
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
+            if time.monotonic() >= tell_at:
+                self._board.tell()
+                pause = min(2 * pause, _LONGEST_TELL_SECONDS)
+                tell_at = time.monotonic() + pause
+            self._send_log()
             if self._board.changed:
                 self._board.changed = False
                 report = workers_pb2.AssignmentProgress(ref=self._assignment.ref, tasks=self._tasks())
@@ -229,6 +248,42 @@ class Session:
 
     def _tasks(self) -> list[workers_pb2.TaskProgress]:
         return [progress_message(record, self._redactor) for record in self._board.records.values()]
+
+    def _send_log(self) -> None:
+        lines = self._log.take()
+        if lines:
+            self._channel.send(Frame.LOG, workers_pb2.LogChunk(lines=lines).SerializeToString())
+
+    def _tell_begin(self, stage: str) -> None:
+        where = {"stage": stage, "worker": self._options.worker_name, "pid": os.getpid()}
+        if self._assignment.kind == workers_pb2.ASSIGNMENT_KIND_SETTLE:
+            self._log.info("", f"stage {stage} is settled: its targets are asked what has landed", **where)
+        else:
+            on = f" on worker {self._options.worker_name}" if self._options.worker_name else ""
+            self._log.info("", f"attempt {self._assignment.attempt} of stage {stage} begins{on}", **where)
+
+    def _tell_end(self, result: _Result | None) -> None:
+        if self._assignment.kind not in _LOGGED:
+            return
+        if result is None:
+            self._log.warning("", "stopped: the attempt is not this worker's any more")
+            return
+        for warning in result.warnings:
+            about = {"code": warning.code, **warning.details}
+            self._log.warning(warning.task, warning.message, **about)
+        for receipt in result.receipts:
+            landed = {"rows": receipt.rows, "bytes": receipt.bytes, "checksum": receipt.checksum}
+            self._log.info(receipt.sink, "landed", **landed, fence=receipt.fence)
+        word = workers_pb2.Outcome.Name(result.outcome).removeprefix("OUTCOME_")
+        if result.outcome == workers_pb2.OUTCOME_COMPLETED:
+            self._log.info("", "the attempt is COMPLETED")
+        elif result.HasField("error"):
+            why = "" if result.failed_task else f": {result.error.message}"
+            self._log.error(
+                "", f"the attempt is {word}{why}", code=result.error.code, task=result.failed_task or None
+            )
+        else:
+            self._log.warning("", f"the attempt is {word}")
 
     def _conclude(self, outcome: workers_pb2.Outcome.ValueType, runner: StageRunner | None) -> _Result:
         result = _Result(ref=self._assignment.ref, outcome=outcome, tasks=self._tasks())

@@ -44,11 +44,13 @@ from headrace_worker.engine.failure import (
     failure_of,
 )
 from headrace_worker.engine.loads import LandedLoad, Load, close_all, open_load
+from headrace_worker.engine.log_facts import source_facts
 from headrace_worker.engine.native_types import carry_native_types
 from headrace_worker.engine.program import Program
 from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
 from headrace_worker.engine.run_context import RunContext
+from headrace_worker.engine.run_log import RunLog
 from headrace_worker.engine.views import can_wait
 
 _log = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ class StageRunner:
         environment: Environment,
         artifacts: ArtifactStore,
         board: TaskBoard,
+        log: RunLog,
         may_commit: Callable[[], Awaitable[bool]],
     ) -> None:
         self._program = program
@@ -103,6 +106,7 @@ class StageRunner:
         self._environment = environment
         self._artifacts = artifacts
         self._board = board
+        self._log = log
         self._may_commit = may_commit
         self.loads: list[Load] = []
         self.warnings: list[Warned] = []
@@ -165,6 +169,7 @@ class StageRunner:
                 load.receipt = await load.sink.claim(load.key, self._context.fence)
                 if load.receipt is not None:
                     receipt = load.receipt
+                    self._log.info(task.key, "has landed in an earlier attempt", fence=receipt.fence)
                     self._board.complete(
                         task.key, rows_in=receipt.rows, rows_out=receipt.rows, size=receipt.bytes
                     )
@@ -291,6 +296,7 @@ class StageRunner:
             sql = self._binding.sql(key, self._transformation_sql(task, reading))
             if reading.unread[key] == 1 and key not in self._program.payload.stage.artifacts_out:
                 view = await can_wait(task.config, scratch, reading.rows)
+            self._log.info(key, "computing", sql=sql)
             # On lines of its own: the user's SQL may end in a comment.
             await scratch.execute(f"CREATE {'VIEW' if view else 'TABLE'} {quote(key)} AS\n{sql}\n")
             reading.rows[key] = reading.rows[task.inputs[0]] if view else await scratch.count(key)
@@ -327,9 +333,16 @@ class StageRunner:
             self._board.start(key)
             with self._blaming(key):
                 sql = self._binding.sql(key, check_sql(task.config))
+                self._log.debug(key, "checking", sql=sql)
                 row = (await scratch.fetch(sql))[0]
             finding = Finding(int(str(row[0])), int(str(row[1])), row[2])
             failure = judge(task, finding)
+            self._log.info(
+                key,
+                "passed" if failure is None else "violated",
+                violations=finding.violations,
+                rows=finding.total,
+            )
             self._board.moved(key, rows_in=finding.total)
             for each in task.inputs:
                 await self._release(scratch, reading, each)
@@ -373,6 +386,7 @@ class StageRunner:
                 raise LeaseLost
             cursor = pack_cursors(self._cursors_of(load.task.key, reading))
             with self._blaming(load.task.key):
+                self._log.info(load.task.key, "committing")
                 faults.point("worker.commit.before")
                 receipt = await self._commit(load, cursor)
                 faults.point("worker.commit.after")
@@ -424,6 +438,7 @@ class StageRunner:
             if connection is None and spec.path is None and spec.values is None:
                 why = f"{task.key}: the source names no connection to read from"
                 raise TaskFailed(task.key, Failure("CONNECTION_MISSING", CONFIGURATION, why))
+            self._log.info(task.key, "opening the source", **source_facts(spec, connection))
             source = await open_source(spec, connection, self._environment)
         try:
             yield source

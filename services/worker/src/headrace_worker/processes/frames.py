@@ -41,6 +41,8 @@ class Frame(enum.IntEnum):
     """From the stage process: asks for the connections of its assignment."""
     MAY_COMMIT = 10
     """From the stage process: asks whether the lease is still believed valid."""
+    LOG = 11
+    """From the stage process: a LogChunk with nothing but its lines."""
 
 
 class StopReason(enum.StrEnum):
