@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from headrace_definition import Plan, StagePayload, compile_definition, validate
+from headrace_definition import ConnectionDefaults, Plan, StagePayload, compile_definition, validate
 from headrace_definition.plan import CheckTask, SinkTask, SourceTask, TransformTask
 from headrace_definition.tasks import find_cycle, in_order
 from headrace_definition.testing import compiled
@@ -112,6 +112,21 @@ def test_a_discard_sink_with_a_key_is_a_task() -> None:
     assert [task.key for task in plan.tasks] == ["noop", "nowhere"]
 
 
+def test_an_output_is_a_place_of_its_own() -> None:
+    text = "source: {values: [{x: 1}]}\nsinks: [{output: PARQUET}]"
+    made = compile_definition(text, defaults=ConnectionDefaults(target="warehouse"))
+    task = made.plan.tasks[-1]
+    assert isinstance(task, SinkTask)
+    assert (task.key, task.type, task.config.output, task.config.connection) == (
+        "load",
+        "output",
+        "parquet",
+        None,
+    )
+    assert not made.warnings
+    assert made.plan.connections == ()
+
+
 @pytest.mark.parametrize(
     ("text", "engine", "reason"),
     [
@@ -137,6 +152,7 @@ def test_the_engine_and_why(text: str, engine: str, reason: str) -> None:
         ("{connection: c, table: t}", None, "AT_LEAST_ONCE"),
         ("{path: o.csv}", None, "EXACTLY_ONCE"),
         ("{id: d, discard: true}", None, "EXACTLY_ONCE"),
+        ("{output: csv}", None, "EXACTLY_ONCE"),
     ],
 )
 def test_what_a_sink_can_promise(sink: str, kind: str | None, guarantee: str) -> None:

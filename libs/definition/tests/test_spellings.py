@@ -335,3 +335,30 @@ def test_checks_in_a_circle_do_not_hang() -> None:
     nodes = [{"id": key, "nodeType": "row_count", "config": {"min": 1}} for key in ("a", "b")]
     edges = [{"source": "a", "target": "b"}, {"source": "b", "target": "a"}]
     assert error_codes(json.dumps({"nodes": nodes, "edges": edges}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "source: {values: [{x: 1}]}\ntarget: {output: csv}",
+        "sources: [{values: [{x: 1}]}]\ndestinations: [{type: output, format: csv}]",
+        "config: {source: {name: shop, stream: orders}, destination: {name: output, config: {format: csv}}}",
+        json.dumps(
+            {
+                "nodes": [
+                    {"id": "extract", "nodeType": "source", "config": {"values": [{"x": 1}]}},
+                    {"id": "load", "nodeType": "target", "config": {"type": "output", "format": "csv"}},
+                ],
+                "edges": [{"source": "extract", "target": "load"}],
+            }
+        ),
+    ],
+)
+def test_an_output_in_every_spelling(text: str) -> None:
+    (sink,) = compile_definition(text).definition.sinks
+    assert (sink.output, sink.format, sink.connector) == ("csv", None, None)
+
+
+def test_an_output_of_no_format_is_parquet() -> None:
+    (sink,) = compile_definition("source: {values: [{x: 1}]}\ntarget: {type: output}").definition.sinks
+    assert sink.output == "parquet"

@@ -198,6 +198,8 @@ def _place(element: Source | Sink) -> str:
     """What kind of place a source or sink is."""
     if isinstance(element, Source) and element.values is not None:
         return "values"
+    if isinstance(element, Sink) and element.output is not None:
+        return "output"
     if element.connector is not None:
         return "connector"
     return "file" if element.path is not None else "database"
@@ -208,7 +210,7 @@ def _with_connection(task: TaskDraft, defaults: ConnectionDefaults) -> TaskDraft
     if isinstance(element, Source):
         elsewhere, default = element.values is not None, defaults.source
     elif isinstance(element, Sink):
-        elsewhere, default = element.discard, defaults.target
+        elsewhere, default = element.discard or element.output is not None, defaults.target
     else:
         return task
     if elsewhere or default is None or element.connection or element.path or element.connector:

@@ -36,6 +36,8 @@ def sink_guarantee(sink: Sink, connection_type: str | None) -> tuple[Guarantee, 
     """How often the rows of a load can land when it is repeated, and why."""
     if sink.discard:
         return "EXACTLY_ONCE", "nothing is kept"
+    if sink.output is not None:
+        return "EXACTLY_ONCE", "a file counts when the run records its receipt, which only one attempt can"
     if sink.path is not None or connection_type == "file":
         return "EXACTLY_ONCE", "a file lands by one rename to a name that a repeated load has too"
     if connection_type in _TRANSACTIONAL:

@@ -28,7 +28,7 @@ class _TaskBase(PlanPart):
     """Unique in the plan; the name under which others read this task's rows."""
     type: str
     """What kind of its kind: `database`, `file`, `values` or `connector` of a source; the `type` of a
-    transformation or check; `database`, `file`, `discard` or `connector` of a sink."""
+    transformation or check; `database`, `file`, `output`, `discard` or `connector` of a sink."""
     inputs: tuple[str, ...] = ()
     """Keys of the tasks whose rows it reads."""
     discards: bool = False

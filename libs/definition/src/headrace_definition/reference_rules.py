@@ -72,7 +72,7 @@ def check_connections(task: TaskDraft, settings: CompileSettings, findings: Find
             findings.warning("UNKNOWN_CONNECTION", task.place("connection"), message, suggestion=hint)
     if isinstance(element, Source) and element.values is not None:
         return
-    if isinstance(element, Sink) and element.discard:
+    if isinstance(element, Sink) and (element.discard or element.output is not None):
         return
     if element.path is not None or element.connector is not None:
         return

@@ -21,7 +21,7 @@ from headrace_definition.problems import Findings
 from headrace_definition.tasks import TaskDraft
 
 _SOURCE_PLACES = ("values", "path", "table", "query", "connector")
-_SINK_PLACES = ("discard", "path", "table", "connector")
+_SINK_PLACES = ("discard", "output", "path", "table", "connector")
 _FORMAT = "the format cannot be told from the file name; give `format`: csv, json or parquet"
 
 
@@ -46,7 +46,7 @@ def _one_place(task: TaskDraft, places: tuple[str, ...], element: Source | Sink,
     given = [name for name in places if getattr(element, name) not in (None, False)]
     for other in given[1:]:
         _conflict(task, other, given[0], findings)
-    if element.connection is not None and given and given[0] in ("values", "connector", "discard"):
+    if element.connection is not None and given and given[0] in ("values", "connector", "discard", "output"):
         _conflict(task, "connection", given[0], findings)
     if element.connector is None:
         for key in ("stream", "config"):
@@ -82,6 +82,8 @@ def _sink(task: TaskDraft, sink: Sink, findings: Findings) -> None:
     _one_place(task, _SINK_PLACES, sink, findings)
     if sink.path is not None and sink.format is None and file_format(sink.path) is None:
         findings.error("MISSING_KEY", task.place("path"), _FORMAT)
+    if sink.output is not None:
+        _output(task, sink, findings)
     if sink.mode == "merge" and sink.keys is None and not sink.discard:
         findings.error(
             "MISSING_KEY", task.place("mode"), "mode merge needs `keys`, the columns that identify a row"
@@ -100,6 +102,14 @@ def _sink(task: TaskDraft, sink: Sink, findings: Findings) -> None:
         findings.warning("UNUSED_KEY", task.node.key_node("partition"), message)
     if sink.keys and (twice := duplicate(sink.keys)):
         findings.error("DUPLICATE_COLUMN", task.place("keys"), f"the column {twice!r} is listed twice")
+
+
+def _output(task: TaskDraft, sink: Sink, findings: Findings) -> None:
+    if sink.format is not None:
+        _conflict(task, "format", "output", findings)
+    if sink.mode in ("merge", "replace_partition"):
+        message = "an output is one file with all rows of the run; leave `mode` out"
+        findings.error("CONFLICTING_KEYS", task.place("mode"), message)
 
 
 def _transformation(task: TaskDraft, findings: Findings) -> None:

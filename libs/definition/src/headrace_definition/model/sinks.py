@@ -40,7 +40,7 @@ class Partition(Element):
 
 
 class Sink(Element):
-    """Where rows land: a table of a connection, a file, a connector, or nowhere."""
+    """Where rows land: a table of a connection, a file, an output of the run, a connector, or nowhere."""
 
     id: TaskKey | None = Field(default=None, description="Task key; `load` where it is left out.")
     description: str | None = Field(default=None, description="What it feeds, for people.")
@@ -50,7 +50,7 @@ class Sink(Element):
     connection: Text | None = Field(
         default=None,
         description="Name or id of a connection of the workspace; the pipeline's target connection where "
-        "neither this nor `path`, `discard` or `connector` is given.",
+        "neither this nor `path`, `output`, `discard` or `connector` is given.",
     )
     table: Text | None = Field(
         default=None,
@@ -62,6 +62,11 @@ class Sink(Element):
     )
     format: FileFormat | None = Field(
         default=None, description="Format of the file; taken from the extension where it is left out."
+    )
+    output: FileFormat | None = Field(
+        default=None,
+        description="Keep the rows as a file of this format with the run, to be downloaded: one file a run, "
+        "however often it is tried.",
     )
     options: WriteOptions | None = Field(default=None, description="How the file is written.")
     mode: Annotated[Literal["append", "replace", "merge", "replace_partition"], any_case(upper=False)] = (

@@ -246,6 +246,18 @@ def _kind(element: Mapping) -> Mapping:
     return with_entry(element, "connector", made(word, node))
 
 
+def _output(element: Mapping) -> Mapping:
+    """A sink of `type: output`, whose `format` says the format of the output; parquet where it has none."""
+    node = element.get("type")
+    if node is None or snake(text_of(node) or "") != "output":
+        return element
+    element = without(element, "type")
+    if "output" in element:
+        return element
+    form = element.get("format")
+    return with_entry(without(element, "format"), "output", form or made("parquet", node))
+
+
 def _source(element: Mapping, findings: Findings) -> Mapping:
     element = _kind(_element(element, SOURCE_WORDS, _SOURCE_KEYS, findings))
     partitions = element.get("partitions")
@@ -269,7 +281,7 @@ def _source(element: Mapping, findings: Findings) -> Mapping:
 
 
 def _sink(element: Mapping, findings: Findings) -> Mapping:
-    element = _kind(_element(element, SINK_WORDS, _SINK_KEYS, findings))
+    element = _kind(_output(_element(element, SINK_WORDS, _SINK_KEYS, findings)))
     element = _single_input(element)
     return _word(element, "mode", MODES)
 

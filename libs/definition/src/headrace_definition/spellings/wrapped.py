@@ -3,7 +3,7 @@ some clients send it."""
 
 from headrace_definition.nodes import Mapping
 from headrace_definition.problems import Findings
-from headrace_definition.spellings.rewriting import rename_keys, with_entry, without
+from headrace_definition.spellings.rewriting import rename_keys, text_of, with_entry, without
 
 _ENDS = ("source", "destination", "target")
 _OWN = frozenset(
@@ -45,7 +45,9 @@ def _unwrap(root: Mapping, key: str, findings: Findings) -> Mapping:
 def _connectors(root: Mapping, findings: Findings, *, always: bool) -> Mapping:
     for end in _ENDS:
         element = root.get(end)
-        if isinstance(element, Mapping) and (always or _describes_connector(element)):
+        if isinstance(element, Mapping) and end != "source" and _is_output(element):
+            root = with_entry(root, end, _output(element))
+        elif isinstance(element, Mapping) and (always or _describes_connector(element)):
             root = with_entry(root, end, _connector(element, findings))
     return root
 
@@ -56,6 +58,21 @@ def _describes_connector(element: Mapping) -> bool:
         and "connection" not in element
         and ("authentication" in element or "config" in element)
     )
+
+
+def _is_output(element: Mapping) -> bool:
+    word = text_of(element.get("name")) or text_of(element.get("type")) or ""
+    return word.strip().lower() == "output" and "connection" not in element
+
+
+def _output(element: Mapping) -> Mapping:
+    """A destination named `output` is no connector: it keeps the rows with the run. Its `config` says how."""
+    named = element.get("type") or element.get("name") or element
+    inner = element.get("config")
+    settings = inner.entries if isinstance(inner, Mapping) else {}
+    own = without(element, "name", "config")
+    own = Mapping({**own.entries, **settings}, element.line, element.column, element.where)
+    return with_entry(own, "type", named)
 
 
 def _connector(element: Mapping, findings: Findings) -> Mapping:
