@@ -66,6 +66,7 @@ def run_worker(authority: Authority, served: Served, tmp_path: Path) -> Running:
             "worker_key_file": authority.worker_key_file("worker-1"),
             "worker_temp_dir": tmp_path / "temp",
             "worker_artifacts_dir": tmp_path / "artifacts",
+            "artifacts_url": f"file://{tmp_path}/store",
             "worker_file_roots": (roots,),
             "worker_allow_loopback": True,
             "worker_slots": 2,

@@ -7,14 +7,19 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 from headrace.execution.v1 import logs_pb2, runs_pb2, workers_pb2
+from headrace_artifacts.local import LocalStore
+from headrace_worker.engine.failure import Failure
 from headrace_worker.engine.logs import StageLogFormatter
 from headrace_worker.engine.options import EngineOptions
 from headrace_worker.engine.session import Session
+from headrace_worker.engine.task_error import error_message
+from headrace_worker.output_keeper import OutputKeeper
 from headrace_worker.processes.frames import Frame, FrameBuffer, StopReason, pack
 
 from .scripted_server import stage
@@ -28,6 +33,7 @@ class Line(asyncio.Protocol):
     """The supervisor's end: answers questions, keeps what is said."""
 
     bench: "EngineBench"
+    assignment: workers_pb2.Assignment
     progress: list[workers_pb2.AssignmentProgress] = field(default_factory=list)
     log: list[logs_pb2.LogLine] = field(default_factory=list)
     result: Result | None = None
@@ -54,11 +60,22 @@ class Line(asyncio.Protocol):
                     self.bench.spawn(self._answer_commit(self.bench.allow_commit()))
                 case Frame.PROGRESS:
                     self.progress.append(workers_pb2.AssignmentProgress.FromString(body))
+                case Frame.STORE_OUTPUT:
+                    self.bench.spawn(self._keep(**orjson.loads(body)))
                 case Frame.LOG:
                     self.log += workers_pb2.LogChunk.FromString(body).lines
                 case Frame.LAST_RESULT:
                     self.result = Result.FromString(body)
             self.changed.set()
+
+    async def _keep(self, task: str, file: str) -> None:
+        ref = self.assignment.ref
+        folder = Path(self.bench.options.temp_dir) / f"{ref.assignment_id}-{ref.fence}"
+        kept = await self.bench.outputs.keep(self.assignment, task, folder / file)
+        if isinstance(kept, Failure):
+            self.transport.write(pack(Frame.OUTPUT_REFUSED, error_message(kept).SerializeToString()))
+        else:
+            self.transport.write(pack(Frame.OUTPUT_STORED, orjson.dumps(asdict(kept))))
 
     async def _answer_commit(self, answer: Awaitable[bool]) -> None:
         allowed = await answer
@@ -86,6 +103,8 @@ class EngineBench:
 
     def __init__(self, options: EngineOptions) -> None:
         self.options = options
+        self.artifacts = LocalStore(Path(options.artifacts_dir).parent / "store")
+        self.outputs = OutputKeeper(self.artifacts)
         self.connections: dict[str, workers_pb2.WorkerConnection] = {}
         self.allow_commit: Callable[[], Awaitable[bool]] = _yes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +127,7 @@ class EngineBench:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_connection(lambda: Line(self), sock=ours)
+        _, line = await loop.create_connection(lambda: Line(self, assignment), sock=ours)
         session = asyncio.create_task(Session(assignment, self.options, StageLogFormatter()).run(theirs))
         try:
             yield line

@@ -136,7 +136,8 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
 
 def stage(payload: bytes, *, fence: int = 1, **fields: Any) -> workers_pb2.Assignment:
     """An assignment to run a stage; a run of its own unless told otherwise."""
-    fields.setdefault("run_id", str(uuid.uuid4()))
+    for name in ("run_id", "tenant", "pipeline_id"):
+        fields.setdefault(name, str(uuid.uuid4()))
     fields.setdefault("kind", workers_pb2.ASSIGNMENT_KIND_STAGE)
     ref = workers_pb2.AssignmentRef(assignment_id=fields.pop("id", str(uuid.uuid4())), fence=fence)
     return workers_pb2.Assignment(ref=ref, payload=payload, attempt=1, **fields)

@@ -18,6 +18,9 @@ so that an idle worker carries none of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from headrace_connectors.errors import ConnectorError, ErrorClass, FencedOut
 from headrace_connectors.guard import AddressGuard
 from headrace_connectors.model import (
@@ -25,6 +28,8 @@ from headrace_connectors.model import (
     Connection,
     ConnectionReport,
     Environment,
+    Exported,
+    FileFormat,
     Guarantee,
     Incremental,
     LoadKey,
@@ -53,7 +58,9 @@ __all__ = [
     "ConnectorError",
     "Environment",
     "ErrorClass",
+    "Exported",
     "FencedOut",
+    "FileFormat",
     "Guarantee",
     "Incremental",
     "LoadKey",
@@ -72,6 +79,7 @@ __all__ = [
     "TableInfo",
     "TablePage",
     "copy_through",
+    "export_file",
     "export_parquet",
     "import_parquet",
     "list_tables",
@@ -149,3 +157,24 @@ async def import_parquet(scratch: Scratch, relation: str, path: str) -> SourceRe
     from headrace_connectors import artifacts
 
     return await artifacts.import_parquet(scratch, relation, path)
+
+
+async def export_file(
+    scratch: Scratch,
+    relation: str,
+    path: Path,
+    form: FileFormat,
+    options: Mapping[str, object],
+    most_bytes: int = 0,
+    progress: ProgressListener = no_progress,
+) -> Exported:
+    """Write ``relation`` to ``path`` as the file sinks write it, for the worker to keep.
+
+    ``path`` belongs to the worker, so the file roots of users do not apply to it.
+
+    :raises ConnectorError: OUTPUT_TOO_LARGE (class QUOTA) beyond ``most_bytes``, where that is not 0;
+        TYPE_NOT_SUPPORTED, VALUE_DOES_NOT_FIT, DISK_FULL, and what writing can meet.
+    """
+    from headrace_connectors.files import export
+
+    return await export.export_file(scratch, relation, path, form, options, most_bytes, progress)

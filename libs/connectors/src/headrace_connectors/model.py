@@ -204,6 +204,16 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A file that was written for the worker to keep."""
+
+    rows: int
+    bytes: int
+    checksum: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
 class Receipt:
     """The target's own record that a load landed, written in the transaction of the load."""
 

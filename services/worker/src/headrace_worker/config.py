@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Self
 
+from headrace_artifacts.store import check_url
 from headrace_chassis.settings import ObservedSettings
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -66,6 +67,14 @@ class WorkerSettings(ObservedSettings):
     worker_artifacts_hours: float = Field(
         168.0, gt=0, description="After how many hours artifacts of a run are removed."
     )
+    worker_max_output: Annotated[int, NoDecode] = Field(
+        10 * 2**30, ge=0, description="The largest output of a run, as in 10GB; 0 is no limit."
+    )
+    artifacts_url: str = Field(
+        "file:///tmp/headrace-store",
+        description="Where logs and outputs of runs are kept: file:///folder, s3://bucket/prefix or "
+        "gs://bucket/prefix, the same for execution and all workers.",
+    )
     worker_file_roots: _Paths = Field(
         (),
         description="The folders in which sources and sinks may use files, comma-separated; none: no files.",
@@ -109,7 +118,9 @@ class WorkerSettings(ObservedSettings):
             else value
         )
 
-    @field_validator("worker_memory", "worker_max_temp", "worker_max_file", mode="before")
+    @field_validator(
+        "worker_memory", "worker_max_temp", "worker_max_file", "worker_max_output", mode="before"
+    )
     @classmethod
     def _size(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -118,6 +129,11 @@ class WorkerSettings(ObservedSettings):
         if match is None:
             raise ValueError("a size such as 512MiB or 2GB is expected")
         return int(match[1]) * _UNITS[match[2].lower()]
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _names_a_store(cls, value: str) -> str:
+        return check_url(value)
 
     @field_validator("worker_deny_endpoints")
     @classmethod
@@ -153,6 +169,7 @@ class WorkerSettings(ObservedSettings):
             memory_bytes=int(self.worker_memory / self.worker_slots * _ENGINE_SHARE),
             max_temp_bytes=self.worker_max_temp,
             max_file_bytes=self.worker_max_file,
+            max_output_bytes=self.worker_max_output,
             threads=self.worker_threads,
             connect_timeout=self.worker_connect_timeout,
             definition_environment={

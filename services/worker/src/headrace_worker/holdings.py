@@ -40,6 +40,10 @@ class Holding:
     result: workers_pb2.AssignmentResult | None = None
     sent_at: float = float("-inf")
     """When the result was last sent."""
+    outputs: set[str] = field(default_factory=set)
+    """The keys of outputs that it has had kept."""
+    keeping: asyncio.Task[None] | None = None
+    """What keeps an output of it at the moment."""
     settling: bool = False
     """It was cancelled and had to be killed: a second process sees to it that nothing of it can land."""
     kill_timer: asyncio.TimerHandle | None = field(default=None, repr=False)

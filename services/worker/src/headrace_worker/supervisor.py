@@ -5,9 +5,11 @@ reached.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +24,7 @@ from headrace_worker.engine.task_error import error_message
 from headrace_worker.holdings import Holding, Holdings, Phase
 from headrace_worker.lease import Lease
 from headrace_worker.log_courier import LogCourier
+from headrace_worker.output_keeper import OutputKeeper
 from headrace_worker.processes.frames import ALL_LANDED, Frame, StopReason
 from headrace_worker.processes.pool import ProcessPool, StageProcess
 
@@ -70,6 +73,7 @@ class Supervisor:
         lease: Lease,
         outbox: Outbox,
         secrets: SecretSource,
+        outputs: OutputKeeper,
         temp_dir: Path,
         clock: Callable[[], float],
     ) -> None:
@@ -78,6 +82,7 @@ class Supervisor:
         self._lease = lease
         self._outbox = outbox
         self._secrets = secrets
+        self._outputs = outputs
         self._temp_dir = temp_dir
         self._clock = clock
         self._working: dict[StageProcess, Holding] = {}
@@ -219,6 +224,8 @@ class Supervisor:
             self.logs.take(holding.assignment, workers_pb2.LogChunk.FromString(body).lines)
         elif kind is Frame.NEED_SECRETS:
             self._spawn(self._answer_secrets(process, holding))
+        elif kind is Frame.STORE_OUTPUT:
+            holding.keeping = self._spawn(self._keep_output(process, holding, **json.loads(body)))
         elif kind is Frame.MAY_COMMIT:
             mine = self._lease.valid and self.holdings.find(holding.ref) is holding
             process.send(Frame.COMMIT_ANSWER, b"\x01" if mine else b"\x00")
@@ -237,8 +244,12 @@ class Supervisor:
         if holding is None:
             return
         holding.cancel_kill()
+        if holding.keeping is not None:
+            holding.keeping.cancel()
         if holding.phase is Phase.FINISHED or self.holdings.find(holding.ref) is not holding:
             self._changed.set()
+            if holding.phase is not Phase.FINISHED:
+                self._remove_outputs(holding)  # abandoned: it never had a result
         else:
             self._died(holding, reason)
         if not holding.settling:
@@ -359,6 +370,7 @@ class Supervisor:
         metrics.ended(holding.assignment.kind, result.outcome, self._clock() - holding.accepted_at)
         self._active.discard(holding)
         self._unreported.pop(holding.ref.assignment_id, None)
+        self._remove_outputs(holding, (receipt.output.key for receipt in result.receipts))
         self.logs.ended(holding.ref)  # before the result, so that a log is whole when its run has ended
         self._send_result(holding)
 
@@ -395,9 +407,29 @@ class Supervisor:
         else:
             self._abandon(holding)
 
+    async def _keep_output(self, process: StageProcess, holding: Holding, task: str, file: str) -> None:
+        # By its name alone: a stage process has no say about files elsewhere.
+        path = self._scratch(holding) / Path(file).name
+        kept = await self._outputs.keep(holding.assignment, task, path)
+        if isinstance(kept, Failure):
+            process.send(Frame.OUTPUT_REFUSED, error_message(kept).SerializeToString())
+            return
+        holding.outputs.add(kept.key)
+        process.send(Frame.OUTPUT_STORED, json.dumps(asdict(kept)).encode())
+
+    def _remove_outputs(self, holding: Holding, named: Iterable[str] = ()) -> None:
+        """Remove what it has had kept and no result will name."""
+        nobodys = sorted(holding.outputs.difference(named))
+        holding.outputs.clear()
+        if nobodys:
+            self._spawn(self._outputs.remove(nobodys))
+
+    def _scratch(self, holding: Holding) -> Path:
+        return self._temp_dir / f"{holding.ref.assignment_id}-{holding.ref.fence}"
+
     async def _remove_scratch(self, holding: Holding) -> None:
         # The process removes it by itself, unless it died.
-        folder = self._temp_dir / f"{holding.ref.assignment_id}-{holding.ref.fence}"
+        folder = self._scratch(holding)
         if folder.exists():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -411,10 +443,11 @@ class Supervisor:
             return condition()
         return True
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.execution.v1 import workers_pb2_grpc
+from headrace_artifacts.store import open_store
 from headrace_chassis.agents import AgentRunner
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
 from headrace_chassis.identity import WorkerTokens
@@ -22,6 +23,7 @@ from headrace_worker.engine.artifact_store import ArtifactStore
 from headrace_worker.lease import Lease
 from headrace_worker.leased_secrets import LeasedSecrets
 from headrace_worker.loops import ArtifactSweeper, LeaseGuard, ProcessTrimmer
+from headrace_worker.output_keeper import OutputKeeper
 from headrace_worker.processes.pool import ProcessPool
 from headrace_worker.secret_references import SecretReferences
 from headrace_worker.server_link import ServerLink, WorkerIdentity
@@ -80,6 +82,7 @@ async def running(settings: WorkerSettings, environment: dict[str, str]) -> Asyn
             slots=settings.worker_slots,
             lease=lease,
             outbox=link,
+            outputs=OutputKeeper(open_store(settings.artifacts_url)),
             secrets=LeasedSecrets(stub, worker_id, references, metadata),
             temp_dir=Path(folder.path),
             clock=boot_clock,

@@ -97,12 +97,12 @@ class Binding:
         """Where a sink task writes. Raises TaskFailed."""
         config, key = task.config, task.key
         _refuse_unbuilt(key, config)
-        if config.table is None and config.path is None:
-            raise _incomplete(key, "the sink names neither table nor path: nowhere to write")
+        if config.table is None and config.path is None and config.output is None:
+            raise _incomplete(key, "the sink names neither table nor path nor output: nowhere to write")
         return SinkSpec(
             table=self._optional(key, config.table),
             path=self._optional(key, config.path),
-            format=config.format,
+            format=config.output or config.format,
             mode=config.mode,
             keys=config.keys or (),
             partition=self._partition(key, config.partition) if config.mode == "replace_partition" else None,

@@ -13,7 +13,8 @@ from headrace_worker.processes.frames import Frame, FrameBuffer, StopReason, pac
 class SupervisorChannel(asyncio.Protocol):
     """Sends what the stage has to say, and waits for answers. `on_stop` hears that the stage shall end.
 
-    There is one question at a time: the stage asks for secrets once, then before each commit.
+    There is one question at a time: the stage asks for secrets once, then for each output, then before each
+    commit.
     """
 
     def __init__(self, on_stop: Callable[[StopReason], None]) -> None:
@@ -38,10 +39,10 @@ class SupervisorChannel(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(pack(kind, body))
 
-    async def ask(self, kind: Frame) -> tuple[Frame, bytes]:
+    async def ask(self, kind: Frame, body: bytes = b"") -> tuple[Frame, bytes]:
         """Ask something and wait for the answer."""
         self._answer = asyncio.get_running_loop().create_future()
-        self.send(kind)
+        self.send(kind, body)
         try:
             return await self._answer
         finally:

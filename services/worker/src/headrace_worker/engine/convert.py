@@ -37,6 +37,7 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         interval_start=_instant(assignment, "interval_start"),
         interval_end=_instant(assignment, "interval_end"),
         cursors={(cursor.sink, cursor.source): cursor.value for cursor in assignment.cursors},
+        landed={receipt.sink: receipt for receipt in assignment.landed},
         full_refresh=assignment.full_refresh,
         timeout_seconds=assignment.timeout_ms / 1000 if assignment.timeout_ms else None,
     )
@@ -74,6 +75,8 @@ def receipt_messages(landed: Iterable[LandedLoad]) -> list[workers_pb2.Receipt]:
             checksum=receipt.checksum,
         )
         message.landed_at.FromDatetime(receipt.committed_at)
+        if load.output is not None:
+            message.output.CopyFrom(load.output)
         for source, value in load.cursors.items():
             message.cursors.add(sink=load.task, source=source, value=value)
         messages.append(message)

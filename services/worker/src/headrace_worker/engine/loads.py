@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headrace.execution.v1 import workers_pb2
 from headrace_connectors.api import (
     Column,
     Environment,
@@ -23,6 +24,7 @@ from headrace_definition.plan import SinkTask
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.cursor_values import unpack_cursors
+from headrace_worker.engine.outputs import Outputs, OutputSink
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class LandedLoad:
     task: str
     partition: str
     receipt: Receipt
+    output: workers_pb2.StoredOutput | None = None
+    """The file, where the load is an output of the run."""
 
     @property
     def cursors(self) -> dict[str, bytes]:
@@ -54,7 +58,10 @@ class Load:
     @property
     def landed(self) -> LandedLoad | None:
         """The proof that it landed."""
-        return LandedLoad(self.task.key, self.key.partition, self.receipt) if self.receipt else None
+        if self.receipt is None:
+            return None
+        output = self.sink.output if isinstance(self.sink, OutputSink) else None
+        return LandedLoad(self.task.key, self.key.partition, self.receipt, output)
 
     async def stage(
         self, scratch: Scratch, relation: str, columns: Sequence[Column], progress: ProgressListener
@@ -78,10 +85,12 @@ class Load:
 
 
 async def open_load(
-    task: SinkTask, binding: Binding, connections: Connections, environment: Environment
+    task: SinkTask, binding: Binding, connections: Connections, environment: Environment, outputs: Outputs
 ) -> Load:
     """Open a sink. Raises TaskFailed and ConnectorError."""
     spec = binding.sink(task)
+    if task.config.output is not None:
+        return Load(task, spec, binding.load_key(task, spec), OutputSink(task.key, spec, outputs))
     connection = connections.get(task.key, task.config.connection) if task.config.connection else None
     return Load(task, spec, binding.load_key(task, spec), await open_sink(spec, connection, environment))
 

@@ -28,6 +28,8 @@ class EngineOptions:
     max_temp_bytes: int = 64 * 1024 * 1024 * 1024
     max_file_bytes: int = 0
     """The largest file that a stage may write; 0 is no limit."""
+    max_output_bytes: int = 0
+    """The largest output of a run; 0 is no limit."""
     threads: int = 2
     connect_timeout: float = 10.0
     allow_loopback: bool = False

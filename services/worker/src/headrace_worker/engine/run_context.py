@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headrace.execution.v1 import workers_pb2
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -22,5 +24,7 @@ class RunContext:
     interval_end: dt.datetime | None = None
     cursors: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     """Where incremental sources go on: (sink, source) to the connector's own value."""
+    landed: Mapping[str, workers_pb2.Receipt] = field(default_factory=dict)
+    """The outputs that earlier attempts have landed, by sink."""
     full_refresh: bool = False
     timeout_seconds: float | None = None

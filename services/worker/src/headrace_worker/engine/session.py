@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import json
 import logging
 import os
 import shutil
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from headrace.execution.v1 import runs_pb2, workers_pb2
@@ -37,6 +39,7 @@ from headrace_worker.engine.failure import (
 )
 from headrace_worker.engine.logs import StageLogFormatter
 from headrace_worker.engine.options import EngineOptions
+from headrace_worker.engine.outputs import Outputs, StoredFile
 from headrace_worker.engine.probes import answer_tables, answer_test
 from headrace_worker.engine.program import Program, program_of
 from headrace_worker.engine.progress import CANCELLED, PENDING, TaskBoard
@@ -160,16 +163,21 @@ class Session:
             return self._failed(error.task, error.failure)
         except LeaseLost:
             return None
+        outputs = Outputs(
+            environment.temp_dir, self._keep_output, self._options.max_output_bytes, context.landed
+        )
+        settling = partial(settle, program, binding, connections, environment, outputs, context.fence)
         if not stage:
-            return self._settled(await settle(program, binding, connections, environment, context.fence))
+            return self._settled(await settling())
         if self._stop is StopReason.CANCELLED:
-            return self._cancelled(await settle(program, binding, connections, environment, context.fence))
+            return self._cancelled(await settling())
         runner = StageRunner(
             program,
             context,
             binding,
             connections,
             environment,
+            outputs,
             ArtifactStore(Path(self._options.artifacts_dir)),
             self._board,
             self._log,
@@ -180,8 +188,7 @@ class Session:
         except asyncio.CancelledError:
             match self._stop:
                 case StopReason.CANCELLED:
-                    settled = await settle(program, binding, connections, environment, context.fence)
-                    return self._cancelled(settled)
+                    return self._cancelled(await settling())
                 case StopReason.TIMED_OUT | StopReason.SHUTDOWN:
                     return await self._interrupted(runner, program)
                 case _:
@@ -227,6 +234,13 @@ class Session:
         self._logs.redactor = self._redactor
         self._log.redactor = self._redactor
         return connections
+
+    async def _keep_output(self, task: str, file: str) -> StoredFile:
+        question = json.dumps({"task": task, "file": file}).encode()
+        kind, body = await self._channel.ask(Frame.STORE_OUTPUT, question)
+        if kind is Frame.OUTPUT_REFUSED:
+            raise TaskFailed(task, failure_from(runs_pb2.TaskError.FromString(body)))
+        return StoredFile(**json.loads(body))
 
     async def _may_commit(self) -> bool:
         _, body = await self._channel.ask(Frame.MAY_COMMIT)

@@ -10,6 +10,7 @@ from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.failure import Failure, TaskFailed, failure_of
 from headrace_worker.engine.loads import LandedLoad, close_all, open_load
+from headrace_worker.engine.outputs import Outputs
 from headrace_worker.engine.program import Program
 
 
@@ -25,7 +26,12 @@ class Settlement:
 
 
 async def settle(
-    program: Program, binding: Binding, connections: Connections, environment: Environment, fence: int
+    program: Program,
+    binding: Binding,
+    connections: Connections,
+    environment: Environment,
+    outputs: Outputs,
+    fence: int,
 ) -> Settlement:
     """Raise a tombstone over each load of a stage, up to `fence`, and collect the receipts of those that had
     landed.
@@ -36,7 +42,7 @@ async def settle(
     unsettled: list[tuple[str, Failure]] = []
     for task in program.sinks:
         try:
-            load = await open_load(task, binding, connections, environment)
+            load = await open_load(task, binding, connections, environment, outputs)
             try:
                 load.receipt = await load.sink.tombstone(load.key, fence)
             finally:

@@ -26,7 +26,7 @@ from headrace_connectors.api import (
     copy_through,
     open_source,
 )
-from headrace_definition.plan import SourceTask, TransformTask
+from headrace_definition.plan import SinkTask, SourceTask, TransformTask
 from headrace_definition.sql import ColumnError, check_sql, output_columns, quote, transformation_sql
 
 from headrace_worker.engine.artifact_store import ArtifactStore
@@ -46,6 +46,7 @@ from headrace_worker.engine.failure import (
 from headrace_worker.engine.loads import LandedLoad, Load, close_all, open_load
 from headrace_worker.engine.log_facts import source_facts
 from headrace_worker.engine.native_types import carry_native_types
+from headrace_worker.engine.outputs import Outputs
 from headrace_worker.engine.program import Program
 from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
@@ -94,6 +95,7 @@ class StageRunner:
         binding: Binding,
         connections: Connections,
         environment: Environment,
+        outputs: Outputs,
         artifacts: ArtifactStore,
         board: TaskBoard,
         log: RunLog,
@@ -104,6 +106,7 @@ class StageRunner:
         self._binding = binding
         self._connections = connections
         self._environment = environment
+        self._outputs = outputs
         self._artifacts = artifacts
         self._board = board
         self._log = log
@@ -151,7 +154,7 @@ class StageRunner:
         asked."""
         try:
             async with asyncio.timeout(seconds):
-                fresh = await open_load(load.task, self._binding, self._connections, self._environment)
+                fresh = await self._open(load.task)
                 try:
                     load.receipt = await fresh.sink.receipt(load.key)
                 finally:
@@ -161,10 +164,13 @@ class StageRunner:
             return False
         return True
 
+    async def _open(self, task: SinkTask) -> Load:
+        return await open_load(task, self._binding, self._connections, self._environment, self._outputs)
+
     async def _claim(self) -> None:
         for task in self._program.sinks:
             with self._blaming(task.key):
-                load = await open_load(task, self._binding, self._connections, self._environment)
+                load = await self._open(task)
                 self.loads.append(load)
                 load.receipt = await load.sink.claim(load.key, self._context.fence)
                 if load.receipt is not None:

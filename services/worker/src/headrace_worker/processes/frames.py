@@ -41,6 +41,12 @@ class Frame(enum.IntEnum):
     """From the stage process: asks for the connections of its assignment."""
     MAY_COMMIT = 10
     """From the stage process: asks whether the lease is still believed valid."""
+    STORE_OUTPUT = 12
+    """From the stage process: asks for a file of its folder to be kept, as {"task": …, "file": …} in JSON."""
+    OUTPUT_STORED = 13
+    """To the stage process: the answer to STORE_OUTPUT, {"key": …, "bytes": …, "sha256": …} in JSON."""
+    OUTPUT_REFUSED = 14
+    """To the stage process: the answer to STORE_OUTPUT, a TaskError that says why it is not kept."""
     LOG = 11
     """From the stage process: a LogChunk with nothing but its lines."""
 
