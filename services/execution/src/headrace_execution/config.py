@@ -68,6 +68,19 @@ class ExecutionSettings(ServiceSettings):
         "is left out.",
     )
 
+    max_followed_logs: int = Field(
+        500, ge=1, description="How many logs may be followed at once; more are answered with 503."
+    )
+    max_followed_logs_per_caller: int = Field(
+        50, ge=1, description="How many logs a caller may follow at once; more are answered with 429."
+    )
+    max_downloads: int = Field(
+        200, ge=1, description="How many outputs may be downloaded at once; more are answered with 503."
+    )
+    max_downloads_per_caller: int = Field(
+        20, ge=1, description="How many outputs a caller may download at once; more are answered with 429."
+    )
+
     @field_validator("artifacts_url")
     @classmethod
     def _names_a_store(cls, value: str) -> str:

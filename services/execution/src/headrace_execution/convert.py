@@ -18,6 +18,7 @@ from headrace_execution.domain.run import (
     Receipt,
     Run,
     StageResult,
+    StoredOutput,
     Task,
     TaskReport,
     Warned,
@@ -196,7 +197,46 @@ def _receipt(message: workers_pb2.Receipt) -> Receipt:
         checksum=message.checksum,
         landed_at=_instant(message.landed_at) if message.HasField("landed_at") else None,
         cursors=tuple(CursorValue(item.sink, item.source, item.value) for item in message.cursors),
+        output=_output(message.output) if message.HasField("output") else None,
     )
+
+
+def _output(message: workers_pb2.StoredOutput) -> StoredOutput:
+    return StoredOutput(
+        key=message.key,
+        format=message.format,
+        bytes=message.bytes,
+        sha256=message.sha256,
+        columns=tuple((column.name, column.type) for column in message.columns),
+    )
+
+
+def landed_output(receipt: Receipt) -> workers_pb2.Receipt:
+    """A receipt of an output, for the attempts that follow."""
+    message = workers_pb2.Receipt(
+        sink=receipt.sink,
+        partition=receipt.partition,
+        fence=receipt.fence,
+        rows=receipt.rows,
+        bytes=receipt.bytes,
+        checksum=receipt.checksum,
+        landed_at=timestamp(receipt.landed_at),
+    )
+    if receipt.output is not None:
+        message.output.CopyFrom(
+            workers_pb2.StoredOutput(
+                key=receipt.output.key,
+                format=receipt.output.format,
+                bytes=receipt.output.bytes,
+                sha256=receipt.output.sha256,
+                columns=_columns(receipt.output),
+            )
+        )
+    return message
+
+
+def _columns(output: StoredOutput) -> list[runs_pb2.OutputColumn]:
+    return [runs_pb2.OutputColumn(name=name, type=kind) for name, kind in output.columns]
 
 
 def _failure(message: runs_pb2.TaskError) -> Failure:
@@ -322,6 +362,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         workspace_id=str(run.workspace),
         logical_date=timestamp(run.logical_date),
         revision=run.revision,
+        outputs=_run_outputs(run),
         trigger=_TRIGGERS[run.trigger.kind],
         trigger_id=run.trigger.id,
         interval_start=timestamp(run.interval_start),
@@ -345,6 +386,31 @@ def _task(spec: TaskSpec, task: Task) -> runs_pb2.TaskStatus:
         retry_at=timestamp(task.retry_at),
         guarantee=spec.guarantee,
     )
+
+
+CONTENT_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
+"""The media types of outputs, by their format."""
+
+
+def _run_outputs(run: Run) -> list[runs_pb2.RunOutput]:
+    return [
+        runs_pb2.RunOutput(
+            sink=receipt.sink,
+            format=receipt.output.format,
+            content_type=CONTENT_TYPES[receipt.output.format],
+            bytes=receipt.output.bytes,
+            rows=receipt.rows,
+            sha256=receipt.output.sha256,
+            columns=_columns(receipt.output),
+            href=f"/api/v1/runs/{run.id}/output?sink={receipt.sink}",
+        )
+        for receipt in run.outputs
+        if receipt.output is not None
+    ]
 
 
 def _error(failure: Failure | None) -> runs_pb2.TaskError | None:

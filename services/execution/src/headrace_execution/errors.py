@@ -99,3 +99,15 @@ class NoWorker(HeadraceError):
         super().__init__(
             "no worker took the work in time; is one connected?", retry_after=2.0, may_repeat=False
         )
+
+
+class OutputNotLanded(HeadraceError):
+    """The run has not landed the output that is asked for."""
+
+    reason = reasons_pb2.REASON_OUTPUT_NOT_LANDED
+
+    def __init__(self, run: UUID, sink: str, state: str, *, may_come: bool) -> None:
+        told = "has not landed it yet" if may_come else "ended without landing it"
+        super().__init__(
+            f"output {sink} of run {run}: the run is {state} and {told}", metadata={"status": state}
+        )

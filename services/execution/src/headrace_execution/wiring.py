@@ -10,6 +10,8 @@ from headrace.execution.v1 import (
     internal_pb2_grpc,
     logs_pb2,
     logs_pb2_grpc,
+    outputs_pb2,
+    outputs_pb2_grpc,
     runs_pb2,
     runs_pb2_grpc,
     workers_pb2,
@@ -49,6 +51,7 @@ from headrace_execution.loops.stop_courier import StopCourier
 from headrace_execution.probing import Prober
 from headrace_execution.servicers.internal import InternalServicer
 from headrace_execution.servicers.logs import RunLogServicer
+from headrace_execution.servicers.outputs import RunOutputServicer
 from headrace_execution.servicers.runs import RunServicer
 from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.store.sql import SqlStore
@@ -88,6 +91,16 @@ class Parts:
         self.progress = ProgressFolder(self.store, self.signals)
         self.artifacts = open_store(settings.artifacts_url)
         self.logs = LogKeeper(self.store, self.artifacts, self.signals, settings.log_limits())
+        self.run_logs = RunLogServicer(
+            store=self.store,
+            reader=LogReader(self.store, self.artifacts, self.signals),
+            slots=StreamSlots(settings.max_followed_logs, settings.max_followed_logs_per_caller),
+        )
+        self.outputs = RunOutputServicer(
+            store=self.store,
+            artifacts=self.artifacts,
+            slots=StreamSlots(settings.max_downloads, settings.max_downloads_per_caller),
+        )
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
@@ -146,9 +159,14 @@ class Parts:
                 runs,
             ),
             (
+                outputs_pb2.DESCRIPTOR.services_by_name["RunOutputService"],
+                outputs_pb2_grpc.add_RunOutputServiceServicer_to_server,
+                self.outputs,
+            ),
+            (
                 logs_pb2.DESCRIPTOR.services_by_name["RunLogService"],
                 logs_pb2_grpc.add_RunLogServiceServicer_to_server,
-                RunLogServicer(store=self.store, reader=LogReader(self.store, self.artifacts, self.signals)),
+                self.run_logs,
             ),
             (
                 workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],

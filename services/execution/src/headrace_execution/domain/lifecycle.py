@@ -1,13 +1,14 @@
 """What is done to a run as a whole: accepting it, letting it go, stopping it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Priority, Recipe
-from headrace_execution.domain.run import Failure, Purpose, Run, Stage, StopReason, Task
+from headrace_execution.domain.run import Failure, Purpose, Receipt, Run, Stage, StopReason, Task
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.steps import advance, conclude, end_stage
 from headrace_execution.domain.triggers import MANUAL, Trigger
@@ -50,6 +51,8 @@ class Order:
     retry_of: UUID | None = None
     taken_over: tuple[Stage, ...] = ()
     """Stages that have completed in the run that this one tries again."""
+    outputs: Mapping[int, tuple[Receipt, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """The outputs that stages which run again have landed there, by the stages' positions."""
 
 
 def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
@@ -61,7 +64,12 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
     stages = tuple(
         replace(done[position], id=stage_id)
         if position in done
-        else Stage(id=stage_id, position=position, tasks=tuple(Task(index) for index in spec.tasks))
+        else Stage(
+            id=stage_id,
+            position=position,
+            tasks=tuple(Task(index) for index in spec.tasks),
+            receipts=order.outputs.get(position, ()),
+        )
         for position, (stage_id, spec) in enumerate(zip(order.stage_ids, recipe.stages, strict=True))
     )
     run = Run(

@@ -71,11 +71,12 @@ def course(run: Run, logged: Container[UUID]) -> list[LogLine]:
     version = (
         f"version {run.pipeline_version}" if run.pipeline_version is not None else "a definition of its own"
     )
+    again = f"; it tries run {run.retry_of} again" if run.retry_of is not None else ""
     lines = [
         LogLine(
             run.created_at,
             Level.INFO,
-            f"accepted: {version} on engine {run.recipe.engine}, started by {run.triggered_by}",
+            f"accepted: {version} on engine {run.recipe.engine}, started by {run.triggered_by}{again}",
             fields={"engine": run.recipe.engine, "engineReason": run.recipe.engine_reason},
         )
     ]

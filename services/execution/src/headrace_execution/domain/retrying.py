@@ -10,7 +10,7 @@ from uuid import UUID
 
 from headrace_execution.domain.lifecycle import Order
 from headrace_execution.domain.recipe import Priority
-from headrace_execution.domain.run import Purpose, Run, Stage
+from headrace_execution.domain.run import Purpose, Receipt, Run, Stage
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.triggers import Trigger, TriggerKind
 
@@ -57,7 +57,19 @@ def retry_order(
         root=run.root_id,
         retry_of=run.id,
         taken_over=taken_over(run),
+        outputs=landed_outputs(run),
     )
+
+
+def landed_outputs(run: Run) -> dict[int, tuple[Receipt, ...]]:
+    """The outputs that the stages of a run have landed: they have no ledger but their receipts, and are not
+    written again either.
+    """
+    return {
+        stage.position: outputs
+        for stage in run.stages
+        if (outputs := tuple(receipt for receipt in stage.receipts if receipt.output is not None))
+    }
 
 
 def taken_over(run: Run) -> tuple[Stage, ...]:

@@ -85,6 +85,19 @@ class CursorValue:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """A file in the artifact store that an output sink has written."""
+
+    key: str
+    format: str
+    """parquet, csv or json."""
+    bytes: int
+    sha256: str
+    columns: tuple[tuple[str, str], ...]
+    """Names and types, in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Proof that a load has landed, as the ledger in the target has it."""
 
@@ -96,6 +109,8 @@ class Receipt:
     checksum: str
     landed_at: datetime | None
     cursors: tuple[CursorValue, ...] = ()
+    output: StoredOutput | None = None
+    """The file, where the load is an output: this receipt is all that points to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +287,12 @@ class Run:
     def warning_count(self) -> int:
         """How many warnings its stages have."""
         return sum(len(stage.warnings) for stage in self.stages)
+
+    @property
+    def outputs(self) -> tuple[Receipt, ...]:
+        """The receipts of outputs that have landed."""
+        landed = (receipt for stage in self.stages for receipt in stage.receipts)
+        return tuple(receipt for receipt in landed if receipt.output is not None)
 
     def spec(self, stage: Stage) -> StageSpec:
         """What does not change about a stage."""

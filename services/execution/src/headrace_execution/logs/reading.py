@@ -3,7 +3,7 @@ time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from uuid import UUID
@@ -69,7 +69,7 @@ class LogReader:
         """The latest lines. Raises ArtifactError."""
         return await self._latest(run, task, most, _Known())
 
-    async def follow(self, run: Run, task: str, most: int) -> AsyncIterator[LogLine]:
+    async def follow(self, run: Run, task: str, most: int) -> AsyncGenerator[LogLine, None]:
         """The latest lines, then new ones until the run has ended and all that was on its way has come.
 
         Raises ArtifactError.

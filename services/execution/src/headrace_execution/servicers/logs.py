@@ -1,13 +1,15 @@
 """RunLogService."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from uuid import UUID
 
 import grpc
 from headrace.execution.v1 import logs_pb2, logs_pb2_grpc
 from headrace_artifacts.store import ArtifactError
-from headrace_chassis.errors import NotFound, RateLimited, Unavailable
+from headrace_chassis.errors import NotFound, Unavailable
 from headrace_chassis.identity import current_principal
+from headrace_chassis.slots import StreamSlots
 
 from headrace_execution import convert
 from headrace_execution.domain.run import Run
@@ -17,19 +19,17 @@ from headrace_execution.store.port import Store
 MOST_LINES = 1000
 """How many lines are shown where the request does not say."""
 
-MOST_FOLLOWERS = 500
-"""How many logs are followed at once in one process."""
-
 Context = grpc.aio.ServicerContext[object, object]
 
 
 class RunLogServicer(logs_pb2_grpc.RunLogServiceServicer):
     """Shows the logs of runs."""
 
-    def __init__(self, *, store: Store, reader: LogReader) -> None:
+    def __init__(self, *, store: Store, reader: LogReader, slots: StreamSlots) -> None:
+        """`slots` bounds how many logs are followed at once."""
         self._store = store
         self._reader = reader
-        self._followers = 0
+        self._slots = slots
 
     async def GetRunLogs(
         self, request: logs_pb2.GetRunLogsRequest, context: Context
@@ -52,16 +52,17 @@ class RunLogServicer(logs_pb2_grpc.RunLogServiceServicer):
     ) -> AsyncIterator[logs_pb2.LogLine]:
         """See the contract."""
         run = await self._visible(UUID(request.run_id))
-        if self._followers >= MOST_FOLLOWERS:
-            raise RateLimited(retry_after=5.0)
-        self._followers += 1
+        principal = current_principal()
+        give_back = self._slots.take((principal.tenant, principal.subject))
+        lines = self._reader.follow(run, request.task, request.lines or MOST_LINES)
         try:
-            async for line in self._reader.follow(run, request.task, request.lines or MOST_LINES):
-                yield convert.log_line(line)
+            async with aclosing(lines):
+                async for line in lines:
+                    yield convert.log_line(line)
         except ArtifactError as error:
             raise Unavailable("the artifact store") from error
         finally:
-            self._followers -= 1
+            give_back()
 
     async def _visible(self, run_id: UUID) -> Run:
         principal = current_principal()

@@ -10,7 +10,7 @@ from uuid import UUID
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis import faults
 
-from headrace_execution.convert import timestamp
+from headrace_execution.convert import landed_output, timestamp
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.run import Purpose, Run, Stage
@@ -170,6 +170,7 @@ def _stage_message(
         full_refresh=run.full_refresh,
         timeout_ms=int(run.recipe.policy.attempt_timeout.total_seconds() * 1000),
         traceparent=run.traceparent,
+        landed=[landed_output(receipt) for receipt in stage.receipts if receipt.output is not None],
     )
 
 

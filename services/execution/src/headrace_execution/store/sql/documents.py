@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
 from headrace_execution.domain.recipe import PlanNote, Policy, Recipe, StageSpec, TaskSpec
-from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Receipt, Warned
+from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Receipt, StoredOutput, Warned
 
 _FORMAT = 1
 
@@ -69,6 +70,7 @@ def dump_receipts(receipts: Sequence[Receipt]) -> str | None:
                 "checksum": item.checksum,
                 "landedAt": item.landed_at.isoformat() if item.landed_at else None,
                 "cursors": [[cursor.sink, cursor.source, cursor.value.hex()] for cursor in item.cursors],
+                **({"output": asdict(item.output)} if item.output is not None else {}),
             }
             for item in receipts
         ]
@@ -91,9 +93,17 @@ def load_receipts(text: str | None) -> tuple[Receipt, ...]:
             cursors=tuple(
                 CursorValue(sink, source, bytes.fromhex(value)) for sink, source, value in item["cursors"]
             ),
+            output=_output(item.get("output")),
         )
         for item in json.loads(text)
     )
+
+
+def _output(value: dict[str, Any] | None) -> StoredOutput | None:
+    if value is None:
+        return None
+    columns = tuple((name, kind) for name, kind in value["columns"])
+    return StoredOutput(**{**value, "columns": columns})
 
 
 def dump_recipe(recipe: Recipe) -> str:
