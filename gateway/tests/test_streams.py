@@ -38,6 +38,7 @@ class Tapes:
         self.ended = asyncio.Event()
         self.play: Any = None
         self.follow: Any = None
+        self.show: Any = None
 
     async def PlayTape(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.metadata = dict(context.invocation_metadata())
@@ -47,6 +48,13 @@ class Tapes:
                 yield message
         finally:
             self.ended.set()
+
+    async def ShowShelf(self, request: Any, context: Any) -> Any:
+        return await self.show(request)
+
+    async def FollowShelf(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async for message in self.follow(request, context):
+            yield message
 
     async def FollowTapes(self, request: Any, context: Any) -> AsyncIterator[Any]:
         async for message in self.follow(request, context):
@@ -71,7 +79,7 @@ def _add(service: Any, message: Any) -> Any:
         server.add_registered_method_handlers(
             service.full_name,
             {
-                rpc.name: grpc.unary_stream_rpc_method_handler(
+                rpc.name: _handler(rpc)(
                     getattr(tapes, rpc.name),
                     message(rpc.input_type).FromString,
                     lambda m: m.SerializeToString(),
@@ -83,6 +91,12 @@ def _add(service: Any, message: Any) -> Any:
     return add
 
 
+def _handler(rpc: Any) -> Any:
+    if rpc.server_streaming:
+        return grpc.unary_stream_rpc_method_handler
+    return grpc.unary_unary_rpc_method_handler
+
+
 @pytest.fixture(scope="session")
 def tape_contract(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return compiled("streaming.proto", PACKAGE, tmp_path_factory.mktemp("streaming") / "set.binpb")
@@ -90,11 +104,14 @@ def tape_contract(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def deck(tape_contract: bytes, authority: Authority) -> AsyncIterator[Deck]:
-    service = descriptor_pool.Default().FindServiceByName(f"{PACKAGE}.TapeService")
+    find = descriptor_pool.Default().FindServiceByName
+    service, shelves = find(f"{PACKAGE}.TapeService"), find(f"{PACKAGE}.ShelfService")
     message = message_factory.GetMessageClass
     tapes = Tapes()
     async with AsyncExitStack() as stack:
-        back = await stack.enter_async_context(serve(authority, [(service, _add(service, message), tapes)]))
+        back = await stack.enter_async_context(
+            serve(authority, [(each, _add(each, message), tapes) for each in (service, shelves)])
+        )
         settings = GatewaySettings(
             **authority.auth_values(), http_listen="127.0.0.1:0", max_streams_per_caller=2
         )
@@ -212,6 +229,29 @@ async def test_messages_are_a_line_each_and_go_out_as_they_come(deck: Deck) -> N
     assert (first, rest) == ('{"name":"one","seconds":7}', ['{"name":"two","seconds":0}'])
 
 
+async def test_one_route_answers_at_once_or_streams_as_it_is_asked(deck: Deck) -> None:
+    find = descriptor_pool.Default().FindMessageTypeByName
+    shelf = message_factory.GetMessageClass(find(f"{PACKAGE}.ShowShelfResponse"))
+
+    async def show(request: Any) -> Any:
+        return shelf(tapes=[deck.tape(name=request.name)])
+
+    async def follow(request: Any, _context: Any) -> AsyncIterator[Any]:
+        yield deck.tape(name=f"live {request.name}")
+
+    deck.tapes.show, deck.tapes.follow = show, follow
+    path = "/api/v1/shelves/one"
+
+    at_once, streamed = await deck.client.get(path), await deck.client.get(f"{path}?follow=true")
+
+    assert at_once.headers["content-type"] == "application/json"
+    assert at_once.json() == {"tapes": [{"name": "one", "seconds": 0}]}
+    assert streamed.headers["content-type"] == "application/x-ndjson"
+    assert streamed.text == '{"name":"live one","seconds":0}\n'
+    wrong = await deck.client.get(f"{path}?follow=perhaps")
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, "follow")
+
+
 async def test_an_error_before_the_first_message_is_a_problem_document(deck: Deck) -> None:
     async def play(request: Any, _context: Any) -> AsyncIterator[Any]:
         raise NotFound("tape", request.name)
@@ -285,3 +325,5 @@ async def test_streams_are_documented(deck: Deck) -> None:
     assert {"206", "304", "416"} <= play["responses"].keys()
     assert {"$ref": "#/components/parameters/Range"} in play["parameters"]
     assert follow["responses"]["200"]["content"].keys() == {"application/x-ndjson"}
+    shelf = document["paths"]["/api/v1/shelves/{name}"]["get"]
+    assert shelf["responses"]["200"]["content"].keys() == {"application/json", "application/x-ndjson"}

@@ -107,7 +107,11 @@ def test_an_operation_answers_as_the_contract_says(
     if answer.status_code == 204:
         assert answer.content == b""
         return
-    assert answer.headers["content-type"].split(";")[0] == "application/json"
+    media_type = answer.headers["content-type"].split(";")[0]
+    if row["operation"] == "downloadRunOutput":
+        assert (media_type, answer.text) == ("text/csv", '"x"\n1\n')
+        return
+    assert media_type == "application/json"
     _check_shape(row["operation"], answer.json())
     # A key has no address of its own to be read at.
     if answer.status_code in (201, 202) and row["operation"] != "createApiKey":
@@ -335,6 +339,11 @@ def _prepare(
             lambda shown: shown["overallStatus"] == "CANCELLED",
         )
         return f"runs/{run['runId']}/retry", {}
+    if operation == "downloadRunOutput":
+        pipeline = create_pipeline(admin, NOOP.replace("discard: true", "output: csv"))
+        run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)
+        assert wait_for_end(admin, run["runId"])["overallStatus"] == "COMPLETED"
+        return f"runs/{run['runId']}/output", None
     if operation == "cancelRun":
         run = demand(admin.post(f"pipelines/{create_pipeline(admin, SLOW)['id']}/run", json={}), 202)
         return f"runs/{run['runId']}/cancel", {}

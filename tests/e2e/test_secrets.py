@@ -1,25 +1,13 @@
 """A secret that went everywhere it may go shows nowhere else."""
 
-import base64
 import json
 import uuid
 from pathlib import Path
-from urllib.parse import quote
 
 import asyncpg
 import httpx
 import pytest
-from headrace_local.testing import StackUnderTest, create_pipeline, demand, wait_for_end
-
-
-def forms(secret: str) -> dict[str, bytes]:
-    """How a secret may look when it leaks."""
-    return {
-        "raw": secret.encode(),
-        "base64": base64.b64encode(secret.encode()).rstrip(b"="),
-        "url": quote(secret, safe="").encode(),
-        "json": json.dumps(secret)[1:-1].encode(),
-    }
+from headrace_local.testing import StackUnderTest, create_pipeline, demand, secret_forms, wait_for_end
 
 
 def logs(stack: StackUnderTest) -> list[Path]:
@@ -62,7 +50,7 @@ def test_no_secret_is_in_a_log_or_in_an_answer(
     secrets = [stored, canary, *running.credentials.postgres_passwords.values()]
     secrets += [running.credentials.nats_password, *(running.token(r) for r in ("admin", "editor", "viewer"))]
     for secret in secrets:
-        for form, text in forms(secret).items():
+        for form, text in secret_forms(secret).items():
             assert not any(text in answer.encode() for answer in answers), form
             assert not [path.name for path in logs(stack) if text in path.read_bytes()], form
 

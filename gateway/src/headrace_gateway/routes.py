@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.api import annotations_pb2, http_pb2
@@ -40,7 +40,8 @@ class Route:
     `body` is "" (the RPC takes none), "*" (all fields that the path leaves) or the name of one field. `owner`
     is the process that serves the RPC. `deadline_seconds` is 0 where the usual deadline holds.
     `request_headers` are the lower-case names of headers that travel on as metadata; `media_types` are those
-    of a streamed body.
+    of a streamed body. `stream` is the RPC that answers instead where the field `stream_field` of the request
+    is true.
     """
 
     http_method: str
@@ -57,6 +58,8 @@ class Route:
     deadline_seconds: int
     request_headers: tuple[str, ...]
     media_types: tuple[str, ...]
+    stream: Route | None = None
+    stream_field: str = ""
 
     @property
     def operation_id(self) -> str:
@@ -131,7 +134,7 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
     for name, message in ((rules.etag_field, rpc.output_type), (rules.if_match_field, rpc.input_type)):
         if name:
             require_scalar(rpc, message, name)
-    return Route(
+    route = Route(
         http_method=method,
         template=template,
         rpc=rpc,
@@ -147,6 +150,25 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
         request_headers=tuple(rules.request_headers),
         media_types=tuple(rules.media_types),
     )
+    if not rules.stream_rpc:
+        return route
+    stream = replace(route, rpc=_other_answer(rpc, rules), location=None, etag_field="", if_match_field="")
+    return replace(route, stream=stream, stream_field=rules.stream_field)
+
+
+def _other_answer(rpc: MethodDescriptor, rules: options_pb2.MethodRules) -> MethodDescriptor:
+    """Returns the RPC that streams what another one answers at once. Raises ContractError."""
+    found = rpc.containing_service.methods_by_name.get(rules.stream_rpc)
+    if found is None or found.input_type is not rpc.input_type or not found.server_streaming:
+        raise ContractError(rpc, f"{rules.stream_rpc!r} is no streaming RPC of its service with its request")
+    if rpc.server_streaming or found.client_streaming or found.output_type.full_name == _RAW:
+        raise ContractError(rpc, "one answer at once and one stream of messages are expected")
+    if found.GetOptions().Extensions[options_pb2.method].role != rules.role:
+        raise ContractError(rpc, f"{rules.stream_rpc!r} demands another role")
+    field = rpc.input_type.fields_by_name.get(rules.stream_field)
+    if field is None or field.type != FieldDescriptor.TYPE_BOOL or field.is_repeated:
+        raise ContractError(rpc, f"{rules.stream_field!r} is no boolean field of its request")
+    return found
 
 
 def _require_servable(rpc: MethodDescriptor, rules: options_pb2.MethodRules) -> None:

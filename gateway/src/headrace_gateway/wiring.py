@@ -30,12 +30,13 @@ from .http.exchange import Endpoint
 from .http.ratelimit import RateLimiter
 from .http.request_reader import Codecs
 from .http.rpc import RpcEndpoint
+from .http.rpc_either import EitherEndpoint
 from .http.rpc_stream import StreamEndpoint
 from .observation import RequestObserver
 from .openapi.document import openapi_document
 from .openapi.text import as_json, as_yaml
 from .pages import pages_app
-from .routes import of_owners, routes_of
+from .routes import Route, of_owners, routes_of
 from .server import HttpServer
 from .socket_routes import sockets_of, sockets_of_owners
 from .sockets.endpoint import SocketEndpoint
@@ -81,15 +82,24 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     streams = {
         name: open_channel(targets[name], own_connection=True, window_bytes=_STREAM_WINDOW_BYTES)
         for name in sorted(
-            {route.owner for route in (*routes, *(socket.route for socket in sockets)) if route.is_streamed}
+            {
+                route.owner
+                for route in (*routes, *(socket.route for socket in sockets))
+                if route.is_streamed or route.stream
+            }
         )
     }
-    endpoints: list[Endpoint] = [
-        StreamEndpoint(route, streams[route.owner], codecs, bodies, deadline, slots)
-        if route.is_streamed
-        else RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline)
-        for route in routes
-    ]
+
+    def endpoint(route: Route) -> Endpoint:
+        if route.is_streamed:
+            return StreamEndpoint(route, streams[route.owner], codecs, bodies, deadline, slots)
+        at_once = RpcEndpoint(route, channels[route.owner], codecs, bodies, deadline)
+        if route.stream is None:
+            return at_once
+        stream = StreamEndpoint(route.stream, streams[route.owner], codecs, bodies, deadline, slots)
+        return EitherEndpoint(route, at_once, stream)
+
+    endpoints = [endpoint(route) for route in routes]
     document = openapi_document(routes, sockets, contract.comments)
     verifier = TokenVerifier(settings)
     callers = CallerChecks(verifier, _api_keys(channels, verifier))

@@ -1,6 +1,7 @@
 """A stack of its own for tests: real processes in a temporary home, driven as a user drives them."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import httpx
@@ -170,3 +172,13 @@ def demand(answer: httpx.Response, status: int) -> dict[str, Any]:
             f"{request.method} {request.url} answered {answer.status_code}: {answer.text[:2000]}"
         )
     return dict(answer.json()) if answer.content else {}
+
+
+def secret_forms(secret: str) -> dict[str, bytes]:
+    """How a secret may look when it leaks, by the name of the form."""
+    return {
+        "raw": secret.encode(),
+        "base64": base64.b64encode(secret.encode()).rstrip(b"="),
+        "url": quote(secret, safe="").encode(),
+        "json": json.dumps(secret)[1:-1].encode(),
+    }

@@ -59,7 +59,14 @@ class RpcEndpoint:
 
         Raises HeadraceError, and ClientGoneError where the client has gone.
         """
-        message = await self._reader.message(request, values)
+        return await self.answer(request, principal, await self.message(request, values))
+
+    async def message(self, request: Request, values: list[str]) -> Any:
+        """Returns the RPC's request. Raises HeadraceError and ClientGoneError."""
+        return await self._reader.message(request, values)
+
+    async def answer(self, request: Request, principal: Principal, message: Any) -> Answer:
+        """Answers a request that was read. Raises HeadraceError and ClientGoneError."""
         faults.point("gateway.forward.before")
         response = await self._called(request, message, self._reader.metadata(request, principal))
         faults.point("gateway.forward.after")

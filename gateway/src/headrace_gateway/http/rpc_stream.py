@@ -79,7 +79,10 @@ class StreamEndpoint:
 
         Raises HeadraceError where the RPC failed before its first message, and ClientGoneError.
         """
-        message = await self._reader.message(request, values)
+        return await self.answer(request, principal, await self._reader.message(request, values))
+
+    async def answer(self, request: Request, principal: Principal, message: Any) -> Answer:
+        """Answers a request that was read. Raises HeadraceError and ClientGoneError."""
         metadata = self._reader.metadata(request, principal)
         give_back = self._slots.take((principal.tenant, principal.subject))
         stream = _RpcStream(request, self._begin(message, metadata=metadata), self._piece, give_back)

@@ -275,6 +275,9 @@ def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
         media_type = "application/x-ndjson" if route.is_streamed else "application/json"
         success["description"] = schemas.describe(route.rpc.output_type.full_name) or "Done."
         success["content"] = {media_type: {"schema": schemas.answer(route.rpc.output_type)}}
+        if route.stream is not None:
+            lines = {"schema": schemas.answer(route.stream.rpc.output_type)}
+            success["content"]["application/x-ndjson"] = lines
     responses: dict[str, Any] = {str(route.success_status): success}
     if route.http_method == "GET" and (route.etag_field or "if-none-match" in route.request_headers):
         responses["304"] = {"description": "The caller has the latest version."}

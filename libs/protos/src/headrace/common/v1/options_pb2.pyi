@@ -111,6 +111,8 @@ class MethodRules(_message.Message):
     REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
     MEDIA_TYPES_FIELD_NUMBER: _builtins.int
     WEBSOCKET_FIELD_NUMBER: _builtins.int
+    STREAM_RPC_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """The least role that may call it."""
     success_status: _builtins.int
@@ -125,6 +127,12 @@ class MethodRules(_message.Message):
     """The RPC has no effect that a repeat could double, so that an Idempotency-Key needs no record."""
     max_deadline_seconds: _builtins.int
     """The longest a caller may wait, in seconds, where the server's usual limit is too short; 0 means the usual one."""
+    stream_rpc: _builtins.str
+    """The RPC of the same service and with the same request that answers over HTTP instead, in a stream of one JSON text
+    a line, where the boolean field `stream_field` of the request is true.
+    """
+    stream_field: _builtins.str
+    """The field that asks for the stream."""
     @_builtins.property
     def request_headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headers of the HTTP request that reach the RPC as metadata, in lower case: "range" arrives as `http-range`."""
@@ -150,10 +158,12 @@ class MethodRules(_message.Message):
         request_headers: _abc.Iterable[_builtins.str] | None = ...,
         media_types: _abc.Iterable[_builtins.str] | None = ...,
         websocket: Global___WebSocket | None = ...,
+        stream_rpc: _builtins.str = ...,
+        stream_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["websocket", b"websocket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "media_types", b"media_types", "no_effect", b"no_effect", "request_headers", b"request_headers", "role", b"role", "success_status", b"success_status", "websocket", b"websocket"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag_field", b"etag_field", "if_match_field", b"if_match_field", "location", b"location", "max_deadline_seconds", b"max_deadline_seconds", "media_types", b"media_types", "no_effect", b"no_effect", "request_headers", b"request_headers", "role", b"role", "stream_field", b"stream_field", "stream_rpc", b"stream_rpc", "success_status", b"success_status", "websocket", b"websocket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
