@@ -355,3 +355,18 @@ async def test_no_secret_shows_in_answers_events_logs_or_the_database(
     everything = "\n".join([*told, output.out, output.err, caplog.text])
     forms = (CANARY, CANARY.encode().hex())
     assert [form for form in forms if form in everything] == []
+
+
+async def test_a_limit_on_stages_is_kept_changed_and_cleared(service: Service) -> None:
+    created = await _create(service, max_concurrent_stages=3)
+    changed = await _update(service, "editor", created.id, max_concurrent_stages=5)
+    kept = await _update(service, "editor", created.id, description="d")
+    cleared = await _update(service, "editor", created.id, cleared_fields=["max_concurrent_stages"])
+    assert [each.max_concurrent_stages for each in (created, changed, kept)] == [3, 5, 5]
+    assert not cleared.HasField("max_concurrent_stages")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+async def test_a_limit_on_stages_is_at_least_one(service: Service, limit: int) -> None:
+    error = await failure(_create(service, max_concurrent_stages=limit))
+    assert [problem.path for problem in error.problems] == ["maxConcurrentStages"]

@@ -50,6 +50,25 @@ async def _connection(service: Service, name: str, kind: connections_pb2.Connect
     return str(created.id)
 
 
+async def test_limits_of_connections_come_beside_their_types(service: Service) -> None:
+    lake = await _connection(service, "lake", connections_pb2.CONNECTION_TYPE_DUCKDB)
+    await _connection(service, "warehouse", connections_pb2.CONNECTION_TYPE_POSTGRESQL)
+    change = connections_pb2.UpdateConnectionRequest(id=lake, max_concurrent_stages=2)
+    await service.connections.UpdateConnection(change, metadata=service.user("admin"))
+    text = (
+        f"sources: [{{id: a, connection: {lake}, table: t}}]\nsinks: [{{connection: warehouse, table: a}}]\n"
+    )
+    created = await service.create("p", "version: 1\n" + text)
+
+    (own,) = (await _batch(service, created.id)).values()
+    (asked,) = (await _batch(service, created.id, connections=("lake",))).values()
+
+    limit = pb.ConnectionLimit(connection_id=lake, max_concurrent_stages=2)
+    assert dict(own.connection_limits) == {lake: limit}
+    assert dict(asked.connection_limits) == {lake: limit, "lake": limit}
+    assert dict(own.connection_types) == {lake: "duckdb", "warehouse": "postgresql"}
+
+
 async def test_types_of_connections_come_by_name_and_by_id(service: Service) -> None:
     by_id = await _connection(service, "lake", connections_pb2.CONNECTION_TYPE_DUCKDB)
     await _connection(service, "warehouse", connections_pb2.CONNECTION_TYPE_POSTGRESQL)

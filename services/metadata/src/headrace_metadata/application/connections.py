@@ -168,6 +168,7 @@ def _changed(before: Connection, change: ConnectionChange) -> Connection:
     if change.secret_ref is not None:
         secret_ref = change.secret_ref
     description = None if "description" in change.cleared else before.description
+    limit = None if "max_concurrent_stages" in change.cleared else before.max_concurrent_stages
     return replace(
         before,
         name=before.name if change.name is None else change.name,
@@ -175,4 +176,5 @@ def _changed(before: Connection, change: ConnectionChange) -> Connection:
         endpoint=change.endpoint_after(before.endpoint),
         secret_ref=secret_ref,
         has_secret=has_secret,
+        max_concurrent_stages=limit if change.max_concurrent_stages is None else change.max_concurrent_stages,
     )

@@ -12,7 +12,9 @@ from headrace_metadata.domain.names import normalise_name
 
 _CONNECTION = "CONNECTION_TYPE_"
 _ENDPOINT_FIELDS = ("host", "port", "database", "username", "path")
-_CLEARABLE = frozenset({"description", *_ENDPOINT_FIELDS, "options", "secret", "secret_ref"})
+_CLEARABLE = frozenset(
+    {"description", *_ENDPOINT_FIELDS, "options", "secret", "secret_ref", "max_concurrent_stages"}
+)
 
 
 def new_connection(
@@ -35,6 +37,7 @@ def new_connection(
         secret_ref=request.secret_ref if request.HasField("secret_ref") else None,
         has_secret=request.HasField("secret"),
         created_by=created_by,
+        max_concurrent_stages=_max_concurrent_stages(request),
     )
 
 
@@ -55,6 +58,7 @@ def connection_change(request: connections_pb2.UpdateConnectionRequest) -> Conne
         fields=fields,
         secret=request.secret if request.HasField("secret") else None,
         secret_ref=request.secret_ref if request.HasField("secret_ref") else None,
+        max_concurrent_stages=_max_concurrent_stages(request),
         cleared=cleared(request, request.cleared_fields, _CLEARABLE),
     )
 
@@ -73,6 +77,7 @@ def connection_message(connection: Connection) -> connections_pb2.Connection:
         created_at=moment(connection.created_at),
         updated_at=moment(connection.updated_at),
         created_by=connection.created_by,
+        max_concurrent_stages=connection.max_concurrent_stages,
         **{name: getattr(connection.endpoint, name) for name in _ENDPOINT_FIELDS},
     )
 
@@ -130,6 +135,12 @@ def table_message(table: Mapping[str, Any]) -> connections_pb2.Table:
 
 def _connection_type(value: "connections_pb2.ConnectionType.ValueType") -> ConnectionType:
     return ConnectionType(connections_pb2.ConnectionType.Name(value).removeprefix(_CONNECTION).lower())
+
+
+def _max_concurrent_stages(
+    request: connections_pb2.CreateConnectionRequest | connections_pb2.UpdateConnectionRequest,
+) -> int | None:
+    return request.max_concurrent_stages if request.HasField("max_concurrent_stages") else None
 
 
 def _endpoint_fields(

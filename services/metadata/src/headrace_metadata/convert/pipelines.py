@@ -10,6 +10,7 @@ from headrace_definition import Problem as Finding
 
 from headrace_metadata.application.validation import Verdict
 from headrace_metadata.convert.fields import cleared, id_text, moment, problem_messages
+from headrace_metadata.domain.connections import NamedConnection
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import (
     Change,
@@ -123,7 +124,7 @@ def version_message(version: Version, *, with_text: bool) -> pipelines_pb2.Pipel
 
 
 def definition_message(
-    workspace_id: UUID, version: Version, connection_types: Mapping[str, str]
+    workspace_id: UUID, version: Version, connections: Mapping[str, NamedConnection]
 ) -> definitions_pb2.Definition:
     """What a run needs to know of a version."""
     settings = version.content.settings
@@ -139,7 +140,14 @@ def definition_message(
         retry_delay_seconds=settings.retry_delay_seconds,
         timeout_seconds=settings.timeout_seconds,
         is_active=settings.is_active,
-        connection_types=connection_types,
+        connection_types={word: named.type for word, named in connections.items()},
+        connection_limits={
+            word: definitions_pb2.ConnectionLimit(
+                connection_id=str(named.id), max_concurrent_stages=named.max_concurrent_stages
+            )
+            for word, named in connections.items()
+            if named.max_concurrent_stages is not None
+        },
     )
 
 

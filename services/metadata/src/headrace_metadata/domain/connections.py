@@ -60,11 +60,23 @@ class Connection:
     created_by: str
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    max_concurrent_stages: int | None = None
+    """How many stages of runs may use it at once; None means any number."""
 
     @property
     def has_credentials(self) -> bool:
         """Whether it holds a secret or a reference to one."""
         return self.has_secret or self.secret_ref is not None
+
+
+@dataclass(frozen=True)
+class NamedConnection:
+    """A connection as a run needs to know of it, by a word that names it."""
+
+    type: str
+    id: UUID | None = None
+    """Known only of one that has a limit."""
+    max_concurrent_stages: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class ConnectionChange:
     fields: Mapping[str, Any] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
     secret_ref: str | None = None
+    max_concurrent_stages: int | None = None
     cleared: frozenset[str] = frozenset()
 
     @property

@@ -40,7 +40,7 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
             found = await store.latest(conn, tenant, ids, known, set(request.connections))
         return pb.BatchGetDefinitionsResponse(
             definitions=[
-                definition_message(each.workspace_id, each.version, each.connection_types) for each in found
+                definition_message(each.workspace_id, each.version, each.connections) for each in found
             ]
         )
 

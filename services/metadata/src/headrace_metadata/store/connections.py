@@ -217,6 +217,7 @@ def _written(connection: Connection) -> dict[str, Any]:
         "path": endpoint.path,
         "options": dict(endpoint.options),
         "secret_ref": connection.secret_ref,
+        "max_concurrent_stages": connection.max_concurrent_stages,
     }
 
 
@@ -255,4 +256,5 @@ def _connection(row: AnyRow) -> Connection:
         created_by=row.created_by,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        max_concurrent_stages=row.max_concurrent_stages,
     )

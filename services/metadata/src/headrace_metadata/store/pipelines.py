@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_metadata.domain.connections import NamedConnection
 from headrace_metadata.domain.deletion import Deletion
 from headrace_metadata.domain.names import slug_candidates
 from headrace_metadata.domain.pipelines import (
@@ -21,7 +22,7 @@ from headrace_metadata.domain.pipelines import (
     Pipeline,
     Version,
 )
-from headrace_metadata.store.connection_words import types_by_word
+from headrace_metadata.store.connection_words import named_connections, types_by_word
 from headrace_metadata.store.scope import Scope, newest_of_scope
 from headrace_metadata.store.searching import like_pattern
 from headrace_metadata.store.tables import AnyRow
@@ -56,11 +57,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Runnable:
-    """The latest version of a pipeline as a run needs it; `connection_types` are by name and id."""
+    """The latest version of a pipeline as a run needs it; `connections` are by name and id."""
 
     workspace_id: UUID
     version: Version
-    connection_types: Mapping[str, str]
+    connections: Mapping[str, NamedConnection]
 
 
 async def add(
@@ -265,7 +266,7 @@ async def latest(
         values["words"] = list(words)
     rows = await conn.execute(_LATEST_AND_ASKED if words else _LATEST, values)
     return [
-        Runnable(row.workspace_id, _version(row), {**(row.asked_types or {}), **(row.own_types or {})})
+        Runnable(row.workspace_id, _version(row), named_connections(row.asked_types, row.own_types))
         for row in rows
     ]
 

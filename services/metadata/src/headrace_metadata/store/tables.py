@@ -120,6 +120,7 @@ connection = sa.Table(
     sa.Column("secret_key_id", sa.Text),
     sa.Column("secret_nonce", sa.LargeBinary),
     sa.Column("secret_ciphertext", sa.LargeBinary),
+    sa.Column("max_concurrent_stages", sa.Integer),
     sa.Column("created_at", _moment, server_default=sa.func.now()),
     sa.Column("updated_at", _moment, server_default=sa.func.now()),
     sa.Column("created_by", sa.Text),

@@ -95,6 +95,7 @@ class Connection(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_STAGES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity (UUID)."""
     workspace_id: _builtins.str
@@ -121,6 +122,8 @@ class Connection(_message.Message):
     """A secret is stored here."""
     created_by: _builtins.str
     """Who created it: the subject of their token."""
+    max_concurrent_stages: _builtins.int
+    """How many stages of runs may use it at once; others wait. Absent: any number."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Further options of the driver, by name."""
@@ -152,10 +155,11 @@ class Connection(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        max_concurrent_stages: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_path", b"_path", "_port", b"_port", "_secret_ref", b"_secret_ref", "_username", b"_username", "created_at", b"created_at", "database", b"database", "description", b"description", "host", b"host", "path", b"path", "port", b"port", "secret_ref", b"secret_ref", "updated_at", b"updated_at", "username", b"username"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_path", b"_path", "_port", b"_port", "_secret_ref", b"_secret_ref", "_username", b"_username", "created_at", b"created_at", "database", b"database", "description", b"description", "host", b"host", "max_concurrent_stages", b"max_concurrent_stages", "path", b"path", "port", b"port", "secret_ref", b"secret_ref", "updated_at", b"updated_at", "username", b"username"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_path", b"_path", "_port", b"_port", "_secret_ref", b"_secret_ref", "_username", b"_username", "created_at", b"created_at", "created_by", b"created_by", "database", b"database", "description", b"description", "has_secret", b"has_secret", "host", b"host", "id", b"id", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret_ref", b"secret_ref", "type", b"type", "updated_at", b"updated_at", "username", b"username", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_path", b"_path", "_port", b"_port", "_secret_ref", b"_secret_ref", "_username", b"_username", "created_at", b"created_at", "created_by", b"created_by", "database", b"database", "description", b"description", "has_secret", b"has_secret", "host", b"host", "id", b"id", "max_concurrent_stages", b"max_concurrent_stages", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret_ref", b"secret_ref", "type", b"type", "updated_at", b"updated_at", "username", b"username", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__database: _TypeAlias = _typing.Literal["database"]  # noqa: Y015
     _WhichOneofArgType__database: _TypeAlias = _typing.Literal["_database", b"_database"]  # noqa: Y015
@@ -163,6 +167,8 @@ class Connection(_message.Message):
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_stages: _TypeAlias = _typing.Literal["max_concurrent_stages"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_stages: _TypeAlias = _typing.Literal["_max_concurrent_stages", b"_max_concurrent_stages"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__port: _TypeAlias = _typing.Literal["port"]  # noqa: Y015
@@ -177,6 +183,8 @@ class Connection(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_stages) -> _WhichOneofReturnType__max_concurrent_stages | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
@@ -304,6 +312,7 @@ class CreateConnectionRequest(_message.Message):
     SECRET_REF_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_STAGES_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Its workspace (UUID)."""
     name: _builtins.str
@@ -326,6 +335,8 @@ class CreateConnectionRequest(_message.Message):
     """A reference to the secret instead of it: "env://NAME" or "file:///path", within what the operator allows."""
     path: _builtins.str
     """The file or folder, on the workers."""
+    max_concurrent_stages: _builtins.int
+    """How many stages of runs may use it at once; others wait. Absent: any number."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Further options of the driver, by name."""
@@ -345,10 +356,11 @@ class CreateConnectionRequest(_message.Message):
         secret_ref: _builtins.str | None = ...,
         path: _builtins.str | None = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_concurrent_stages: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "username", b"username"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "max_concurrent_stages", b"max_concurrent_stages", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "username", b"username"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "type", b"type", "username", b"username", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "max_concurrent_stages", b"max_concurrent_stages", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "type", b"type", "username", b"username", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__database: _TypeAlias = _typing.Literal["database"]  # noqa: Y015
     _WhichOneofArgType__database: _TypeAlias = _typing.Literal["_database", b"_database"]  # noqa: Y015
@@ -356,6 +368,8 @@ class CreateConnectionRequest(_message.Message):
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_stages: _TypeAlias = _typing.Literal["max_concurrent_stages"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_stages: _TypeAlias = _typing.Literal["_max_concurrent_stages", b"_max_concurrent_stages"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__port: _TypeAlias = _typing.Literal["port"]  # noqa: Y015
@@ -372,6 +386,8 @@ class CreateConnectionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_stages) -> _WhichOneofReturnType__max_concurrent_stages | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
@@ -445,6 +461,7 @@ class UpdateConnectionRequest(_message.Message):
     SECRET_REF_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_STAGES_FIELD_NUMBER: _builtins.int
     CLEARED_FIELDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The connection."""
@@ -468,6 +485,8 @@ class UpdateConnectionRequest(_message.Message):
     """Its new secret reference."""
     path: _builtins.str
     """Its new file or folder."""
+    max_concurrent_stages: _builtins.int
+    """How many stages of runs may use it at once. It holds for runs that are accepted from then on."""
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its options; the map replaces the one before."""
@@ -491,11 +510,12 @@ class UpdateConnectionRequest(_message.Message):
         secret_ref: _builtins.str | None = ...,
         path: _builtins.str | None = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_concurrent_stages: _builtins.int | None = ...,
         cleared_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "name", b"name", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "username", b"username"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "database", b"database", "description", b"description", "host", b"host", "max_concurrent_stages", b"max_concurrent_stages", "name", b"name", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "username", b"username"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "cleared_fields", b"cleared_fields", "database", b"database", "description", b"description", "host", b"host", "id", b"id", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "type", b"type", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_description", b"_description", "_host", b"_host", "_max_concurrent_stages", b"_max_concurrent_stages", "_name", b"_name", "_path", b"_path", "_port", b"_port", "_secret", b"_secret", "_secret_ref", b"_secret_ref", "_username", b"_username", "cleared_fields", b"cleared_fields", "database", b"database", "description", b"description", "host", b"host", "id", b"id", "max_concurrent_stages", b"max_concurrent_stages", "name", b"name", "options", b"options", "path", b"path", "port", b"port", "secret", b"secret", "secret_ref", b"secret_ref", "type", b"type", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__database: _TypeAlias = _typing.Literal["database"]  # noqa: Y015
     _WhichOneofArgType__database: _TypeAlias = _typing.Literal["_database", b"_database"]  # noqa: Y015
@@ -503,6 +523,8 @@ class UpdateConnectionRequest(_message.Message):
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
     _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_stages: _TypeAlias = _typing.Literal["max_concurrent_stages"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_stages: _TypeAlias = _typing.Literal["_max_concurrent_stages", b"_max_concurrent_stages"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
@@ -521,6 +543,8 @@ class UpdateConnectionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_stages) -> _WhichOneofReturnType__max_concurrent_stages | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload

@@ -26,7 +26,7 @@ from headrace.common.v1 import options_pb2 as headrace_dot_common_dot_v1_dot_opt
 from headrace.metadata.v1 import workspaces_pb2 as headrace_dot_metadata_dot_v1_dot_workspaces__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/metadata/v1/definitions.proto\x12\x14headrace.metadata.v1\x1a headrace/common/v1/options.proto\x1a%headrace/metadata/v1/workspaces.proto\"v\n\x1a\x42\x61tchGetDefinitionsRequest\x12!\n\x0cpipeline_ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\x12\x16\n\x05known\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xf4\x03\x12\x1d\n\x0b\x63onnections\x18\x03 \x03(\tB\x08\xb2\xbb\x18\x04@\xa0\x9c\x01\"T\n\x1b\x42\x61tchGetDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .headrace.metadata.v1.Definition\"\xc3\x03\n\nDefinition\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12!\n\x14source_connection_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12!\n\x14target_connection_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x1b\n\x13retry_delay_seconds\x18\t \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\x05\x12\x11\n\tis_active\x18\x0b \x01(\x08\x12O\n\x10\x63onnection_types\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.Definition.ConnectionTypesEntry\x1a\x36\n\x14\x43onnectionTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x17\n\x15_source_connection_idB\x17\n\x15_target_connection_id\"[\n\x19ResolveConnectionsRequest\x12\x1e\n\x0cworkspace_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1e\n\x0b\x63onnections\x18\x02 \x03(\tB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"[\n\x1aResolveConnectionsResponse\x12=\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32(.headrace.metadata.v1.ResolvedConnection\"\xc1\x02\n\x12ResolvedConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x46\n\x07options\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.ResolvedConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x19\x42\x61tchGetWorkspacesRequest\x12\x18\n\x03ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\"Q\n\x1a\x42\x61tchGetWorkspacesResponse\x12\x33\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1f.headrace.metadata.v1.Workspace\"Q\n\x17\x41\x63knowledgePurgeRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x17\n\x05owner\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01\x18\x32\"\x1a\n\x18\x41\x63knowledgePurgeResponse2\x95\x04\n\x11\x44\x65\x66initionService\x12\x82\x01\n\x13\x42\x61tchGetDefinitions\x12\x30.headrace.metadata.v1.BatchGetDefinitionsRequest\x1a\x31.headrace.metadata.v1.BatchGetDefinitionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12ResolveConnections\x12/.headrace.metadata.v1.ResolveConnectionsRequest\x1a\x30.headrace.metadata.v1.ResolveConnectionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12\x42\x61tchGetWorkspaces\x12/.headrace.metadata.v1.BatchGetWorkspacesRequest\x1a\x30.headrace.metadata.v1.BatchGetWorkspacesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12y\n\x10\x41\x63knowledgePurge\x12-.headrace.metadata.v1.AcknowledgePurgeRequest\x1a..headrace.metadata.v1.AcknowledgePurgeResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/metadata/v1/definitions.proto\x12\x14headrace.metadata.v1\x1a headrace/common/v1/options.proto\x1a%headrace/metadata/v1/workspaces.proto\"v\n\x1a\x42\x61tchGetDefinitionsRequest\x12!\n\x0cpipeline_ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\x12\x16\n\x05known\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xf4\x03\x12\x1d\n\x0b\x63onnections\x18\x03 \x03(\tB\x08\xb2\xbb\x18\x04@\xa0\x9c\x01\"T\n\x1b\x42\x61tchGetDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .headrace.metadata.v1.Definition\"\xf6\x04\n\nDefinition\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12!\n\x14source_connection_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12!\n\x14target_connection_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x1b\n\x13retry_delay_seconds\x18\t \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\x05\x12\x11\n\tis_active\x18\x0b \x01(\x08\x12O\n\x10\x63onnection_types\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.Definition.ConnectionTypesEntry\x12Q\n\x11\x63onnection_limits\x18\r \x03(\x0b\x32\x36.headrace.metadata.v1.Definition.ConnectionLimitsEntry\x1a\x36\n\x14\x43onnectionTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a^\n\x15\x43onnectionLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32%.headrace.metadata.v1.ConnectionLimit:\x02\x38\x01\x42\x17\n\x15_source_connection_idB\x17\n\x15_target_connection_id\"G\n\x0f\x43onnectionLimit\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x1d\n\x15max_concurrent_stages\x18\x02 \x01(\x05\"[\n\x19ResolveConnectionsRequest\x12\x1e\n\x0cworkspace_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1e\n\x0b\x63onnections\x18\x02 \x03(\tB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"[\n\x1aResolveConnectionsResponse\x12=\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32(.headrace.metadata.v1.ResolvedConnection\"\xc1\x02\n\x12ResolvedConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x46\n\x07options\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.ResolvedConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x19\x42\x61tchGetWorkspacesRequest\x12\x18\n\x03ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\"Q\n\x1a\x42\x61tchGetWorkspacesResponse\x12\x33\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1f.headrace.metadata.v1.Workspace\"Q\n\x17\x41\x63knowledgePurgeRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x17\n\x05owner\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01\x18\x32\"\x1a\n\x18\x41\x63knowledgePurgeResponse2\x95\x04\n\x11\x44\x65\x66initionService\x12\x82\x01\n\x13\x42\x61tchGetDefinitions\x12\x30.headrace.metadata.v1.BatchGetDefinitionsRequest\x1a\x31.headrace.metadata.v1.BatchGetDefinitionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12ResolveConnections\x12/.headrace.metadata.v1.ResolveConnectionsRequest\x1a\x30.headrace.metadata.v1.ResolveConnectionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12\x42\x61tchGetWorkspaces\x12/.headrace.metadata.v1.BatchGetWorkspacesRequest\x1a\x30.headrace.metadata.v1.BatchGetWorkspacesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12y\n\x10\x41\x63knowledgePurge\x12-.headrace.metadata.v1.AcknowledgePurgeRequest\x1a..headrace.metadata.v1.AcknowledgePurgeResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETDEFINITIONSREQUEST'].fields_by_name['connections']._serialized_options = b'\262\273\030\004@\240\234\001'
   _globals['_DEFINITION_CONNECTIONTYPESENTRY']._loaded_options = None
   _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_options = b'8\001'
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._loaded_options = None
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_options = b'8\001'
   _globals['_RESOLVECONNECTIONSREQUEST'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_RESOLVECONNECTIONSREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\262\273\030\004\010\001(\001'
   _globals['_RESOLVECONNECTIONSREQUEST'].fields_by_name['connections']._loaded_options = None
@@ -68,25 +70,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_start=257
   _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_end=341
   _globals['_DEFINITION']._serialized_start=344
-  _globals['_DEFINITION']._serialized_end=795
-  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_start=691
-  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_end=745
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=797
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=888
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=890
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=981
-  _globals['_RESOLVEDCONNECTION']._serialized_start=984
-  _globals['_RESOLVEDCONNECTION']._serialized_end=1305
-  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_start=1259
-  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_end=1305
-  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_start=1307
-  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_end=1360
-  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_start=1362
-  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_end=1443
-  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_start=1445
-  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_end=1526
-  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_start=1528
-  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_end=1554
-  _globals['_DEFINITIONSERVICE']._serialized_start=1557
-  _globals['_DEFINITIONSERVICE']._serialized_end=2090
+  _globals['_DEFINITION']._serialized_end=974
+  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_start=774
+  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_end=828
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_start=830
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_end=924
+  _globals['_CONNECTIONLIMIT']._serialized_start=976
+  _globals['_CONNECTIONLIMIT']._serialized_end=1047
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=1049
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=1140
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=1142
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=1233
+  _globals['_RESOLVEDCONNECTION']._serialized_start=1236
+  _globals['_RESOLVEDCONNECTION']._serialized_end=1557
+  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_start=1511
+  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_end=1557
+  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_start=1559
+  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_end=1612
+  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_start=1614
+  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_end=1695
+  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_start=1697
+  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_end=1778
+  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_start=1780
+  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_end=1806
+  _globals['_DEFINITIONSERVICE']._serialized_start=1809
+  _globals['_DEFINITIONSERVICE']._serialized_end=2342
 # @@protoc_insertion_point(module_scope)

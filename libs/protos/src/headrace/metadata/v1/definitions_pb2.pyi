@@ -107,6 +107,27 @@ class Definition(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ConnectionLimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ConnectionLimit: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ConnectionLimit | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -119,6 +140,7 @@ class Definition(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CONNECTION_TYPES_FIELD_NUMBER: _builtins.int
+    CONNECTION_LIMITS_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     workspace_id: _builtins.str
@@ -147,6 +169,10 @@ class Definition(_message.Message):
         name or id by which it does. A connection that does not exist is missing.
         """
 
+    @_builtins.property
+    def connection_limits(self) -> _containers.MessageMap[_builtins.str, Global___ConnectionLimit]:
+        """Those of these connections that not any number of stages may use at once, by the same names and ids."""
+
     def __init__(
         self,
         *,
@@ -162,10 +188,11 @@ class Definition(_message.Message):
         timeout_seconds: _builtins.int = ...,
         is_active: _builtins.bool = ...,
         connection_types: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        connection_limits: _abc.Mapping[_builtins.str, Global___ConnectionLimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "connection_types", b"connection_types", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "connection_limits", b"connection_limits", "connection_types", b"connection_types", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
@@ -177,6 +204,32 @@ class Definition(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__target_connection_id) -> _WhichOneofReturnType__target_connection_id | None: ...
 
 Global___Definition: _TypeAlias = Definition  # noqa: Y015
+
+@_typing.final
+class ConnectionLimit(_message.Message):
+    """How many stages may use a connection at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_STAGES_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection (UUID)."""
+    max_concurrent_stages: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+        max_concurrent_stages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "max_concurrent_stages", b"max_concurrent_stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionLimit: _TypeAlias = ConnectionLimit  # noqa: Y015
 
 @_typing.final
 class ResolveConnectionsRequest(_message.Message):
