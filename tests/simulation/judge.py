@@ -69,6 +69,7 @@ class Judge:
             for pipeline in {run.pipeline for run in changed.values()}:
                 self._check_limit(tx, pipeline)
                 self._check_turns(tx, pipeline)
+            self._check_connections(tx)
         self._check_starts(tx)
         for key, row in tx.writes.get(CURSORS.name, {}).items():
             self._check_cursor(key, row[1].value, row[1].fence)
@@ -172,6 +173,20 @@ class Judge:
         for trigger, count in going.items():
             if count > 1:
                 self.wrong(f"{trigger} of pipeline {pipeline} has {count} runs that are live at once")
+
+    def _check_connections(self, tx: Transaction) -> None:
+        """No more stages use a connection at once than may."""
+        used = Counter(
+            limit
+            for run in tx.rows(RUNS)
+            if not run.is_final
+            for stage in run.stages
+            if stage.state is StageState.LEASED and stage.purpose is Purpose.RUN
+            for limit in run.spec(stage).limits
+        )
+        for (connection, most), count in used.items():
+            if count > most:
+                self.wrong(f"{count} stages use {connection}")
 
     def _check_starts(self, tx: Transaction) -> None:
         """A decision never changes, and its run begins to exist with it."""

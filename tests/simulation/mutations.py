@@ -11,6 +11,7 @@ from headrace_chassis.outbox import sequencer
 from headrace_execution import recording
 from headrace_execution.acceptance import acceptor, placing, starting
 from headrace_execution.domain import assignments, lifecycle, timers
+from headrace_execution.domain.connection_limits import Usage
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Policy
 from headrace_execution.domain.run import Failure, Run, Stage
@@ -171,6 +172,22 @@ def overlap_is_not_looked_at() -> Any:
     return mock.patch.object(starting, "turn", return_value=(Turn.FREE, True))
 
 
+def connections_are_not_counted() -> Any:
+    """There is always room for one more stage."""
+    return mock.patch.object(Usage, "room", return_value=1)
+
+
+def connections_are_not_locked() -> Any:
+    """Stages that use a connection are counted while others are leased."""
+
+    def try_take(
+        self: Any, holder: Any, name: Any, *, shared: bool = False, real: Any = LockTable.try_take
+    ) -> bool:
+        return name == ("limited",) or bool(real(self, holder, name, shared=shared))
+
+    return mock.patch.object(LockTable, "try_take", try_take)
+
+
 def cursors_stay() -> Any:
     """What a receipt carries moves no cursor."""
     return mock.patch.object(recording, "cursor_moves", return_value=())
@@ -228,6 +245,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     starts_are_forgotten,
     turns_are_not_kept,
     overlap_is_not_looked_at,
+    connections_are_not_counted,
+    connections_are_not_locked,
     cursors_stay,
     timers_are_forgotten,
     positions_pass_over_the_uncommitted,

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from headrace_chassis.ids import uuid7
 from headrace_execution.domain.assignments import assign
+from headrace_execution.domain.connection_limits import Limits
 from headrace_execution.domain.lifecycle import Order, accept
 from headrace_execution.domain.moment import Moment, Patience
 from headrace_execution.domain.recipe import Policy, Priority, Recipe, StageSpec, TaskSpec
@@ -37,7 +38,12 @@ def policy(**changes: Any) -> Policy:
 
 
 def recipe(
-    *stages: tuple[int, ...], loads: bool = True, tasks_each: int = 2, incremental: bool = False, **rules: Any
+    *stages: tuple[int, ...],
+    loads: bool = True,
+    tasks_each: int = 2,
+    incremental: bool = False,
+    limits: Limits = (),
+    **rules: Any,
 ) -> Recipe:
     """A recipe with a stage for each argument, which says on which earlier stages it depends: `(), (0,)`.
 
@@ -59,6 +65,7 @@ def recipe(
                 connections=("warehouse",),
                 payload=b"{}",
                 cursors=((keys[-1], keys[0]),) if incremental else (),
+                limits=limits,
             )
         )
     rule = policy(**rules)

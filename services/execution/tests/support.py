@@ -90,6 +90,7 @@ class MetadataStandIn(
         self.acknowledged: list[str] = []
         self.asked: list[definitions_pb2.BatchGetDefinitionsRequest] = []
         self.is_away = False
+        self.limits: dict[str, definitions_pb2.ConnectionLimit] = {}
         self.resolved: list[definitions_pb2.ResolveConnectionsRequest] = []
 
     def add(self, text: str, *, version: int = 1, **settings: Any) -> str:
@@ -135,6 +136,8 @@ class MetadataStandIn(
                 for word in request.connections:
                     if word in self.connections:
                         found.connection_types[word] = self.connections[word].type
+                        if word in self.limits:
+                            found.connection_limits[word].CopyFrom(self.limits[word])
         return answer
 
     async def ResolveConnections(self, request: Any, context: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 from uuid import UUID
 
+from headrace_execution.domain.run import Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change
 
@@ -120,7 +121,7 @@ class Signals:
             for old, new in zip(before.stages, after.stages, strict=True):
                 if old is new:
                     continue
-                ready = ready or new.state is StageState.READY
+                ready = ready or new.state is StageState.READY or _makes_room(after, old, new)
                 stops = stops or (new.stop is not None and old.stop is None)
         if told:
             self.told()
@@ -177,6 +178,12 @@ class Signals:
         task = asyncio.create_task(self._bus.publish_wake(SUBJECT, word))
         self._publishing[word] = task
         task.add_done_callback(sent)
+
+
+def _makes_room(run: Run, old: Stage, new: Stage) -> bool:
+    """Whether others may use a connection that this stage has used."""
+    left = old.state is StageState.LEASED and new.state is not StageState.LEASED
+    return left and bool(run.spec(new).limits)
 
 
 def _call(wakes: list[Callable[[], None]]) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from headrace_execution.store.sql.documents import dump_recipe
 T = TypeVar("T")
 K = TypeVar("K")
 
+NO_LIMITS: Mapping[str, tuple[str, int]] = MappingProxyType({})
 AVAILABLE_ENGINES = frozenset({"JDBC"})
 """The engines that this release dispatches to."""
 
@@ -44,6 +46,7 @@ class Prepared:
     compiled: Compiled
     version: int | None
     connection_types: Mapping[str, str]
+    connection_limits: Mapping[str, tuple[str, int]]
     recipes: dict[str | None, Recipe] = field(default_factory=dict)
 
     @property
@@ -53,8 +56,9 @@ class Prepared:
         return Priority[execution.priority] if execution and execution.priority else Priority.NORMAL
 
     def fits(self, definition: definitions_pb2.Definition) -> bool:
-        """Whether its connections still have the types that it was compiled with."""
-        return self.connection_types == dict(definition.connection_types)
+        """Whether its connections still have the types and limits that it was compiled with."""
+        same_types = self.connection_types == dict(definition.connection_types)
+        return same_types and self.connection_limits == _limits(definition)
 
 
 class Compiler:
@@ -88,7 +92,7 @@ class Compiler:
     async def compile_version(self, definition: definitions_pb2.Definition) -> Prepared:
         """The compiled form of a pipeline's version, from its text. Raises InvalidDefinition."""
         compiled = await self._compile(definition.text, definition)
-        prepared = Prepared(compiled, definition.version, dict(definition.connection_types))
+        prepared = _prepared(compiled, definition.version, definition)
         _keep(self._latest, UUID(definition.pipeline_id), prepared, self._capacity)
         return prepared
 
@@ -98,7 +102,7 @@ class Compiler:
         prepared = self._texts.get(digest)
         if prepared is None or not prepared.fits(definition):
             compiled = await self._compile(text, definition)
-            prepared = Prepared(compiled, None, dict(definition.connection_types))
+            prepared = _prepared(compiled, None, definition)
             _keep(self._texts, digest, prepared, self._capacity)
         return prepared
 
@@ -117,7 +121,7 @@ class Compiler:
             if plan.engine not in AVAILABLE_ENGINES:
                 raise EngineNotAvailable(plan.engine, plan.engine_reason)
             policy = _policy(prepared, definition, plan, self._limits)
-            recipe = prepared.recipes[engine] = to_recipe(plan, policy)
+            recipe = prepared.recipes[engine] = to_recipe(plan, policy, prepared.connection_limits)
         return recipe
 
     async def _compile(self, text: str, definition: definitions_pb2.Definition) -> Compiled:
@@ -155,8 +159,20 @@ def _digest(text: str, definition: definitions_pb2.Definition) -> bytes:
     return hashlib.sha256("\0".join(parts).encode()).digest()
 
 
-def to_recipe(plan: Plan, policy: Policy) -> Recipe:
-    """A plan as the domain knows it."""
+def _prepared(compiled: Compiled, version: int | None, definition: definitions_pb2.Definition) -> Prepared:
+    return Prepared(compiled, version, dict(definition.connection_types), _limits(definition))
+
+
+def _limits(definition: definitions_pb2.Definition) -> dict[str, tuple[str, int]]:
+    """The ids and limits of connections that have one, by the words that name them."""
+    return {
+        word: (limit.connection_id, limit.max_concurrent_stages)
+        for word, limit in definition.connection_limits.items()
+    }
+
+
+def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] = NO_LIMITS) -> Recipe:
+    """A plan as the domain knows it; `limits` are those of connections, by the words that name them."""
     positions = {task.key: position for position, task in enumerate(plan.tasks)}
     stage_positions = {stage.key: position for position, stage in enumerate(plan.stages)}
     by_key = {task.key: task for task in plan.tasks}
@@ -171,6 +187,7 @@ def to_recipe(plan: Plan, policy: Policy) -> Recipe:
             connections=stage.connections,
             payload=plan.stage_payload(stage.key),
             cursors=resumed_cursors(plan, stage),
+            limits=tuple(sorted({limits[word] for word in stage.connections if word in limits})),
         )
         for stage in plan.stages
     )

@@ -11,7 +11,7 @@ from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change, record
 from headrace_execution.store.port import Tx
-from headrace_execution.workers.handouts import Hand, Handout, lease_stages, stage_handouts
+from headrace_execution.workers.handouts import Hand, Handout, is_limited, lease_stages, stage_handouts
 from headrace_execution.workers.pool import Session
 
 
@@ -53,7 +53,10 @@ async def _lease(tx: Tx, runs: dict[UUID, Run], slots: Sequence[Session], moment
     urgent_first = sorted(runs.values(), key=lambda run: -run.priority)
     hand = Hand(after={run.id: run for run in urgent_first})
     ready = [
-        (run.id, stage.id) for run in urgent_first for stage in run.stages if stage.state is StageState.READY
+        (run.id, stage.id)
+        for run in urgent_first
+        for stage in run.stages
+        if stage.state is StageState.READY and not is_limited(run, stage)
     ][: len(slots)]
     fences = await tx.runs.fences(len(ready), unless_ready=True)
     if ready and not fences:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 
+from headrace_execution.domain.connection_limits import Limits
+
 
 class Priority(IntEnum):
     """Which of the waiting stages goes first."""
@@ -66,6 +68,8 @@ class StageSpec:
     cursors: tuple[tuple[str, str], ...] = ()
     """What its incremental sources go on from: the cursors of these sinks, in this stage or in later ones
     that get its rows, each with its source."""
+    limits: Limits = ()
+    """The connections among its own that not any number of stages may use at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,9 @@ class Runs(Protocol):
         """Up to so many ready stages, settlements first, then by priority and age; and their runs, which are
         locked.
 
+        Of stages that use connections with limits only as many as may run beside those that are leased; all
+        of them wait while another transaction claims such stages. Settlements are free of these limits.
+
         Stages of runs that others have locked are passed over. A stage may have changed before its run was
         locked: the run tells.
         """
@@ -169,7 +172,7 @@ class Runs(Protocol):
 
     async def fences(self, count: int, *, unless_ready: bool = False) -> list[int]:
         """So many new fences, growing, above all before; none if it is asked so and a stage waits for a
-        slot."""
+        slot and for nothing else."""
 
     async def due(self, limit: int) -> list[UUID]:
         """Runs of which something is due, the longest overdue first."""

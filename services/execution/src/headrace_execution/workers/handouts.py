@@ -65,6 +65,12 @@ class Hand:
         return self.after[run_id].stage(stage_id)
 
 
+def is_limited(run: Run, stage: Stage) -> bool:
+    """Whether a limit of a connection may keep a stage from running: then only a claim hands it out, which
+    counts those that run."""
+    return stage.purpose is Purpose.RUN and bool(run.spec(stage).limits)
+
+
 async def lease_stages(tx: Tx, hand: Hand, slots: Sequence[Session], moment: Moment) -> None:
     """Fills free slots: with stages that wait in the store, then with those that this transaction makes
     ready.
@@ -83,7 +89,9 @@ async def lease_stages(tx: Tx, hand: Hand, slots: Sequence[Session], moment: Mom
         (run_id, stage.id)
         for run_id, run in hand.after.items()
         for stage in run.stages
-        if stage.state is StageState.READY and not hand.was_ready(run_id, stage)
+        if stage.state is StageState.READY
+        and not hand.was_ready(run_id, stage)
+        and not is_limited(run, stage)
     ][: len(left)]
     fences = await tx.runs.fences(len(ready))
     for (run_id, stage_id), session, fence in zip(ready, left, fences, strict=False):

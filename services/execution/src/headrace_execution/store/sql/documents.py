@@ -124,6 +124,7 @@ def dump_recipe(recipe: Recipe) -> str:
                     "connections": stage.connections,
                     "payload": stage.payload.decode(),
                     "cursors": stage.cursors,
+                    **({"limits": stage.limits} if stage.limits else {}),
                 }
                 for stage in recipe.stages
             ],
@@ -162,6 +163,7 @@ def load_recipe(digest: bytes, text: str) -> Recipe:
                 connections=tuple(stage["connections"]),
                 payload=stage["payload"].encode(),
                 cursors=tuple((sink, source) for sink, source in stage.get("cursors", ())),
+                limits=tuple((connection, most) for connection, most in stage.get("limits", ())),
             )
             for stage in value["stages"]
         ),

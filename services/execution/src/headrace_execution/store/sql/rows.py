@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from headrace_execution.domain.changes import failure_summary
+from headrace_execution.domain.connection_limits import to_words
 from headrace_execution.domain.recipe import Priority, Recipe
 from headrace_execution.domain.run import Purpose, Run, Stage, StopReason, Task
 from headrace_execution.domain.states import RunState, StageState, TaskState
@@ -110,6 +111,7 @@ STAGE_COLUMNS: tuple[Column[StageRow], ...] = (
     Column("error", "text", lambda r: dump_failure(r.stage.error)),
     Column("warnings", "text", lambda r: dump_warnings(r.stage.warnings)),
     Column("receipts", "text", lambda r: dump_receipts(r.stage.receipts)),
+    Column("limited", "text", lambda r: to_words(r.run.spec(r.stage).limits), changes=False),
 )
 
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from headrace_execution.domain.recipe import Recipe
-from headrace_execution.domain.run import Run, Stage, StopReason
+from headrace_execution.domain.run import Purpose, Run, Stage, StopReason
 from headrace_execution.domain.triggers import Peer
 from headrace_execution.store.port import Claim, ConcurrentChange, Lease, TriggerKey
 from headrace_execution.store.sql import writing
+from headrace_execution.store.sql.limited import FREE, LIMITED, claim_limited
 from headrace_execution.store.sql.recipes import Key, RecipeCache
 from headrace_execution.store.sql.rows import (
     RUN_COLUMNS,
@@ -45,16 +46,17 @@ _ONE = f"SELECT r.*, s.*, t.* FROM runs AS r {_STAGES} {_TASKS} WHERE r.id = $1 
 
 # The run's lock is the aggregate's: whoever has it may change its stages. They are read again under that
 # lock, for this statement may have seen one as it was before another transaction let go of the run.
-_CLAIM = """
-SELECT c.*, nextval('fences') AS claimed_fence FROM (
-    SELECT s.id AS claimed_stage, r.id, r.revision
+_CLAIM = f"""
+SELECT w.limited_wait, c.*, CASE WHEN c.id IS NOT NULL THEN nextval('fences') END AS claimed_fence
+FROM (SELECT EXISTS (SELECT FROM stages AS s WHERE {LIMITED}) AS limited_wait) AS w LEFT JOIN (
+    SELECT s.id AS claimed_stage, s.purpose, s.priority, s.ready_at, r.id, r.revision
     FROM stages AS s JOIN runs AS r ON r.id = s.run
-    WHERE s.state = 'READY' ORDER BY s.purpose DESC, s.priority DESC, s.ready_at, s.id
+    WHERE {FREE} ORDER BY s.purpose DESC, s.priority DESC, s.ready_at, s.id
     LIMIT $1 FOR NO KEY UPDATE OF r SKIP LOCKED
-) AS c
+) AS c ON true
 """
 _FENCES = "SELECT nextval('fences') FROM generate_series(1, $1)"
-_FENCES_UNLESS_READY = f"{_FENCES} WHERE NOT EXISTS (SELECT FROM stages WHERE state = 'READY')"
+_FENCES_UNLESS_READY = f"{_FENCES} WHERE NOT EXISTS (SELECT FROM stages AS s WHERE {FREE})"
 _DUE = """
 (SELECT id, due_at AS due FROM runs WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
 UNION ALL
@@ -149,7 +151,11 @@ class SqlRuns:
         """See the port."""
         if limit <= 0:
             return [], {}
-        rows = await self._conn.fetch(_CLAIM, limit)
+        found = await self._conn.fetch(_CLAIM, limit)
+        rows = [row for row in found if row["id"] is not None]
+        if found[0]["limited_wait"]:
+            rows += await claim_limited(self._conn, limit)
+            rows = sorted(rows, key=_urgency)[:limit]
         claims = [Claim(row["id"], row["claimed_stage"], row["claimed_fence"]) for row in rows]
         return claims, await self._read(rows)
 
@@ -212,6 +218,10 @@ class SqlRuns:
         if not roots:
             return {}
         return {row["root"]: row["id"] for row in await self._conn.fetch(_LIVE_OF_ROOTS, list(roots))}
+
+
+def _urgency(row: Any) -> tuple[bool, int, Any, UUID]:
+    return row["purpose"] != Purpose.SETTLE, -row["priority"], row["ready_at"], row["claimed_stage"]
 
 
 async def read_one(conn: Any, run_id: UUID, tenant: UUID, recipes: RecipeCache) -> Run | None:

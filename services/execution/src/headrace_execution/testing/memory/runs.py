@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from headrace_execution.domain.connection_limits import Limits, Usage
 from headrace_execution.domain.run import Purpose, Run, Stage
 from headrace_execution.domain.states import (
     STAGE_LEAPS,
@@ -93,26 +94,46 @@ class MemoryRuns:
         await self._link.statement(self._tx)
         claims: list[Claim] = []
         runs: dict[UUID, Run] = {}
-        for run_id, stage_id in seen:
+        usage = await self._usage(any(limits for _, _, limits in seen))
+        for run_id, stage_id, limits in seen:
             if len(claims) == limit:
                 break
+            if limits and (usage is None or not usage.room(limits)):
+                continue
             if not self._tx.try_lock(RUNS, run_id):
                 continue
+            if usage is not None:
+                usage.take(limits)
             run = self._tx.get(RUNS, run_id)
             if run is not None:
                 runs[run_id] = run
                 claims.append(Claim(run_id, stage_id, self._tx.data.next("fences")))
         return claims, runs
 
-    def _ready(self) -> list[tuple[UUID, UUID]]:
+    async def _usage(self, limited_wait: bool) -> Usage | None:
+        """How many stages use each limited connection, under the lock of those who claim such stages; None
+        where another transaction has it."""
+        if not limited_wait or not self._tx.data.locks.try_take(self._tx, ("limited",)):
+            return None
+        await self._link.statement(self._tx)
+        return Usage(_limits(run, stage) for run, stage in self._leased())
+
+    def _ready(self) -> list[tuple[UUID, UUID, Limits]]:
         found = [
-            (stage.purpose is not Purpose.SETTLE, -run.priority, stage.ready_at, stage.id, run.id)
+            (
+                stage.purpose is not Purpose.SETTLE,
+                -run.priority,
+                stage.ready_at,
+                stage.id,
+                run.id,
+                _limits(run, stage),
+            )
             for run in self._tx.rows(RUNS)
             if not run.is_final
             for stage in run.stages
             if stage.state is StageState.READY
         ]
-        return [(run_id, stage_id) for _, _, _, stage_id, run_id in sorted(found)]
+        return [(run_id, stage_id, limits) for _, _, _, stage_id, run_id, limits in sorted(found)]
 
     async def save(self, changes: Sequence[tuple[Run, Run]]) -> None:
         """See the port."""
@@ -132,7 +153,7 @@ class MemoryRuns:
         if not count:
             return []
         await self._link.statement(self._tx)
-        if unless_ready and self._ready():
+        if unless_ready and any(not limits for _, _, limits in self._ready()):
             return []
         return [self._tx.data.next("fences") for _ in range(count)]
 
@@ -208,6 +229,10 @@ def live_of(tx: Transaction, pipeline: UUID) -> list[UUID]:
         (run.created_at, run.id) for run in tx.rows(RUNS) if run.pipeline == pipeline and not run.is_final
     ]
     return [run_id for _, run_id in sorted(live)]
+
+
+def _limits(run: Run, stage: Stage) -> Limits:
+    return run.spec(stage).limits if stage.purpose is Purpose.RUN else ()
 
 
 def _is_as_read(stored: Run, before: Run) -> bool:
