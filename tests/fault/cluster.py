@@ -54,7 +54,7 @@ _SETTINGS: Mapping[str, Mapping[str, str]] = {
         "STOP_GRACE_SECONDS": "4",
         "SETTLE_LIMIT_SECONDS": "20",
     },
-    "worker": {"WORKER_SLOTS": "3", "WORKER_MEMORY": "576MiB", "WORKER_THREADS": "1"},
+    "worker": {"WORKER_SLOTS": "3", "WORKER_MEMORY": "384MiB", "WORKER_THREADS": "1"},
     "gateway": {"RATE_LIMIT_PER_SECOND": "10000", "RATE_LIMIT_BURST": "10000"},
 }
 """Short leases, so that the work of what was killed comes back soon."""

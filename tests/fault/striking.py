@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .cluster import OURS, Cluster, until
 
@@ -55,6 +55,18 @@ def strike_service(cluster: Cluster, point: str, check: Callable[[], None], pass
     cluster.await_ready(name)
     cluster.disarm()
     return name
+
+
+def strike_services(cluster: Cluster, points: Sequence[str], check: Callable[[], None]) -> None:
+    """Kills whatever process comes to each of these points, all as soon as it happens, and waits until all
+    are ready again.
+    """
+    for point in points:
+        cluster.arm(point, "kill")
+    for point in points:
+        await_fired(cluster, point, check)
+    cluster.await_ready()
+    cluster.disarm()
 
 
 def strike_stage(cluster: Cluster, point: str, check: Callable[[], None], *, alone: bool) -> None:

@@ -90,17 +90,26 @@ def _once(
 
 
 class SteadyLoad:
-    """Creates pipelines of all kinds and runs them, while the block lasts and until there are enough.
+    """Creates pipelines of all kinds and runs them, while the block lasts and until there are enough, or as
+    many as there may be at the most.
 
     Never more than `backlog` runs are unfinished at a time, so that the end does not take as long again.
     """
 
     def __init__(
-        self, cluster: Cluster, places: Places, *, at_least: int, backlog: int = 40, threads: int = 4
+        self,
+        cluster: Cluster,
+        places: Places,
+        *,
+        at_least: int,
+        at_most: int | None = None,
+        backlog: int = 40,
+        threads: int = 4,
     ) -> None:
         self._cluster = cluster
         self._places = places
         self._at_least = at_least
+        self._at_most = at_most
         self._backlog = backlog
         self._ended = threading.Event()
         self._pool = ThreadPoolExecutor(threads)
@@ -130,7 +139,10 @@ class SteadyLoad:
 
     @property
     def _goes_on(self) -> bool:
-        return not self._ended.is_set() or len(self.submitted.runs) < self._at_least
+        accepted = len(self.submitted.runs)
+        if self._at_most is not None and accepted >= self._at_most:
+            return False
+        return not self._ended.is_set() or accepted < self._at_least
 
     def _loop(self) -> None:
         with self._cluster.client("editor") as client:

@@ -145,7 +145,7 @@ def test_a_black_hole_is_left_by_the_timeout(
         COMPUTED,
         via if end == "source" else places,
         via if end == "target" else places,
-        timeoutSeconds=5,
+        timeoutSeconds=3,
         maxRetries=20,
     )
     swallow_when(proxy, end)

@@ -9,7 +9,14 @@ import pytest
 
 from .checking import Reference, check_all
 from .cluster import OURS, Cluster
-from .striking import SERVICE_POINTS, STAGE_POINTS, strike_at_random, strike_service, strike_stage
+from .striking import (
+    SERVICE_POINTS,
+    STAGE_POINTS,
+    strike_at_random,
+    strike_service,
+    strike_services,
+    strike_stage,
+)
 from .submitting import SteadyLoad
 from .workload import Places
 
@@ -25,9 +32,8 @@ FEW_POINTS = (
 
 
 def test_a_few_points(cluster: Cluster, places: Places, reference: Reference) -> None:
-    with SteadyLoad(cluster, places, at_least=35) as load:
-        for point in FEW_POINTS:
-            strike_service(cluster, point, load.check)
+    with SteadyLoad(cluster, places, at_least=35, backlog=14) as load:
+        strike_services(cluster, FEW_POINTS, load.check)
         strike_stage(cluster, "worker.load.copying", load.check, alone=False)
         strike_stage(cluster, "worker.commit.after", load.check, alone=True)
 
@@ -60,7 +66,7 @@ def test_random_moments(cluster: Cluster, places: Places, reference: Reference) 
     with SteadyLoad(cluster, places, at_least=200) as load:
         for _ in range(60):
             load.check()
-            killed[strike_at_random(cluster, dice, (*OURS, "nats"))] += 1
+            killed[strike_at_random(cluster, dice, (*OURS, "nats", "postgres"))] += 1
             time.sleep(dice.uniform(0.2, 2.5))  # the moment is the fault, nothing waits for it
 
     check_all(cluster, load.submitted, reference)

@@ -70,7 +70,7 @@ class Probe:
 def test_postgres_restarted_under_load(
     cluster: Cluster, places: Places, reference: Reference, how: signal.Signals
 ) -> None:
-    restarted(cluster, places, reference, how, times=1, runs=20)
+    restarted(cluster, places, reference, how, times=1, runs=14, at_most=28)
 
 
 @pytest.mark.long
@@ -97,10 +97,11 @@ def restarted(
     *,
     times: int,
     runs: int,
+    at_most: int | None = None,
 ) -> None:
     """Everything that hangs on it says so meanwhile, and is back by itself soon after it."""
     before = cluster.pids(*OURS)
-    with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=runs) as load:
+    with Probe(cluster) as probe, SteadyLoad(cluster, places, at_least=runs, at_most=at_most) as load:
         for _ in range(times):
             load.check()
             old = cluster.pid("postgres")

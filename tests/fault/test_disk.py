@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,10 @@ transformations:
   - id: many
     type: sql_transform
     inputs: [one]
-    sql: SELECT range AS id, md5(range::VARCHAR) || md5((-range)::VARCHAR) AS text FROM range(3000000)
-sinks: [{id: load, input: many, connection: WAREHOUSE, table: TABLE, mode: append}]
+    sql: SELECT range AS id, md5(range::VARCHAR) || md5((-range)::VARCHAR) AS text FROM range(1500000)
+  - {id: few, type: filter, input: many, condition: id % 1000 = 0}
+quality_checks: [{id: enough, type: row_count, input: many, min: 1500000}]
+sinks: [{id: load, input: few, connection: WAREHOUSE, table: TABLE, mode: append}]
 """
 TEN_MEBIBYTES = """
 sources: [{id: one, values: [{x: 1}]}]
@@ -61,7 +64,7 @@ def test_a_full_disk_fails_the_stage_that_needs_it_and_no_other(
     assert cluster.sql("warehouse", "SELECT to_regclass($1)::text", large.table) == [(None,)]
     check_bookkeeping(cluster, failing)
     assert await_end(cluster, submit(cluster, [large], each=1)) == {"COMPLETED": 1}
-    assert cluster.sql("warehouse", f"SELECT count(*) FROM {large.table}") == [(3_000_000,)]
+    assert cluster.sql("warehouse", f"SELECT count(*) FROM {large.table}") == [(1_500,)]
 
 
 @contextmanager
@@ -121,16 +124,16 @@ class FullServer:
 
 
 @pytest.fixture(scope="module")
-def full(
-    tmp_path_factory: pytest.TempPathFactory, shared: Cluster, admin: httpx.Client
-) -> Iterator[FullServer]:
+def full(shared: Cluster, admin: httpx.Client) -> Iterator[FullServer]:
     """The server, and a connection to it by the name of `full`."""
-    server = FullServer(tmp_path_factory.mktemp("full") / "data")
+    folder = Path(tempfile.mkdtemp(prefix="headrace-fault-full-", dir="/tmp"))
+    server = FullServer(folder / "data")
     login = {"host": "127.0.0.1", "port": server.port, "database": "postgres", "username": "postgres"}
     body = {"name": "full", "type": "POSTGRESQL", **login, "secret": "not-to-be-told"}
     demand(admin.post("connections", json=body), 201)
     yield server
     server.close()
+    folder.rmdir()
 
 
 @pytest.mark.parametrize("mode", ["append", pytest.param("replace", marks=pytest.mark.long)])

@@ -73,7 +73,7 @@ def test_a_stage_that_kills_is_parked(
     body = {"name": name, "type": "POSTGRESQL", "host": "127.0.0.1", "port": trap.port, "username": "u"}
     demand(admin.post("connections", json={**body, "database": "d", "secret": "s"}), 201)
     poison = create(posting(admin), places, "poison", POISON.replace("CONNECTION", name))
-    with SteadyLoad(cluster, places, at_least=14) as load:
+    with SteadyLoad(cluster, places, at_least=7, at_most=14) as load:
         submitted = submit(cluster, [poison], each=1)
         states = await_end(cluster, submitted, seconds=300)
 
