@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import psutil
 from headrace_local.home import Home
 
-PROCESSES = ("gateway", "metadata", "execution", "worker", "postgres", "nats")
+PROCESSES = ("gateway", "metadata", "execution", "worker", "scheduler", "postgres", "nats")
 """The processes that a run passes through, by the names of their pid files."""
 
 

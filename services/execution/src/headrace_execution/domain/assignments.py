@@ -1,6 +1,5 @@
 """What happens to a stage between its hand-out and its end, as the server and its worker tell it."""
 
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -31,6 +30,7 @@ from headrace_execution.domain.steps import (
     step_stage,
     step_task,
 )
+from headrace_execution.domain.values import replace
 
 ENDS_WITHOUT_A_WORD = frozenset({"COMMIT_UNKNOWN", "ATTEMPT_TIMEOUT"})
 """Failures after which a load may have landed although its attempt failed."""

@@ -1,7 +1,7 @@
 """What is done to a run as a whole: accepting it, letting it go, stopping it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from uuid import UUID
@@ -12,6 +12,7 @@ from headrace_execution.domain.run import Failure, Purpose, Receipt, Run, Stage,
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.steps import advance, conclude, end_stage
 from headrace_execution.domain.triggers import MANUAL, Trigger
+from headrace_execution.domain.values import replace
 
 
 class RunFinished(Exception):  # noqa: N818 - it names a fact

@@ -5,7 +5,6 @@ never loaded again, whichever of them has done it.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from uuid import UUID
 
 from headrace_execution.domain.lifecycle import Order
@@ -13,6 +12,7 @@ from headrace_execution.domain.recipe import Priority
 from headrace_execution.domain.run import Purpose, Receipt, Run, Stage
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.triggers import Trigger, TriggerKind
+from headrace_execution.domain.values import replace
 
 RETRYABLE = frozenset({RunState.FAILED, RunState.CANCELLED})
 

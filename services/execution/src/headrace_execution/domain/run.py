@@ -1,4 +1,7 @@
-"""The aggregate: a run with its stages and their tasks. One lock, one transaction, one value."""
+"""The aggregate: a run with its stages and their tasks. One lock, one transaction, one value.
+
+What changes has no slots: `values.replace` copies its fields as they are.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -139,7 +142,7 @@ class StageResult:
     warnings: tuple[Warned, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """A task as it stands. What does not change about it is in the recipe."""
 
@@ -169,7 +172,7 @@ class Task:
         return TaskState.COMPLETED if done else self.state
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """A stage as it stands. What does not change about it is in the recipe."""
 
@@ -219,7 +222,7 @@ class Stage:
         return min(self.timer, self.settle_by)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """A run as it stands."""
 

@@ -1,7 +1,6 @@
 """The steps that all rules are made of: the only code that writes a state."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from headrace_execution.domain.states import (
     check_stage_step,
     check_task_step,
 )
+from headrace_execution.domain.values import replace
 
 
 def step_run(run: Run, state: RunState, **changes: Any) -> Run:
@@ -162,8 +162,7 @@ def advance(run: Run, now: datetime) -> Run:
     """Draws the conclusions of a change: what may start, what never will, and whether the run has ended."""
     run = _start(run, now)
     failed = any(stage.state is StageState.FAILED for stage in run.stages)
-    stages = tuple(_follow(run, stage, now, failed=failed) for stage in run.stages)
-    run = replace(run, stages=stages)
+    run = replace(run, stages=tuple(_follow(run, stage, now, failed=failed) for stage in run.stages))
     if run.state not in FINAL_RUN_STATES and all(stage.state in FINAL_STAGE_STATES for stage in run.stages):
         return step_run(
             run,

@@ -1,7 +1,5 @@
 """What happens when a due-time has passed. They are kept with the run: no process has to live to see them."""
 
-from dataclasses import replace
-
 from headrace_execution.domain.assignments import refuse_to_stop
 from headrace_execution.domain.lifecycle import fail
 from headrace_execution.domain.moment import Moment
@@ -16,6 +14,7 @@ from headrace_execution.domain.steps import (
     step_stage,
     step_task,
 )
+from headrace_execution.domain.values import replace
 
 
 def run_due(run: Run, moment: Moment) -> Run:

@@ -1,7 +1,7 @@
 """Runs in SQL."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -10,6 +10,7 @@ from uuid import UUID
 from headrace_execution.domain.recipe import Recipe
 from headrace_execution.domain.run import Purpose, Run, Stage, StopReason
 from headrace_execution.domain.triggers import Peer
+from headrace_execution.domain.values import replace
 from headrace_execution.store.port import Claim, ConcurrentChange, Lease, TriggerKey
 from headrace_execution.store.sql import writing
 from headrace_execution.store.sql.limited import FREE, LIMITED, claim_limited
@@ -274,7 +275,7 @@ def _changed_tasks(changed: Sequence[tuple[Run, Run]]) -> list[Pair[TaskRow]]:
     ]
 
 
-_OWN = attrgetter(*(name for name in Stage.__slots__ if name != "tasks"))
+_OWN = attrgetter(*(field.name for field in fields(Stage) if field.name != "tasks"))
 """What a stage's own row holds."""
 
 
