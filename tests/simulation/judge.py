@@ -222,8 +222,8 @@ class Judge:
 
     def heard(self, worker: UUID, request: workers_pb2.ConnectRequest) -> None:
         """A worker says something to a replica."""
-        if request.HasField("result"):
-            ref = request.result.ref
+        told = [request.result] if request.HasField("result") else request.results.results
+        for ref in (result.ref for result in told):
             self._results.add((worker, UUID(ref.assignment_id), ref.fence))
 
     def sent(self, worker: UUID, message: workers_pb2.ConnectResponse) -> None:

@@ -149,7 +149,11 @@ class Worker:
     def on_up(self, request: workers_pb2.ConnectRequest) -> None:
         """It says something. Results may be repeated at any time: they say so much later, too."""
         self._on_up(self.id, request)
-        if request.HasField("result") and self._network.unsteady and self._chance.random() < 0.5:
+        if (
+            request.WhichOneof("body") in ("result", "results")
+            and self._network.unsteady
+            and self._chance.random() < 0.5
+        ):
             later = self._chance.uniform(0.3, 6.0)
             self._network.loop.call_later(later, self._repeat, request, context=NOBODY)
 

@@ -117,6 +117,21 @@ class TestHappyPath:
         assert {state_of(status) for status in ended} == {"COMPLETED"}
         assert len(mesh.metadata.asked) < 100
 
+    async def test_results_may_come_in_batches_where_the_server_has_said_so(
+        self, mesh: Cluster, replica: Replica
+    ) -> None:
+        worker = await mesh.worker(replica, slots=2)
+        runs = [await replica.run(mesh.metadata.add(NOOP)) for _ in range(2)]
+        work = [await worker.next_assignment() for _ in range(2)]
+
+        completed = workers_pb2.OUTCOME_COMPLETED
+        results = [workers_pb2.AssignmentResult(ref=each.ref, outcome=completed) for each in work]
+        await worker.send(results=workers_pb2.ResultBatch(results=results))
+
+        assert worker.welcome.takes_result_batches
+        assert [await worker.next_ack() for _ in range(2)] == [each.ref for each in work]
+        assert {state_of(await replica.ended(run.run_id)) for run in runs} == {"COMPLETED"}
+
     async def test_progress_is_shown_while_it_runs(self, mesh: Cluster, replica: Replica) -> None:
         worker = await mesh.worker(replica)
         accepted = await replica.run(mesh.metadata.add(LOADING))

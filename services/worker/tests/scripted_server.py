@@ -78,6 +78,7 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
         self.renews = True
         self.acknowledges = True
         self.takes_logs = True
+        self.takes_batches = False
         self.lost: list[workers_pb2.AssignmentRef] = []
         self.connections: list[workers_pb2.WorkerConnection] = []
         self.refuses_secrets = False
@@ -87,7 +88,10 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
         first = await anext(requests)
         stream = Stream(first.hello)
         welcome = workers_pb2.WorkerWelcome(
-            lease_ms=self.lease_ms, heartbeat_ms=self.heartbeat_ms, lost=self.lost
+            lease_ms=self.lease_ms,
+            heartbeat_ms=self.heartbeat_ms,
+            lost=self.lost,
+            takes_result_batches=self.takes_batches,
         )
         stream.send(welcome=welcome)
         self.streams.append(stream)
@@ -112,6 +116,9 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
                     stream.send(log_ack=ack)
                 case "result" if self.acknowledges:
                     stream.send(result_ack=workers_pb2.ResultAck(refs=[request.result.ref]))
+                case "results" if self.acknowledges:
+                    refs = [result.ref for result in request.results.results]
+                    stream.send(result_ack=workers_pb2.ResultAck(refs=refs))
             stream.changed.set()
 
     async def ResolveSecrets(

@@ -49,6 +49,27 @@ async def test_many_stages_over_few_processes(stream: Stream, worker: Worker) ->
     await eventually(lambda: _nothing_held(worker))
 
 
+async def test_results_go_together_where_the_server_takes_batches(
+    run_worker: Running, execution: ScriptedExecution
+) -> None:
+    execution.takes_batches = True
+    async with run_worker() as worker:
+        stream = await execution.next_stream()
+        work = [stage(payload(NOOP)) for _ in range(100)]
+        stream.assign(*work)
+
+        def told() -> list[str]:
+            batches = [batch.results for batch in stream.bodies("results")]
+            alone = stream.bodies("result")
+            return [each.ref.assignment_id for results in (alone, *batches) for each in results]
+
+        await stream.until(lambda: len(told()) == 100)
+
+        assert set(told()) == {each.ref.assignment_id for each in work}
+        assert stream.bodies("results")
+        await eventually(lambda: _nothing_held(worker))
+
+
 async def _nothing_held(worker: Worker) -> bool:
     return len(worker.supervisor.holdings) == 0
 

@@ -15,6 +15,7 @@ from headrace_chassis.agents import Agent
 from headrace_chassis.errors import Unavailable, from_rpc_error
 
 from headrace_worker.lease import Lease
+from headrace_worker.outgoing import Outgoing
 from headrace_worker.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -23,6 +24,8 @@ _PROGRESS_SECONDS = 0.2
 _WELCOME_SECONDS = 10.0
 _REPEAT_SECONDS = 10.0
 """How long an unacknowledged result waits on an open stream before it is sent again."""
+_RESULTS_PAUSE_SECONDS = 0.003
+"""After results were sent: those of the next short stages go together."""
 
 _Request = workers_pb2.ConnectRequest
 _Call = grpc.aio.StreamStreamCall[workers_pb2.ConnectRequest, workers_pb2.ConnectResponse]
@@ -61,7 +64,7 @@ class ServerLink(Agent):
         self._lease = lease
         self._metadata = metadata
         self._clock = clock
-        self._outgoing: asyncio.Queue[_Request] | None = None
+        self._outgoing: Outgoing | None = None
         self._heartbeats: deque[float] = deque()
         self._heartbeat_seconds = 1.0
         self.connected = False
@@ -75,7 +78,7 @@ class ServerLink(Agent):
         if self._outgoing is not None:
             with contextlib.suppress(TimeoutError):  # the server finds out by the lease
                 async with asyncio.timeout(seconds):
-                    await self._outgoing.join()
+                    await self._outgoing.flushed()
 
     async def check(self) -> None:
         """Raises Unavailable while there is no stream."""
@@ -85,13 +88,13 @@ class ServerLink(Agent):
     def send(self, request: _Request) -> None:
         """Send something as soon as possible; dropped while there is no stream (`Outbox`)."""
         if self._outgoing is not None:
-            self._outgoing.put_nowait(request)
+            self._outgoing.put(request)
 
     def heartbeat(self, supervisor: Supervisor) -> None:
         """Renew the lease, and say what is held and what could be taken."""
         if self._outgoing is not None:
             beat = workers_pb2.Heartbeat(free_slots=supervisor.free_slots, held=supervisor.holdings.refs())
-            self._outgoing.put_nowait(_Request(heartbeat=beat))
+            self._outgoing.put(_Request(heartbeat=beat))
 
     async def run_once(self) -> bool:
         """One stream, from hello to its end. Returns whether the server asked for another one at once.
@@ -150,11 +153,11 @@ class ServerLink(Agent):
 
     def _welcomed(
         self, welcome: workers_pb2.WorkerWelcome, asked_at: float, supervisor: Supervisor
-    ) -> asyncio.Queue[_Request]:
+    ) -> Outgoing:
         self._lease.granted(welcome.lease_ms / 1000)
         self._heartbeat_seconds = max(welcome.heartbeat_ms / 1000, 0.05)
         self._heartbeats.clear()
-        outgoing: asyncio.Queue[_Request] = asyncio.Queue()
+        outgoing = Outgoing(joins_results=welcome.takes_result_batches)
         self._outgoing = outgoing
         self.connected = True
         supervisor.lost(welcome.lost)
@@ -165,13 +168,16 @@ class ServerLink(Agent):
         _log.info("connected", worker=self._identity.name, worker_id=self._identity.worker_id)
         return outgoing
 
-    async def _write(self, call: _Call, outgoing: asyncio.Queue[_Request]) -> bool:
+    async def _write(self, call: _Call, outgoing: Outgoing) -> bool:
         while True:
-            request = await outgoing.get()
-            if request.HasField("heartbeat"):
+            request = await outgoing.take()
+            body = request.WhichOneof("body")
+            if body == "heartbeat":
                 self._heartbeats.append(self._clock())
             await call.write(request)
-            outgoing.task_done()
+            outgoing.sent()
+            if outgoing.joins_results and body in ("result", "results"):
+                await asyncio.sleep(_RESULTS_PAUSE_SECONDS)
 
     async def _beat(self, supervisor: Supervisor) -> bool:
         while True:

@@ -75,6 +75,7 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
             lease_ms=_milliseconds(terms.lease.total_seconds()),
             heartbeat_ms=_milliseconds(terms.heartbeat.total_seconds()),
             lost=_refs(standing.lost),
+            takes_result_batches=True,
         )
         session.send(workers_pb2.ConnectResponse(welcome=welcome))
         self._pool.add(session)
@@ -110,11 +111,10 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
         worker = session.worker.id
         match request.WhichOneof("body"):
             case "result":
-                result = request.result
-                assignment, fence = _ref(result.ref)
-                self._results.submit(
-                    Reported(worker, assignment, fence, convert.stage_result(result), result.answer)
-                )
+                self._take_result(worker, request.result)
+            case "results":
+                for result in request.results.results:
+                    self._take_result(worker, result)
             case "progress":
                 for item in request.progress.assignments:
                     assignment, fence = _ref(item.ref)
@@ -134,6 +134,10 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
                 raise InvalidRequest([problem])
             case _:
                 return  # a newer worker's word
+
+    def _take_result(self, worker: UUID, result: workers_pb2.AssignmentResult) -> None:
+        assignment, fence = _ref(result.ref)
+        self._results.submit(Reported(worker, assignment, fence, convert.stage_result(result), result.answer))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_told(work))

@@ -126,6 +126,7 @@ class ConnectRequest(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """The first message of every stream."""
@@ -152,6 +153,10 @@ class ConnectRequest(_message.Message):
     def log(self) -> Global___LogChunk:
         """What an attempt has logged. It is sent again until it is acknowledged."""
 
+    @_builtins.property
+    def results(self) -> Global___ResultBatch:
+        """Tells what came of several assignments, where the server has said that it takes batches."""
+
     def __init__(
         self,
         *,
@@ -161,12 +166,13 @@ class ConnectRequest(_message.Message):
         result: Global___AssignmentResult | None = ...,
         release: Global___ReleaseAssignments | None = ...,
         log: Global___LogChunk | None = ...,
+        results: Global___ResultBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result", "results", b"results"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat", b"heartbeat", "hello", b"hello", "log", b"log", "progress", b"progress", "release", b"release", "result", b"result", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result", "release", "log"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "progress", "result", "release", "log", "results"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -289,12 +295,15 @@ class WorkerWelcome(_message.Message):
     LEASE_MS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    TAKES_RESULT_BATCHES_FIELD_NUMBER: _builtins.int
     lease_ms: _builtins.int
     """How long a lease lasts without a heartbeat, in milliseconds. A worker that could not renew for that long stops
     everything it runs.
     """
     heartbeat_ms: _builtins.int
     """How often to send a heartbeat, in milliseconds."""
+    takes_result_batches: _builtins.bool
+    """Whether the server takes results in batches. An earlier release takes one a message."""
     @_builtins.property
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignmentRef]:
         """What the worker holds and no longer owns: stop these."""
@@ -305,10 +314,11 @@ class WorkerWelcome(_message.Message):
         lease_ms: _builtins.int = ...,
         heartbeat_ms: _builtins.int = ...,
         lost: _abc.Iterable[Global___AssignmentRef] | None = ...,
+        takes_result_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "lease_ms", b"lease_ms", "lost", b"lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_ms", b"heartbeat_ms", "lease_ms", b"lease_ms", "lost", b"lost", "takes_result_batches", b"takes_result_batches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,6 +749,30 @@ class TaskProgress(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
 
 Global___TaskProgress: _TypeAlias = TaskProgress  # noqa: Y015
+
+@_typing.final
+class ResultBatch(_message.Message):
+    """What came of several assignments, in the order in which they ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignmentResult]:
+        """One of each."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___AssignmentResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultBatch: _TypeAlias = ResultBatch  # noqa: Y015
 
 @_typing.final
 class AssignmentResult(_message.Message):
