@@ -5,8 +5,6 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
-from headrace_chassis.server import Service as ServedService
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.postgres import PostgresServer, migrated_database
@@ -15,7 +13,7 @@ from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.wiring import MIGRATIONS, SERVICE, Parts
 
 from .backfill_support import Backfills, backfills_of
-from .support import Clock, ExecutionStandIn, MetadataStandIn, Service, metadata_services
+from .support import Clock, ExecutionStandIn, MetadataStandIn, Service, execution_services, metadata_services
 
 
 @pytest.fixture(scope="session")
@@ -41,20 +39,12 @@ async def service(settings: SchedulerSettings, authority: Authority) -> AsyncIte
     metadata, execution, clock = MetadataStandIn(), ExecutionStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
     async with AsyncExitStack() as stack:
         beside = await stack.enter_async_context(
-            serve(authority, [*metadata_services(metadata), _execution(execution)])
+            serve(authority, [*metadata_services(metadata), *execution_services(execution)])
         )
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, beside.channel, clock=clock)
         served = await stack.enter_async_context(serve(authority, parts.services()))
         yield Service(base, parts, metadata, execution, clock, authority, served.channel)
-
-
-def _execution(stand_in: ExecutionStandIn) -> ServedService:
-    return (
-        internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
-        internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
-        stand_in,
-    )
 
 
 @pytest_asyncio.fixture

@@ -168,6 +168,17 @@ class ExecutionStandIn(internal_pb2_grpc.ExecutionInternalServiceServicer):
         ]
 
 
+def execution_services(stand_in: ExecutionStandIn) -> list[ServedService]:
+    """What a server of execution's stand-in serves."""
+    return [
+        (
+            internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
+            internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
+            stand_in,
+        )
+    ]
+
+
 def metadata_services(stand_in: MetadataStandIn) -> list[ServedService]:
     """What a server needs to serve the stand-in."""
     return [

@@ -1,11 +1,14 @@
 """Removes what is kept of deleted pipelines, and tells metadata when all of it is gone."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from headrace_chassis.agents import Agent
 from headrace_chassis.database import Database
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.application.metadata import Metadata
+from headrace_scheduler.store import backfills
 from headrace_scheduler.store import pipelines as store
 
 BATCH = 2000
@@ -14,7 +17,8 @@ FORGET_AFTER = timedelta(days=1)
 
 
 class Purger(Agent):
-    """Deletes ticks and schedules in bounded pieces; a pipeline is acknowledged when nothing of it is left.
+    """Deletes backfills, ticks and schedules in bounded pieces; a pipeline is acknowledged when nothing of it
+    is left.
 
     Acknowledging again is harmless, so a crash between any two steps only repeats one.
     """
@@ -32,7 +36,7 @@ class Purger(Agent):
             waiting = await store.to_purge(conn, PIPELINES)
         more = False
         for pipeline_id, tenant in waiting:
-            if await self._db.run(lambda conn, each=pipeline_id: store.purge(conn, each, BATCH)):  # type: ignore[misc]
+            if await self._db.run(lambda conn, each=pipeline_id: _purge(conn, each)):  # type: ignore[misc]
                 await self._metadata.acknowledge_purge(tenant, pipeline_id)
                 await self._db.run(lambda conn, each=pipeline_id: store.purged(conn, each))  # type: ignore[misc]
             else:
@@ -40,3 +44,8 @@ class Purger(Agent):
         if not waiting:
             await self._db.run(lambda conn: store.forget(conn, FORGET_AFTER, BATCH))
         return more
+
+
+async def _purge(conn: AsyncConnection, pipeline_id: UUID) -> bool:
+    """Removes some of what is kept of a pipeline; True when nothing is left."""
+    return await backfills.purge(conn, pipeline_id, BATCH) and await store.purge(conn, pipeline_id, BATCH)
