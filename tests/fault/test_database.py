@@ -14,6 +14,7 @@ import pytest
 
 from .checking import Reference, check_all
 from .cluster import AWAY, EXECUTION, METADATA, OURS, SCHEDULER, Cluster, until
+from .losing import RUNNING, injected, losing
 from .submitting import SteadyLoad
 from .workload import Places
 
@@ -197,55 +198,15 @@ def all_connections_taken(cluster: Cluster) -> Iterator[None]:
         thread.join()
 
 
-LOSING = {
-    "execution": ("runs", "stages", "tasks", "cursors", "outbox_event", "idempotency"),
-    "metadata": ("pipeline", "pipeline_version", "pipeline_status", "outbox_event"),
-}
-"""Tables whose writers lose now and then against somebody who was faster."""
-ONE_IN = 15
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("runs", [15, pytest.param(150, marks=pytest.mark.long)])
 def test_deadlocks_and_serialization_failures(
     cluster: Cluster, places: Places, reference: Reference, runs: int
 ) -> None:
-    with losing(cluster), SteadyLoad(cluster, places, at_least=runs) as load:
+    with losing(cluster, RUNNING), SteadyLoad(cluster, places, at_least=runs) as load:
         pass
-    lost = {database: injected(cluster, database) for database in LOSING}
+    lost = {database: injected(cluster, database) for database in RUNNING}
 
     check_all(cluster, load.submitted, reference)
     assert min(lost.values()) > 0, "each database has refused some"
     print(f"posted: {dict(load.submitted.answers)}; {len(load.submitted.runs)} runs; injected: {lost}")
-
-
-@contextmanager
-def losing(cluster: Cluster) -> Iterator[None]:
-    """Has the databases refuse every so many statements, as deadlocks and as serialization failures."""
-    for database, tables in LOSING.items():
-        cluster.sql(database, "DROP SEQUENCE IF EXISTS attempts")
-        cluster.sql(database, "CREATE SEQUENCE attempts")  # which counts what is rolled back as well
-        cluster.sql(
-            database,
-            "CREATE OR REPLACE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ "
-            "DECLARE attempt bigint := nextval('attempts'); BEGIN "
-            f"IF attempt % {2 * ONE_IN} = 0 THEN RAISE EXCEPTION 'injected' USING ERRCODE = '40P01'; END IF; "
-            f"IF attempt % {ONE_IN} = 0 THEN RAISE EXCEPTION 'injected' USING ERRCODE = '40001'; END IF; "
-            "RETURN NULL; END $$",
-        )
-        for table in tables:
-            cluster.sql(
-                database, f"CREATE TRIGGER lose BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION lose()"
-            )
-    try:
-        yield
-    finally:
-        for database, tables in LOSING.items():
-            for table in tables:
-                cluster.sql(database, f"DROP TRIGGER lose ON {table}")
-
-
-def injected(cluster: Cluster, database: str) -> int:
-    """How many failures there were."""
-    ((count,),) = cluster.sql(database, f"SELECT last_value / {ONE_IN} FROM attempts")
-    return int(count)
