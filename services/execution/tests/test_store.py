@@ -100,7 +100,13 @@ class TestRuns:
         made = replace(recipe((), (0,)), notes=(PlanNote("CODE", "sinks[0]", "odd", 3, 4),))
         (run,) = await add(
             any_store,
-            {"made": made, "parameters": b'{"a":1}', "trigger_label": "nightly", "full_refresh": True},
+            {
+                "made": made,
+                "parameters": b'{"a":1}',
+                "variables": b'{"B":"2"}',
+                "trigger_label": "nightly",
+                "full_refresh": True,
+            },
         )
 
         assert await any_store.get(TENANT, run.id) == run

@@ -70,6 +70,15 @@ def placeholders(text: str) -> Iterator[Placeholder]:
             yield _placeholder(text, opening.start())
 
 
+def references(text: str, scope: str) -> frozenset[str]:
+    """The names of a scope that a text, or a document of texts, seems to refer to; comments count."""
+    return frozenset(
+        found[2]
+        for found in _PLACEHOLDER.finditer(text)
+        if found[1] == scope and text[max(found.start() - 1, 0) : found.start()] != "$"
+    )
+
+
 def sql_placeholders(sql: str, dialect: str = "duckdb") -> Iterator[tuple[Placeholder, Segment]]:
     """The placeholders of a SQL text outside its comments, with the segment each stands in.
 

@@ -358,6 +358,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         triggered_by=run.triggered_by,
         trigger_label=run.trigger_label,
         parameters=run.parameters,
+        variables=run.variables or b"{}",
         priority=_PRIORITIES[run.priority],
         workspace_id=str(run.workspace),
         logical_date=timestamp(run.logical_date),

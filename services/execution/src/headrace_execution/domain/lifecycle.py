@@ -43,6 +43,7 @@ class Order:
     full_refresh: bool = False
     traceparent: str = ""
     trigger: Trigger = MANUAL
+    variables: bytes | None = None
     logical_date: datetime | None = None
     """The instant that the run is for; None means its acceptance."""
     interval_start: datetime | None = None
@@ -94,6 +95,7 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
         interval_end=order.interval_end,
         traceparent=order.traceparent,
         trigger=order.trigger,
+        variables=order.variables,
         held=held,
     )
     return advance(run, now)

@@ -45,6 +45,7 @@ def retry_order(
         pipeline_version=run.pipeline_version,
         recipe=run.recipe,
         parameters=run.parameters,
+        variables=run.variables,
         triggered_by=triggered_by,
         trigger_label=trigger_label,
         priority=run.priority if priority is None else priority,

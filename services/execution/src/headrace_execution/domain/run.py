@@ -248,6 +248,8 @@ class Run:
     traceparent: str = ""
     state: RunState = RunState.PENDING
     trigger: Trigger = MANUAL
+    variables: bytes | None = None
+    """The values that `${env.NAME}` has in this run, as JSON; None where it was given none."""
     held: bool = False
     """A limit on concurrent runs or earlier runs of its trigger keep it from starting; it is not counted
     against that limit."""

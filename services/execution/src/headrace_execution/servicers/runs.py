@@ -30,6 +30,7 @@ from headrace_execution.acceptance.compiling import Compiler
 from headrace_execution.acceptance.definitions import DefinitionReader, Wanted
 from headrace_execution.acceptance.parameters import check_parameters
 from headrace_execution.acceptance.preparing import Preparer
+from headrace_execution.acceptance.variables import check_variables
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.domain.lifecycle import Order, RunFinished
 from headrace_execution.domain.retrying import RETRYABLE, retry_order
@@ -93,6 +94,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             pipeline_version=prepared.version,
             recipe=recipe,
             parameters=check_parameters(prepared.compiled.plan.parameters, request.parameters),
+            variables=check_variables(prepared.compiled.plan, request.variables),
             triggered_by=principal.acts_as,
             trigger_label=label,
             priority=convert.priority_of(request.priority) or prepared.priority,

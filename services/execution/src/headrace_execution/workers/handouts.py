@@ -167,6 +167,7 @@ def _stage_message(
         attempt=stage.attempt,
         payload=spec.payload,
         parameters=run.parameters,
+        variables=run.variables or b"",
         logical_date=timestamp(run.logical_date),
         interval_start=timestamp(run.interval_start),
         interval_end=timestamp(run.interval_end),

@@ -44,7 +44,8 @@ class Binding:
         except DefinitionError as error:
             raise TaskFailed("", Failure("INVALID_PARAMETERS", CONFIGURATION, str(error))) from error
         values: dict[str, BoundValue] = {f"params.{name}": value for name, value in parameters.items()}
-        values |= {f"env.{name}": value for name, value in environment.items()}
+        own = {**environment, **context.variables}
+        values |= {f"env.{name}": value for name, value in own.items()}
         known: dict[str, BoundValue] = {
             "run.id": context.run_id,
             "run.logical_date": context.logical_date,

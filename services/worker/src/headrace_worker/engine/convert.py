@@ -33,6 +33,7 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         root_run_id=assignment.root_run_id or assignment.run_id,
         attempt=assignment.attempt,
         parameters=parameters,
+        variables=orjson.loads(assignment.variables) if assignment.variables else {},
         logical_date=_instant(assignment, "logical_date"),
         interval_start=_instant(assignment, "interval_start"),
         interval_end=_instant(assignment, "interval_end"),

@@ -19,6 +19,8 @@ class RunContext:
     root_run_id: str = ""
     attempt: int = 1
     parameters: Mapping[str, object] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Values that `${env.NAME}` has in this run instead of the worker's own."""
     logical_date: dt.datetime | None = None
     interval_start: dt.datetime | None = None
     interval_end: dt.datetime | None = None

@@ -251,6 +251,7 @@ class RunPipelineRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     FULL_REFRESH_FIELD_NUMBER: _builtins.int
+    VARIABLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The pipeline."""
     yaml_definition: _builtins.str
@@ -265,6 +266,10 @@ class RunPipelineRequest(_message.Message):
     """Goes before or after other runs."""
     full_refresh: _builtins.bool
     """Reads incremental sources from the beginning; their cursors move as usual."""
+    variables: _builtins.bytes
+    """Values that `${env.NAME}` has in this run instead of those that the workers know, by name: a JSON object of texts,
+    numbers and booleans. Only names that the definition refers to are accepted.
+    """
     def __init__(
         self,
         *,
@@ -275,10 +280,11 @@ class RunPipelineRequest(_message.Message):
         engine: Global___Engine.ValueType = ...,
         priority: Global___Priority.ValueType = ...,
         full_refresh: _builtins.bool = ...,
+        variables: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "triggered_by", b"triggered_by", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "engine", b"engine", "full_refresh", b"full_refresh", "id", b"id", "parameters", b"parameters", "priority", b"priority", "triggered_by", b"triggered_by", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "engine", b"engine", "full_refresh", b"full_refresh", "id", b"id", "parameters", b"parameters", "priority", b"priority", "triggered_by", b"triggered_by", "variables", b"variables", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__triggered_by: _TypeAlias = _typing.Literal["triggered_by"]  # noqa: Y015
     _WhichOneofArgType__triggered_by: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by"]  # noqa: Y015
@@ -461,6 +467,7 @@ class RunStatusResponse(_message.Message):
     INTERVAL_START_FIELD_NUMBER: _builtins.int
     INTERVAL_END_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    VARIABLES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id (UUID)."""
     pipeline_id: _builtins.str
@@ -497,6 +504,8 @@ class RunStatusResponse(_message.Message):
     """What started it."""
     trigger_id: _builtins.str
     """The schedule, backfill or other thing that started it; absent where nothing but a caller did."""
+    variables: _builtins.bytes
+    """The values that it was given for `${env.NAME}`: a JSON object."""
     @_builtins.property
     def task_statuses(self) -> _containers.ScalarMap[_builtins.str, Global___TaskState.ValueType]:
         """The state of each task, by task id."""
@@ -582,10 +591,11 @@ class RunStatusResponse(_message.Message):
         interval_start: _timestamp_pb2.Timestamp | None = ...,
         interval_end: _timestamp_pb2.Timestamp | None = ...,
         outputs: _abc.Iterable[Global___RunOutput] | None = ...,
+        variables: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "pipeline_version", b"pipeline_version", "progress", b"progress", "retry_of", b"retry_of", "started_at", b"started_at", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "outputs", b"outputs", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger", b"trigger", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_pipeline_version", b"_pipeline_version", "_retry_of", b"_retry_of", "_started_at", b"_started_at", "_trigger_id", b"_trigger_id", "_trigger_label", b"_trigger_label", "attempt", b"attempt", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "engine", b"engine", "engine_reason", b"engine_reason", "errors", b"errors", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "metrics", b"metrics", "outputs", b"outputs", "overall_status", b"overall_status", "parameters", b"parameters", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "priority", b"priority", "progress", b"progress", "retry_of", b"retry_of", "revision", b"revision", "run_id", b"run_id", "started_at", b"started_at", "task_statuses", b"task_statuses", "tasks", b"tasks", "trigger", b"trigger", "trigger_id", b"trigger_id", "trigger_label", b"trigger_label", "triggered_by", b"triggered_by", "variables", b"variables", "warnings", b"warnings", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
