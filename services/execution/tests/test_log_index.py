@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from headrace_chassis.ids import uuid7
 from headrace_execution.domain.assignments import finish, lose_worker
+from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.lifecycle import let_go, request_cancel
 from headrace_execution.domain.logs import (
     CHUNK_COST,
@@ -22,7 +24,7 @@ from headrace_execution.domain.logs import (
 )
 from headrace_execution.domain.notes import course, notes
 from headrace_execution.domain.run import ErrorClass, Run
-from headrace_execution.store.port import LogIndex, Store, Tx
+from headrace_execution.store.port import LogIndex, RunPlace, Store, Tx
 
 from .factories import NOW, TENANT, WORKER, accepted, at, completed, failed, leased, recipe
 from .test_store import add, lease
@@ -164,6 +166,65 @@ class TestChunks:
             {"a": "ü"},
         )
         assert (await index(any_store, one.id, notes_after=second.position)).notes == (third,)
+
+
+class TestRetention:
+    async def test_logs_expire_when_their_last_part_is_old(self, any_store: Any) -> None:
+        young, old, noted = await add(any_store, {}, {}, {})
+
+        async def write(tx: Tx) -> None:
+            long_ago = LogLine(tx.now - timedelta(days=9), Level.INFO, "m")
+            just_now = LogLine(tx.now, Level.INFO, "m")
+            await tx.logs.note([Note(young.id, long_ago), Note(young.id, just_now), Note(old.id, long_ago)])
+            await tx.logs.note([Note(noted.id, just_now)])
+
+        await any_store.run(write)
+
+        async def expired(tx: Tx) -> set[UUID]:
+            return {place.run for place in await tx.logs.expired_logs(timedelta(days=7), 10)}
+
+        assert await any_store.run(expired) == {old.id}
+        any_store.skew += timedelta(days=8)
+        assert await any_store.run(expired) == {old.id, young.id, noted.id}
+
+        async def forget(tx: Tx) -> None:
+            await tx.logs.forget_logs([old.id, young.id])
+
+        await any_store.run(forget)
+        assert await any_store.run(expired) == {noted.id}
+        assert (await index(any_store, young.id)).notes == ()
+
+    async def test_outputs_expire_when_the_last_of_their_run_is_old(self, any_store: Any) -> None:
+        one, other = await add(any_store, {}, {})
+
+        async def land(tx: Tx, run: Run, sink: str) -> None:
+            await tx.logs.landed([OutputLanding(run.tenant, run.pipeline, run.id, sink)])
+
+        await any_store.run(lambda tx: land(tx, one, "a"))
+        await any_store.run(lambda tx: land(tx, other, "a"))
+        any_store.skew += timedelta(days=5)
+        await any_store.run(lambda tx: land(tx, one, "b"))
+        await any_store.run(lambda tx: land(tx, one, "a"))
+        any_store.skew += timedelta(days=5)
+
+        async def expired(tx: Tx) -> list[RunPlace]:
+            return await tx.logs.expired_outputs(timedelta(days=7), 10)
+
+        assert await any_store.run(expired) == [RunPlace(TENANT, other.pipeline, other.id)]
+        any_store.skew += timedelta(days=5)
+        assert {place.run for place in await any_store.run(expired)} == {one.id, other.id}
+
+        async def forget(tx: Tx) -> None:
+            await tx.logs.forget_outputs([one.id])
+
+        await any_store.run(forget)
+        assert {place.run for place in await any_store.run(expired)} == {other.id}
+
+        async def purge(tx: Tx) -> bool:
+            return await tx.pipelines.purge(other.pipeline, 10)
+
+        assert await any_store.run(purge)
+        assert await any_store.run(expired) == []
 
 
 def told(before: Run | None, after: Run) -> list[str]:

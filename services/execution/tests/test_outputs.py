@@ -144,13 +144,34 @@ async def test_what_does_not_exist_is_not_found(mesh: Cluster, replica: Replica)
     assert await refusal(download(replica, run_id, metadata=stranger)) == not_found
     elsewhere = call_metadata(replica.authority.user("viewer", workspaces=[uuid7()]))
     assert await refusal(download(replica, run_id, metadata=elsewhere)) == not_found
-    LocalStore(mesh.artifacts).delete_below(str((await replica.status(run_id)).outputs and _tenant(mesh)))
+    LocalStore(mesh.artifacts).delete_below(_tenant(mesh))
     assert await refusal(download(replica, run_id)) == not_found
 
 
 def _tenant(mesh: Cluster) -> str:
     (folder,) = [path for path in mesh.artifacts.iterdir() if not path.name.startswith(".")]
     return folder.name
+
+
+async def test_what_is_kept_long_enough_is_removed(mesh: Cluster, replica: Replica) -> None:
+    run_id, worker, work = await running(mesh, replica)
+    await worker.finish(work, receipts=[reported(work.ref.fence, sink="out", output=keep(mesh, work))])
+    await replica.ended(run_id)
+    kept = (await replica.run(mesh.metadata.add(DEFINITION))).run_id
+    work = await worker.next_assignment()
+    await worker.log(work, 0, "from the far future")
+    await worker.next_log_ack()
+    assert not await replica.parts.sweeper.run_once()
+    assert (await whole(download(replica, run_id)))[0] == CONTENT
+
+    replica.travel(91 * 86400)
+    assert not await replica.parts.sweeper.run_once()
+
+    assert await refusal(download(replica, run_id)) == reasons_pb2.REASON_NOT_FOUND
+    files = [path.name for path in mesh.artifacts.rglob("*") if path.is_file()]
+    assert len(files) == 1
+    assert files[0].endswith(".ndjson")
+    assert (await replica.status(kept)).run_id == kept
 
 
 async def test_of_several_outputs_one_must_be_named(mesh: Cluster, replica: Replica) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from headrace_execution.acceptance.compiling import Limits
 from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
+from headrace_execution.loops.artifact_sweeper import Retention
 from headrace_execution.workers.leases import LeaseTerms
 
 
@@ -68,6 +69,18 @@ class ExecutionSettings(ServiceSettings):
         "is left out.",
     )
 
+    log_retention_days: float = Field(
+        90.0,
+        ge=0,
+        description="How long logs of runs are kept after their last line, in days; 0: as long as their "
+        "pipeline.",
+    )
+    output_retention_days: float = Field(
+        90.0,
+        ge=0,
+        description="How long outputs of runs are kept after they landed, in days; 0: as long as their "
+        "pipeline.",
+    )
     max_followed_logs: int = Field(
         500, ge=1, description="How many logs may be followed at once; more are answered with 503."
     )
@@ -101,6 +114,10 @@ class ExecutionSettings(ServiceSettings):
         half = self.log_limit_kb * 1024 // 2
         return LogLimits(head=half, tail=half)
 
+    def retention(self) -> Retention:
+        """How long artifacts are kept."""
+        return Retention(_days(self.log_retention_days), _days(self.output_retention_days))
+
     def patience(self) -> Patience:
         """How long is waited for what may never come."""
         grace = timedelta(seconds=self.stop_grace_seconds)
@@ -121,3 +138,7 @@ class ExecutionSettings(ServiceSettings):
 
 def _span(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _days(days: float) -> timedelta | None:
+    return timedelta(days=days) if days else None

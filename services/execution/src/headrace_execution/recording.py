@@ -7,7 +7,7 @@ All in one transaction, so that none of it can be without the rest.
 from collections.abc import Sequence
 from uuid import UUID
 
-from headrace_execution.domain.changes import cursor_moves, event
+from headrace_execution.domain.changes import cursor_moves, event, output_landings
 from headrace_execution.domain.holding import may_go
 from headrace_execution.domain.lifecycle import let_go
 from headrace_execution.domain.notes import notes
@@ -28,6 +28,7 @@ async def record(tx: Tx, changes: Sequence[Change]) -> list[Change]:
     changed = [(before, after) for before, after in changes if before is not after and before != after]
     await tx.runs.save(changed)
     await tx.pipelines.move_cursors([move for pair in changed for move in cursor_moves(*pair)])
+    await tx.logs.landed([output for pair in changed for output in output_landings(*pair)])
     freed = {
         after.pipeline
         for before, after in changed

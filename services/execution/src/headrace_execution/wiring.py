@@ -40,6 +40,7 @@ from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
 from headrace_execution.logs.reading import LogReader
+from headrace_execution.loops.artifact_sweeper import ArtifactSweeper
 from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
@@ -91,6 +92,7 @@ class Parts:
         self.progress = ProgressFolder(self.store, self.signals)
         self.artifacts = open_store(settings.artifacts_url)
         self.logs = LogKeeper(self.store, self.artifacts, self.signals, settings.log_limits())
+        self.sweeper = ArtifactSweeper(self.store, self.artifacts, settings.retention())
         self.run_logs = RunLogServicer(
             store=self.store,
             reader=LogReader(self.store, self.artifacts, self.signals),
@@ -207,6 +209,7 @@ class Parts:
             HeldReleaser(self.store, self.signals),
             self.watcher,
             self.purger,
+            self.sweeper,
             follower,
         ]
 

@@ -48,6 +48,26 @@ class CursorMove:
     fence: int
 
 
+@dataclass(frozen=True, slots=True)
+class OutputLanding:
+    """An output of a run has landed."""
+
+    tenant: UUID
+    pipeline: UUID
+    run: UUID
+    sink: str
+
+
+def output_landings(before: Run | None, after: Run) -> tuple[OutputLanding, ...]:
+    """The outputs that are new."""
+    known = {receipt.sink for receipt in before.outputs} if before is not None else set()
+    return tuple(
+        OutputLanding(after.tenant, after.pipeline, after.id, receipt.sink)
+        for receipt in after.outputs
+        if receipt.sink not in known
+    )
+
+
 def event(before: Run | None, after: Run) -> RunChanged | None:
     """The event of a change of state. A run that starts as it is accepted is told as started."""
     if before is not None and before.state is after.state:

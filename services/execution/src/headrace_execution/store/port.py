@@ -15,7 +15,7 @@ from uuid import UUID
 
 from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
-from headrace_execution.domain.changes import CursorMove, RunChanged
+from headrace_execution.domain.changes import CursorMove, OutputLanding, RunChanged
 from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
 from headrace_execution.domain.run import CursorValue, Run, StopReason
 from headrace_execution.domain.starts import Decision, Standing
@@ -335,8 +335,17 @@ class LogIndex:
     notes: tuple[Note, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Whose the artifacts of a run are."""
+
+    tenant: UUID
+    pipeline: UUID
+    run: UUID
+
+
 class Logs(Protocol):
-    """The index of logs. Attempts are named by their stage and fence."""
+    """The index of logs, and when outputs have landed. Attempts are named by their stage and fence."""
 
     async def attempts(self, attempts: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], LoggedAttempt]:
         """Those of them that were ever handed out, of stages that are still there."""
@@ -353,6 +362,21 @@ class Logs(Protocol):
 
     async def note(self, notes: Sequence[Note]) -> None:
         """Adds notes to runs that this transaction has locked or made."""
+
+    async def landed(self, outputs: Sequence[OutputLanding]) -> None:
+        """Remembers when outputs of runs have landed that this transaction has locked."""
+
+    async def expired_logs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """Runs of whose logs all parts are older than this, the oldest first."""
+
+    async def expired_outputs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """Runs all of whose outputs landed so long ago, the oldest first."""
+
+    async def forget_logs(self, runs: Collection[UUID]) -> None:
+        """Removes the index of logs and the notes of runs."""
+
+    async def forget_outputs(self, runs: Collection[UUID]) -> None:
+        """Removes what is remembered of the outputs of runs."""
 
 
 class Tx(Protocol):

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, Level, LoggedAttempt, LogLine, Note
-from headrace_execution.store.port import LogIndex
+from headrace_execution.store.port import LogIndex, RunPlace
 
 _ATTEMPTS = """
 SELECT s.id AS stage, u.fence, s.run, r.tenant, r.pipeline, l.sequence, l.lines_total, l.cost_total
@@ -52,6 +54,36 @@ _NOTE = """
 INSERT INTO run_notes (run, at, level, attempt, message, fields)
 SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::integer[], $5::text[], $6::text[])
 """
+_LANDED = """
+INSERT INTO outputs (run, sink, tenant, pipeline, landed_at)
+SELECT u.*, $5 FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[]) AS u ON CONFLICT DO NOTHING
+"""
+# What they cost follows what has expired: they begin there, and ask for one younger row of the same run.
+_EXPIRED_LOGS = """
+SELECT r.id AS run, r.tenant, r.pipeline FROM (
+    SELECT run, min(at) AS at FROM (
+        (SELECT run, last_at AS at FROM log_chunks WHERE last_at < $1 ORDER BY last_at LIMIT $3)
+        UNION ALL
+        (SELECT run, at FROM run_notes WHERE at < $1 ORDER BY at LIMIT $3)
+    ) AS old GROUP BY run
+) AS o JOIN runs AS r ON r.id = o.run
+WHERE NOT EXISTS (SELECT FROM log_chunks AS y WHERE y.run = o.run AND y.last_at >= $1)
+    AND NOT EXISTS (SELECT FROM run_notes AS y WHERE y.run = o.run AND y.at >= $1)
+ORDER BY o.at, r.id LIMIT $2
+"""
+_EXPIRED_OUTPUTS = """
+SELECT o.run, o.tenant, o.pipeline FROM outputs AS o
+WHERE o.landed_at < $1 AND NOT EXISTS (
+    SELECT FROM outputs AS y WHERE y.run = o.run AND (y.landed_at, y.sink) > (o.landed_at, o.sink)
+)
+ORDER BY o.landed_at, o.run LIMIT $2
+"""
+_FORGET_CHUNKS = "DELETE FROM log_chunks WHERE run = ANY ($1::uuid[])"
+_FORGET_NOTES = "DELETE FROM run_notes WHERE run = ANY ($1::uuid[])"
+_FORGET_OUTPUTS = "DELETE FROM outputs WHERE run = ANY ($1::uuid[])"
+_OLD_ROWS = 5000
+"""How many old rows one look for expired logs takes into account."""
+
 _CHUNKS = f"""
 SELECT {_NAMES} FROM log_chunks AS c
 WHERE run = $1 AND sequence > COALESCE((
@@ -66,8 +98,9 @@ _NOTES = "SELECT * FROM run_notes WHERE run = $1 AND position > $2 ORDER BY posi
 class SqlLogs:
     """The index of logs, in one transaction."""
 
-    def __init__(self, conn: Any) -> None:
+    def __init__(self, conn: Any, now: datetime) -> None:
         self._conn = conn
+        self._now = now
 
     async def attempts(self, attempts: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], LoggedAttempt]:
         """See the port."""
@@ -108,6 +141,37 @@ class SqlLogs:
                 [json.dumps(dict(note.line.fields)) for note in notes],
             )
 
+    async def landed(self, outputs: Sequence[OutputLanding]) -> None:
+        """See the port."""
+        if outputs:
+            await self._conn.execute(
+                _LANDED,
+                [output.run for output in outputs],
+                [output.sink for output in outputs],
+                [output.tenant for output in outputs],
+                [output.pipeline for output in outputs],
+                self._now,
+            )
+
+    async def expired_logs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """See the port."""
+        rows = await self._conn.fetch(_EXPIRED_LOGS, self._now - age, limit, _OLD_ROWS)
+        return [_place(row) for row in rows]
+
+    async def expired_outputs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """See the port."""
+        rows = await self._conn.fetch(_EXPIRED_OUTPUTS, self._now - age, limit)
+        return [_place(row) for row in rows]
+
+    async def forget_logs(self, runs: Collection[UUID]) -> None:
+        """See the port."""
+        await self._conn.execute(_FORGET_CHUNKS, list(runs))
+        await self._conn.execute(_FORGET_NOTES, list(runs))
+
+    async def forget_outputs(self, runs: Collection[UUID]) -> None:
+        """See the port."""
+        await self._conn.execute(_FORGET_OUTPUTS, list(runs))
+
 
 async def read_index(
     conn: Any, run: UUID, after: Mapping[tuple[UUID, int], int], notes_after: int
@@ -117,6 +181,10 @@ async def read_index(
     chunks = await conn.fetch(_CHUNKS, run, stages, fences, list(after.values()))
     notes = await conn.fetch(_NOTES, run, notes_after)
     return LogIndex(tuple(map(_entry, chunks)), tuple(map(_note, notes)))
+
+
+def _place(row: Any) -> RunPlace:
+    return RunPlace(row["tenant"], row["pipeline"], row["run"])
 
 
 def _attempt(row: Any) -> LoggedAttempt:

@@ -72,6 +72,7 @@ _PURGE_IDS = "SELECT id FROM runs WHERE pipeline = $1 ORDER BY created_at DESC, 
 _PURGE_TASKS = "DELETE FROM tasks WHERE run = ANY ($1::uuid[])"
 _PURGE_LOGS = "DELETE FROM log_chunks WHERE run = ANY ($1::uuid[])"
 _PURGE_NOTES = "DELETE FROM run_notes WHERE run = ANY ($1::uuid[])"
+_PURGE_OUTPUTS = "DELETE FROM outputs WHERE run = ANY ($1::uuid[])"
 _PURGE_STAGES = "DELETE FROM stages WHERE run = ANY ($1::uuid[])"
 _PURGE_RUNS = "DELETE FROM runs WHERE id = ANY ($1::uuid[])"
 _PURGE_CURSORS = "DELETE FROM cursors WHERE pipeline = $1"
@@ -173,7 +174,14 @@ class SqlPipelines:
         """See the port."""
         await self._conn.execute(_TAKE, _GATE, _keys([pipeline]))
         ids = [row["id"] for row in await self._conn.fetch(_PURGE_IDS, pipeline, limit)]
-        for statement in (_PURGE_LOGS, _PURGE_NOTES, _PURGE_TASKS, _PURGE_STAGES, _PURGE_RUNS):
+        for statement in (
+            _PURGE_LOGS,
+            _PURGE_NOTES,
+            _PURGE_OUTPUTS,
+            _PURGE_TASKS,
+            _PURGE_STAGES,
+            _PURGE_RUNS,
+        ):
             await self._conn.execute(statement, ids)
         if len(ids) == limit:
             return False

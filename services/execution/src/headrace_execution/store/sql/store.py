@@ -147,7 +147,7 @@ class SqlTx:
         self.probes = SqlProbes(raw, now)
         self.answers = SqlAnswers(conn)
         self.starts = SqlStarts(raw, now)
-        self.logs = SqlLogs(raw)
+        self.logs = SqlLogs(raw, now)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

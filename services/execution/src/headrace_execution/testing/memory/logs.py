@@ -2,12 +2,21 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
-from headrace_execution.store.port import LogIndex
+from headrace_execution.store.port import LogIndex, RunPlace
 from headrace_execution.testing.memory.data import Link, Transaction
-from headrace_execution.testing.memory.tables import LOG_CHUNKS, NOTES, RUN_OF_STAGE, RUNS
+from headrace_execution.testing.memory.tables import (
+    LOG_CHUNKS,
+    NOTES,
+    OUTPUTS,
+    RUN_OF_STAGE,
+    RUNS,
+    OutputRow,
+)
 
 
 class MemoryLogs:
@@ -72,6 +81,54 @@ class MemoryLogs:
             position = self._tx.data.next("run_notes")
             self._tx.put(NOTES, (note.run, position), replace(note, position=position))
 
+    async def landed(self, outputs: Sequence[OutputLanding]) -> None:
+        """See the port."""
+        if not outputs:
+            return
+        await self._link.statement(self._tx)
+        for output in outputs:
+            if self._tx.get(OUTPUTS, (output.run, output.sink)) is None:
+                self._tx.put(OUTPUTS, (output.run, output.sink), OutputRow(output, self._tx.now))
+
+    async def expired_logs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """See the port."""
+        await self._link.statement(self._tx)
+        written = [(chunk.run, chunk.last_at) for chunk in self._tx.rows(LOG_CHUNKS)]
+        written += [(note.run, note.line.time) for note in self._tx.rows(NOTES)]
+        runs = {run.id: run for run in self._tx.rows(RUNS)}
+        ids = _all_before(written, self._tx.now - age, limit)
+        return [RunPlace(runs[run].tenant, runs[run].pipeline, run) for run in ids]
+
+    async def expired_outputs(self, age: timedelta, limit: int) -> list[RunPlace]:
+        """See the port."""
+        await self._link.statement(self._tx)
+        rows = self._tx.rows(OUTPUTS)
+        places = {
+            row.output.run: RunPlace(row.output.tenant, row.output.pipeline, row.output.run) for row in rows
+        }
+        ids = _all_before([(row.output.run, row.landed_at) for row in rows], self._tx.now - age, limit)
+        return [places[run] for run in ids]
+
+    async def forget_logs(self, runs: Collection[UUID]) -> None:
+        """See the port."""
+        await self._link.statement(self._tx)
+        for run in runs:
+            _forget_logs(self._tx, run)
+
+    async def forget_outputs(self, runs: Collection[UUID]) -> None:
+        """See the port."""
+        await self._link.statement(self._tx)
+        for run in runs:
+            _forget_outputs(self._tx, run)
+
+
+def _all_before(dated: Sequence[tuple[UUID, datetime]], limit_at: datetime, most: int) -> list[UUID]:
+    """The runs all of whose dates are before a limit, the oldest first."""
+    latest: dict[UUID, datetime] = {}
+    for run, at in dated:
+        latest[run] = max(at, latest.get(run, at))
+    return sorted((run for run, at in latest.items() if at < limit_at), key=lambda run: latest[run])[:most]
+
 
 def remove_chunks(tx: Transaction, chunks: Iterable[ChunkEntry]) -> None:
     """Removes entries."""
@@ -81,9 +138,19 @@ def remove_chunks(tx: Transaction, chunks: Iterable[ChunkEntry]) -> None:
 
 def purge_logs(tx: Transaction, run: UUID) -> None:
     """Removes all of a run."""
+    _forget_logs(tx, run)
+    _forget_outputs(tx, run)
+
+
+def _forget_logs(tx: Transaction, run: UUID) -> None:
     remove_chunks(tx, [chunk for chunk in tx.rows(LOG_CHUNKS) if chunk.run == run])
     for note in [note for note in tx.rows(NOTES) if note.run == run]:
         tx.put(NOTES, (run, note.position), None)
+
+
+def _forget_outputs(tx: Transaction, run: UUID) -> None:
+    for row in [row for row in tx.rows(OUTPUTS) if row.output.run == run]:
+        tx.put(OUTPUTS, (run, row.output.sink), None)
 
 
 def index_of(tx: Transaction, run: UUID, after: Mapping[tuple[UUID, int], int], notes_after: int) -> LogIndex:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, Note
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
@@ -75,6 +76,14 @@ class StartRow:
     decision: Decision | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """An output of a run, and when it landed."""
+
+    output: OutputLanding
+    landed_at: datetime
+
+
 CursorKey = tuple[UUID, str, str]
 Scope = tuple[UUID, str, str, str]
 
@@ -89,3 +98,4 @@ STARTS: Table[tuple[UUID, str], StartRow] = Table("starts")
 ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
 LOG_CHUNKS: Table[tuple[UUID, UUID, int, int], ChunkEntry] = Table("log_chunks")
 NOTES: Table[tuple[UUID, int], Note] = Table("run_notes")
+OUTPUTS: Table[tuple[UUID, str], OutputRow] = Table("outputs")
