@@ -13,6 +13,7 @@ from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc, reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
 from headrace.metadata.v1 import (
     api_keys_pb2_grpc,
+    audit_pb2_grpc,
     connections_pb2_grpc,
     definitions_pb2_grpc,
     lineage_pb2_grpc,
@@ -127,6 +128,7 @@ class Service:
         self.api_keys: Any = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
         self.lineage: Any = lineage_pb2_grpc.LineageServiceStub(self.channel)
         self.templates: Any = templates_pb2_grpc.TemplateServiceStub(self.channel)
+        self.audit: Any = audit_pb2_grpc.AuditServiceStub(self.channel)
         self.log: Any = event_log_pb2_grpc.EventLogServiceStub(self.channel)
 
     def user(self, role: str = "editor", *, key: str | None = None, **claims: Any) -> Metadata:

@@ -7,6 +7,7 @@ import pytest
 from headrace.common.v1 import options_pb2, reasons_pb2
 from headrace.metadata.v1 import (
     api_keys_pb2,
+    audit_pb2,
     connections_pb2,
     lineage_pb2,
     pipelines_pb2,
@@ -42,6 +43,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ListPipelineVersions": {"id": ID},
     "GetPipelineVersion": {"id": ID, "version": 1},
     "GetPipelineLineage": {"id": ID},
+    "ListAuditEvents": {},
     "ListTemplates": {},
     "GetTemplate": {"industry": "retail", "name": "daily_sales"},
     "CreatePipelineFromTemplate": {"industry": "retail", "name": "daily_sales", "pipeline_name": "roles 2"},
@@ -63,6 +65,7 @@ RPCS = {
         (pipelines_pb2, "PipelineService"),
         (connections_pb2, "ConnectionService"),
         (api_keys_pb2, "ApiKeyService"),
+        (audit_pb2, "AuditService"),
         (lineage_pb2, "LineageService"),
         (templates_pb2, "TemplateService"),
     )
@@ -84,6 +87,7 @@ async def test_each_role_may_call_exactly_what_the_contract_says(service: Servic
         pipelines_pb2: service.pipelines,
         connections_pb2: service.connections,
         api_keys_pb2: service.api_keys,
+        audit_pb2: service.audit,
         lineage_pb2: service.lineage,
         templates_pb2: service.templates,
     }[file]

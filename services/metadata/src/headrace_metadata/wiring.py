@@ -5,6 +5,8 @@ from headrace.common.v1 import event_log_pb2_grpc
 from headrace.metadata.v1 import (
     api_keys_pb2,
     api_keys_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
     connections_pb2,
     connections_pb2_grpc,
     definitions_pb2,
@@ -47,6 +49,7 @@ from headrace_metadata.loops.run_follower import RUN_EVENTS, follow_runs
 from headrace_metadata.loops.schedule_follower import SCHEDULE_EVENTS, follow_schedules
 from headrace_metadata.loops.secret_rotator import SecretRotator
 from headrace_metadata.servicers.api_keys import ApiKeyServicer
+from headrace_metadata.servicers.audit import AuditServicer
 from headrace_metadata.servicers.connections import ConnectionServicer
 from headrace_metadata.servicers.definitions import DefinitionServicer
 from headrace_metadata.servicers.lineage import LineageServicer
@@ -123,6 +126,11 @@ class Parts:
                 templates_pb2.DESCRIPTOR.services_by_name["TemplateService"],
                 templates_pb2_grpc.add_TemplateServiceServicer_to_server,
                 TemplateServicer(self.templates, writes, pipeline_writer, cursors),
+            ),
+            (
+                audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+                audit_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(db, cursors),
             ),
             (
                 lineage_pb2.DESCRIPTOR.services_by_name["LineageService"],

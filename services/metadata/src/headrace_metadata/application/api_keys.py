@@ -12,7 +12,7 @@ from headrace_chassis.identity import Principal, Role
 from headrace_chassis.ids import uuid7
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata.application import workspaces
+from headrace_metadata.application import audit, workspaces
 from headrace_metadata.domain.api_keys import (
     SECRET_BYTES,
     ApiKey,
@@ -87,7 +87,9 @@ class ApiKeys:
             created_by=principal.acts_as,
             created_at=at,
         )
-        return await store.add(conn, key, key_digest(text)), text
+        added = await store.add(conn, key, key_digest(text))
+        await audit.api_key_was(conn, principal, "created", added)
+        return added, text
 
     async def revoke(self, conn: AsyncConnection, principal: Principal, identity: UUID) -> ApiKey:
         """Revokes a key.
@@ -99,6 +101,7 @@ class ApiKeys:
         revoked = await store.revoke(conn, scope, identity, principal.acts_as)
         if revoked is None:
             raise NotFound("API key", identity)
+        await audit.api_key_was(conn, principal, "revoked", revoked)
         return revoked
 
     async def exchange(self, text: str) -> tuple[str, float]:

@@ -10,6 +10,7 @@ from headrace_chassis.errors import InvalidRequest, NameTaken, NotFound, Problem
 from headrace_chassis.identity import Principal, Role
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_metadata.application import audit
 from headrace_metadata.application.events import connection_event
 from headrace_metadata.application.workspaces import scope_of
 from headrace_metadata.domain.connections import Connection, ConnectionChange, endpoint_problems
@@ -59,6 +60,7 @@ class ConnectionWriter:
         if added is None:
             raise NameTaken("connection", connection.name)
         await outbox.append(conn, [connection_event("created", added)])
+        await audit.connection_was(conn, principal, "created", added, secret_given=secret is not None)
         return added
 
     async def update(
@@ -100,6 +102,8 @@ class ConnectionWriter:
                 raise NameTaken("connection", after.name) from None
             raise
         await outbox.append(conn, [connection_event("updated", saved)])
+        given = change.secret is not None or "secret" in change.cleared
+        await audit.connection_was(conn, principal, "updated", saved, before, secret_given=given)
         return saved
 
     async def delete(
@@ -122,6 +126,7 @@ class ConnectionWriter:
                 raise ConnectionInUse(connection.name, users[:_NAMED_USERS], more=len(users) > _NAMED_USERS)
         await store.remove(conn, connection)
         await outbox.append(conn, [connection_event("deleted", connection)])
+        await audit.connection_was(conn, principal, "deleted", connection)
 
     def _check(self, connection: Connection, secret: str | None) -> None:
         problems: list[Problem] = []

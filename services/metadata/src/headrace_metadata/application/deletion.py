@@ -22,6 +22,7 @@ from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
 from headrace_chassis.identity import Principal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_metadata.application import audit
 from headrace_metadata.application.events import pipeline_event
 from headrace_metadata.application.execution import CLOSE_SECONDS, Execution
 from headrace_metadata.application.pipelines import lock
@@ -63,7 +64,10 @@ class PipelineDeletion:
             pipeline = await lock(conn, principal, pipeline_id, expected_version, closing_too=True)
             if not pipeline.closing:
                 await outbox.append(conn, [pipeline_event("deleting", pipeline)])
-            return await store.begin(conn, principal.tenant, pipeline_id, force, principal.acts_as)
+            attempt = await store.begin(conn, principal.tenant, pipeline_id, force, principal.acts_as)
+            if not pipeline.closing:
+                await audit.pipeline_was(conn, principal, "deleting", pipeline)
+            return attempt
 
         attempt = await self._db.run(begin)
         self._wake()
@@ -105,6 +109,7 @@ class PipelineDeletion:
         pipeline = await pipelines.get(conn, Scope(attempt.tenant), attempt.pipeline_id)
         if pipeline is not None and await store.finish(conn, attempt):
             await outbox.append(conn, [pipeline_event("deleted", pipeline)])
+            await audit.pipeline_was_deleted(conn, pipeline, attempt.on_behalf_of)
 
 
 async def acknowledge_purge(conn: AsyncConnection, tenant: UUID, pipeline_id: UUID, owner: str) -> None:

@@ -13,7 +13,7 @@ from headrace_chassis.ids import uuid7
 from headrace_definition import Problem
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace_metadata.application import workspaces
+from headrace_metadata.application import audit, workspaces
 from headrace_metadata.application.definitions import Checked, DefinitionChecker, Text
 from headrace_metadata.application.events import pipeline_event
 from headrace_metadata.domain.names import copy_names
@@ -146,7 +146,7 @@ class PipelineWriter:
                 raise NameTaken("pipeline", after.name) from None
             raise
         await references.replace(conn, before.id, before.workspace_id, checked.references)
-        return await self._written(conn, before.tenant, before.id, "updated", checked)
+        return await self._written(conn, principal, before.id, "updated", checked, before.latest.content)
 
     async def duplicate(
         self,
@@ -193,20 +193,28 @@ class PipelineWriter:
         if not await store.add(conn, identity, principal.tenant, workspace_id, content, author):
             return None
         await references.replace(conn, identity, workspace_id, checked.references)
-        return await self._written(conn, principal.tenant, identity, "created", checked)
+        return await self._written(conn, principal, identity, "created", checked)
 
     async def _demand_free_name(self, conn: AsyncConnection, before: Pipeline, name: str) -> None:
         if name != before.latest.content.name and await store.name_is_taken(conn, before.workspace_id, name):
             raise NameTaken("pipeline", name)
 
     async def _written(
-        self, conn: AsyncConnection, tenant: UUID, identity: UUID, what: str, checked: Checked
+        self,
+        conn: AsyncConnection,
+        principal: Principal,
+        identity: UUID,
+        what: str,
+        checked: Checked,
+        before: Content | None = None,
     ) -> Written:
-        pipeline = await store.get(conn, Scope(tenant), identity)
+        pipeline = await store.get(conn, Scope(principal.tenant), identity)
         if pipeline is None:
             raise RuntimeError(f"pipeline {identity} vanished in its own transaction")
         await outbox.append(conn, [pipeline_event(what, pipeline)])
-        return Written(pipeline, await self._warnings(conn, pipeline, checked))
+        warnings = await self._warnings(conn, pipeline, checked)
+        await audit.pipeline_was(conn, principal, what, pipeline, before)
+        return Written(pipeline, warnings)
 
     async def _warnings(
         self, conn: AsyncConnection, pipeline: Pipeline, checked: Checked

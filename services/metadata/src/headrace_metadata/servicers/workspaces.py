@@ -14,6 +14,7 @@ from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_metadata.application import audit
 from headrace_metadata.application.events import workspace_event
 from headrace_metadata.application.workspaces import ensure_default, scope_of
 from headrace_metadata.convert import workspaces as convert
@@ -55,6 +56,7 @@ class WorkspaceServicer(workspaces_pb2_grpc.WorkspaceServiceServicer):
             if added is None:
                 raise NameTaken("workspace", workspace.slug)
             await outbox.append(conn, [workspace_event("created", added)])
+            await audit.workspace_was(conn, principal, "created", added)
             return convert.workspace_message(added)
 
         return await self._writes.keyed(pb.Workspace, apply)
@@ -67,7 +69,8 @@ class WorkspaceServicer(workspaces_pb2_grpc.WorkspaceServiceServicer):
         return convert.workspace_message(found)
 
     async def UpdateWorkspace(self, request: pb.UpdateWorkspaceRequest, context: Context) -> pb.Workspace:
-        scope = scope_of(current_principal())
+        principal = current_principal()
+        scope = scope_of(principal)
         change = convert.workspace_change(request)
 
         async def apply(conn: AsyncConnection) -> pb.Workspace:
@@ -80,6 +83,7 @@ class WorkspaceServicer(workspaces_pb2_grpc.WorkspaceServiceServicer):
                 return convert.workspace_message(before)
             saved = await store.save(conn, after)
             await outbox.append(conn, [workspace_event("updated", saved)])
+            await audit.workspace_was(conn, principal, "updated", saved, before)
             return convert.workspace_message(saved)
 
         return await self._writes.plain(apply)

@@ -142,3 +142,22 @@ api_key = sa.Table(
     sa.Column("revoked_at", _moment),
     sa.Column("revoked_by", sa.Text),
 )
+
+audit_event = sa.Table(
+    "audit_event",
+    _metadata,
+    sa.Column("tenant", sa.Uuid, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
+    sa.Column("at", _moment),
+    sa.Column("actor", sa.Text),
+    sa.Column("via", sa.Text),
+    sa.Column("action", sa.Text),
+    sa.Column("object_type", sa.Text),
+    sa.Column("object_id", sa.Uuid),
+    sa.Column("object_name", sa.Text),
+    sa.Column("workspace_id", sa.Uuid),
+    sa.Column("request_id", sa.Text),
+    sa.Column("fields", ARRAY(sa.Text)),
+    sa.Column("hash", sa.LargeBinary),
+    sa.Column("previous_hash", sa.LargeBinary),
+)
