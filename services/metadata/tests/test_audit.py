@@ -1,4 +1,4 @@
-"""The audit trail: each change once, with its transaction, in a chain that shows where it was tampered with."""
+"""The audit trail: each change once, with its transaction, in a chain that shows where it was changed."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,16 @@ from headrace.metadata.v1 import audit_pb2 as pb
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.database import driver
 from headrace_chassis.ids import uuid7
-from headrace_metadata.application.audit import ChainBroken, verify
+from headrace_metadata.application.audit import (
+    ChainBroken,
+    described_connection,
+    described_pipeline,
+    described_workspace,
+    verify,
+)
+from headrace_metadata.domain.connections import Connection, ConnectionType, Endpoint
+from headrace_metadata.domain.pipelines import Content, Declared, Given
+from headrace_metadata.domain.workspaces import default_workspace
 
 from .support import Service, failure
 
@@ -100,6 +109,20 @@ async def test_every_write_says_who_did_what_to_which_fields(service: Service) -
     assert CANARY not in str(events)
     assert key.key not in str(events)
     assert await _verified(service) == 12
+
+
+def test_whatever_can_be_written_is_known_to_the_trail() -> None:
+    content = Content("n", "t", Given(), Declared())
+    endpoint = Endpoint(ConnectionType.FILE)
+    connection = Connection(uuid7(), uuid7(), uuid7(), "n", None, endpoint, None, False, "ada")
+    workspace = default_workspace(uuid7(), uuid7())
+    for request, known in (
+        (pipelines_pb2.CreatePipelineRequest, described_pipeline(content).keys()),
+        (connections_pb2.CreateConnectionRequest, described_connection(connection).keys() | {"secret"}),
+        (workspaces_pb2.CreateWorkspaceRequest, described_workspace(workspace).keys()),
+    ):
+        names = {field.json_name for field in request.DESCRIPTOR.fields} - {"workspaceId"}
+        assert names == set(known)
 
 
 async def test_what_changes_nothing_or_fails_or_is_repeated_is_not_recorded(service: Service) -> None:

@@ -29,8 +29,8 @@ async def pipeline_was(
 ) -> None:
     """Records that a pipeline was created or updated, or is being deleted ("deleting")."""
     content = pipeline.latest.content
-    known = {} if before is None else _described(before)
-    fields = () if what == "deleting" else changed_fields(known, _described(content))
+    known = {} if before is None else described_pipeline(before)
+    fields = () if what == "deleting" else changed_fields(known, described_pipeline(content))
     await _append(conn, principal, "pipeline", what, pipeline.id, content.name, pipeline.workspace_id, fields)
 
 
@@ -61,8 +61,8 @@ async def connection_was(
     secret_given: bool = False,
 ) -> None:
     """Records that a connection was created, updated or deleted. Of a secret it says that one was given."""
-    known = {} if before is None else _described_connection(before)
-    fields = () if what == "deleted" else changed_fields(known, _described_connection(connection))
+    known = {} if before is None else described_connection(before)
+    fields = () if what == "deleted" else changed_fields(known, described_connection(connection))
     if secret_given:
         fields = (*fields, "secret")
     await _append(
@@ -78,8 +78,8 @@ async def workspace_was(
     before: Workspace | None = None,
 ) -> None:
     """Records that a workspace was created or updated."""
-    known = {} if before is None else _described_workspace(before)
-    fields = changed_fields(known, _described_workspace(workspace))
+    known = {} if before is None else described_workspace(before)
+    fields = changed_fields(known, described_workspace(workspace))
     await _append(conn, principal, "workspace", what, workspace.id, workspace.slug, workspace.id, fields)
 
 
@@ -135,12 +135,14 @@ async def _append(
     )
 
 
-def _described(content: Content) -> dict[str, Any]:
+def described_pipeline(content: Content) -> dict[str, Any]:
+    """What may be written of a pipeline, by the names of the API; None for what was not given."""
     given = {json_name: getattr(content.given, name) for name, json_name in JSON_NAMES.items()}
     return {"name": content.name, "yamlDefinition": content.text, **given}
 
 
-def _described_connection(connection: Connection) -> dict[str, Any]:
+def described_connection(connection: Connection) -> dict[str, Any]:
+    """What may be written of a connection, but for its secret."""
     endpoint = connection.endpoint
     return {
         "name": connection.name,
@@ -153,10 +155,12 @@ def _described_connection(connection: Connection) -> dict[str, Any]:
         "path": endpoint.path,
         "options": _filled(endpoint.options),
         "secretRef": connection.secret_ref,
+        "maxConcurrentStages": connection.max_concurrent_stages,
     }
 
 
-def _described_workspace(workspace: Workspace) -> dict[str, Any]:
+def described_workspace(workspace: Workspace) -> dict[str, Any]:
+    """What may be written of a workspace."""
     return {
         "slug": workspace.slug,
         "name": workspace.name,
