@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
-from headrace_chassis.errors import NotFound
-from headrace_chassis.identity import TokenVerifier, current_principal
+from headrace.execution.v1 import (
+    runs_pb2,
+    runs_pb2_grpc,
+    stream_tickets_pb2,
+    stream_tickets_pb2_grpc,
+)
+from headrace_chassis.bound_tokens import BoundTokens
+from headrace_chassis.errors import NotFound, Unauthenticated
+from headrace_chassis.identity import Bound, Role, TokenVerifier, current_principal
 from headrace_chassis.latest import Latest
-from headrace_chassis.server import GrpcServer
+from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServerSettings
-from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.ports import free_port
 from headrace_chassis.testing.waiting import eventually
 from headrace_gateway.config import GatewaySettings
@@ -30,6 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STREAM = f"/api/v1/runs/{RUN}/stream"
 RUNNING, COMPLETED = runs_pb2.RUN_STATE_RUNNING, runs_pb2.RUN_STATE_COMPLETED
+TICKETS = stream_tickets_pb2.DESCRIPTOR.services_by_name["StreamTicketService"]
 SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunService"]
 WATCHERS = 1000
 
@@ -69,12 +76,40 @@ class WatchedRun(runs_pb2_grpc.RunServiceServicer):
             self.open -= 1
 
 
+class Tickets(stream_tickets_pb2_grpc.StreamTicketServiceServicer):
+    """Takes each ticket once, as the service does."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.tokens = BoundTokens("execution", authority.service_key_file("execution"))
+        self.good: dict[str, str] = {}
+        self.lifetime = 600.0
+
+    def make(self, workspaces: Any = None) -> str:
+        ticket = uuid.uuid4().hex * 2
+        self.good[ticket], _ = self.tokens.token(
+            Bound("/headrace.execution.v1.RunService/WatchRun", RUN),
+            subject="ada",
+            tenant=TENANT,
+            workspaces=workspaces,
+            role=Role.VIEWER,
+            until=time.time() + self.lifetime,
+        )
+        return ticket
+
+    async def RedeemStreamTicket(self, request: Any, context: Any) -> Any:
+        token = self.good.pop(request.ticket, None)
+        if token is None or request.run_id != RUN:
+            raise Unauthenticated("the ticket is not valid")
+        return stream_tickets_pb2.RedeemStreamTicketResponse(token=token)
+
+
 class House:
     """A gateway, and behind it a service that can be taken away and brought back."""
 
     def __init__(self, authority: Authority, stack: AsyncExitStack) -> None:
         self.authority = authority
         self.run: WatchedRun = standing_in(SERVICE, WatchedRun)
+        self.tickets: Tickets = standing_in(TICKETS, Tickets, authority)
         self.port = free_port()
         self.server: GrpcServer | None = None
         self.gateway: Any = None
@@ -90,7 +125,8 @@ class House:
         listen = {"grpc_listen": f"127.0.0.1:{self.port}", "drain_seconds": 0.0}
         settings = ServerSettings(**{**self.authority.server_values(), **listen})
         add = runs_pb2_grpc.add_RunServiceServicer_to_server
-        services = [(SERVICE, add, self.run)]
+        add_tickets = stream_tickets_pb2_grpc.add_StreamTicketServiceServicer_to_server
+        services: list[Service] = [(SERVICE, add, self.run), (TICKETS, add_tickets, self.tickets)]
         self.server = GrpcServer(settings, TokenVerifier(settings), services)
         await self.server.start()
 
@@ -159,6 +195,43 @@ async def test_a_token_may_come_as_a_subprotocol(house: House) -> None:
         assert await revision(socket) == 1
 
     assert house.run.callers == ["bob"]
+
+
+async def test_a_ticket_opens_the_stream_once(house: House) -> None:
+    ticket = house.tickets.make()
+    async with house.connect("", path=f"{STREAM}?ticket={ticket}") as socket, house.connect() as other:
+        assert (await revision(socket), await revision(other)) == (1, 1)
+        calls = house.run.calls
+        again = await house.refused("", path=f"{STREAM}?ticket={ticket}")
+        house.run.change(2, overall_status=COMPLETED)
+        assert (await revision(socket), await closed(socket)) == (2, (1000, "complete"))
+
+    assert (again[0], again[1]["detail"]) == (401, "the ticket is not valid; make a new one")
+    assert calls == 1
+
+
+async def test_a_ticket_that_is_none_is_401_and_not_even_shown_where_it_cannot_be_one(house: House) -> None:
+    ticket = house.tickets.make()
+    wrong = [
+        await house.refused("", path=f"{STREAM}?ticket={given}")
+        for given in ("x" * 43, "", "short", "%20" * 30, f"{ticket}&ticket={ticket}", ticket[:-1])
+    ]
+    elsewhere = await house.refused("", path=f"/api/v1/runs/{uuid.uuid4()}/stream?ticket={ticket}")
+
+    assert {status for status, _ in wrong} == {401}
+    assert elsewhere[0] == 401
+    assert ticket not in house.tickets.good
+
+
+async def test_a_token_from_a_ticket_is_no_credential_elsewhere(house: House) -> None:
+    token = house.tickets.good[house.tickets.make()]
+    status, problem = await house.refused(token)
+    answer = await house.gateway.anonymous.get(
+        f"/api/v1/runs/{RUN}", headers={"Authorization": f"Bearer {token}"}
+    )
+
+    assert (status, problem["code"]) == (403, "ROLE_REQUIRED")
+    assert (answer.status_code, answer.json()["code"]) == (403, "ROLE_REQUIRED")
 
 
 async def test_refusals_are_problem_documents_before_the_upgrade(house: House) -> None:

@@ -69,7 +69,7 @@ class Route:
     @property
     def grpc_path(self) -> str:
         """The path of the RPC's HTTP/2 request."""
-        return f"/{self.rpc.containing_service.full_name}/{self.rpc.name}"
+        return grpc_path(self.rpc)
 
     @property
     def answers_nothing(self) -> bool:
@@ -90,6 +90,11 @@ class Route:
     def query_allowed(self) -> bool:
         """Fields that neither path nor body give may be given in the query."""
         return self.body != "*"
+
+
+def grpc_path(rpc: MethodDescriptor) -> str:
+    """Returns the path of an RPC's HTTP/2 request."""
+    return f"/{rpc.containing_service.full_name}/{rpc.name}"
 
 
 def routes_of(contract: Contract) -> tuple[Route, ...]:

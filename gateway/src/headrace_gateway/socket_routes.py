@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
@@ -10,7 +10,7 @@ from headrace.common.v1 import options_pb2
 
 from .contract import Contract, owner
 from .routes import USERS, ContractError, Route, require_scalar
-from .templates import parse_template
+from .templates import Template, parse_template
 
 _INTEGERS = frozenset(
     {
@@ -29,6 +29,8 @@ class SocketRoute:
     route: Route
     operation_id: str
     revision_field: str
+    ticket_rpc: MethodDescriptor | None
+    """What redeems one-time tickets, where the WebSocket takes any."""
 
 
 def sockets_of(contract: Contract) -> tuple[SocketRoute, ...]:
@@ -36,8 +38,9 @@ def sockets_of(contract: Contract) -> tuple[SocketRoute, ...]:
 
     Raises ContractError for one that cannot be served, and TemplateError for a malformed path.
     """
+    rpcs = {rpc.full_name: rpc for service in contract.services for rpc in service.methods}
     return tuple(
-        _socket(rpc, rules)
+        _socket(rpc, rules, rpcs)
         for service in contract.services
         for rpc in service.methods
         if (rules := rpc.GetOptions().Extensions[options_pb2.method]).HasField("websocket")
@@ -50,7 +53,9 @@ def sockets_of_owners(sockets: Iterable[SocketRoute], owners: Iterable[str]) -> 
     return tuple(socket for socket in sockets if socket.route.owner in served)
 
 
-def _socket(rpc: MethodDescriptor, rules: options_pb2.MethodRules) -> SocketRoute:
+def _socket(
+    rpc: MethodDescriptor, rules: options_pb2.MethodRules, rpcs: Mapping[str, MethodDescriptor]
+) -> SocketRoute:
     process = owner(rpc.containing_service)
     if process is None:
         raise ContractError(rpc, "its package is not headrace.<service>.v<number>")
@@ -82,4 +87,21 @@ def _socket(rpc: MethodDescriptor, rules: options_pb2.MethodRules) -> SocketRout
         request_headers=(),
         media_types=(),
     )
-    return SocketRoute(route, declared.operation_id or route.operation_id, declared.revision_field)
+    ticket_rpc = _ticket_rpc(rpc, declared.ticket_rpc, template, rpcs) if declared.ticket_rpc else None
+    return SocketRoute(
+        route, declared.operation_id or route.operation_id, declared.revision_field, ticket_rpc
+    )
+
+
+def _ticket_rpc(
+    rpc: MethodDescriptor, name: str, template: Template, rpcs: Mapping[str, MethodDescriptor]
+) -> MethodDescriptor:
+    found = rpcs.get(name)
+    if found is None or owner(found.containing_service) != owner(rpc.containing_service):
+        raise ContractError(rpc, f"its ticket_rpc {name!r} is no RPC of its process")
+    if found.GetOptions().Extensions[options_pb2.method].role != options_pb2.ROLE_ANYONE:
+        raise ContractError(rpc, f"its ticket_rpc {name!r} needs a token: declare ROLE_ANYONE")
+    for field in (*template.fields, "ticket"):
+        require_scalar(found, found.input_type, field)
+    require_scalar(found, found.output_type, "token")
+    return found

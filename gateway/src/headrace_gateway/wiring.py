@@ -41,6 +41,7 @@ from .server import HttpServer
 from .socket_routes import sockets_of, sockets_of_owners
 from .sockets.endpoint import SocketEndpoint
 from .sockets.gate import SocketGate
+from .sockets.tickets import TicketOffice
 
 _log = structlog.get_logger(__name__)
 
@@ -105,7 +106,18 @@ def build(settings: GatewaySettings, targets: Mapping[str, str], contract: Contr
     callers = CallerChecks(verifier, _api_keys(channels, verifier))
     limiter = RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst, time.monotonic)
     gate = SocketGate(
-        [SocketEndpoint(socket, streams[socket.route.owner], codecs, bodies) for socket in sockets],
+        [
+            SocketEndpoint(
+                socket,
+                streams[socket.route.owner],
+                codecs,
+                bodies,
+                None
+                if socket.ticket_rpc is None
+                else TicketOffice(socket, socket.ticket_rpc, channels[socket.route.owner][0], verifier),
+            )
+            for socket in sockets
+        ],
         callers,
         limiter,
         slots,

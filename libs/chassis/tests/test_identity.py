@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from headrace_chassis import keys
 from headrace_chassis.api_key_tokens import ApiKeyTokens
+from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.errors import HeadraceError, Unauthenticated, Unavailable
 from headrace_chassis.identity import (
     INTERNAL_AUDIENCE,
     INTERNAL_ISSUER,
+    Bound,
     Principal,
     Role,
     ServiceTokens,
@@ -31,6 +33,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 WORKSPACE = uuid.UUID(int=42)
 OTHER = uuid.UUID(int=41)
+WATCH = "/headrace.execution.v1.RunService/WatchRun"
 
 
 @pytest.fixture
@@ -493,3 +496,55 @@ def test_who_may_call_what(kind: Any, role: Role, may: set[Role]) -> None:
 def test_errors_say_nothing_of_the_token(authority: Authority) -> None:
     error: HeadraceError = Unauthenticated("the token has expired")
     assert error.code == "UNAUTHENTICATED"
+
+
+class TestBoundTokens:
+    async def test_one_is_good_for_its_rpc_and_for_no_role(
+        self, authority: Authority, verifier: TokenVerifier
+    ) -> None:
+        token = bound(authority, "execution", WATCH)
+
+        principal = await verifier.verify(token)
+
+        assert (principal.subject, principal.tenant, principal.kind) == ("ada", TENANT, "user")
+        assert principal.workspaces == frozenset({WORKSPACE})
+        assert principal.bound_to == Bound(WATCH, "1")
+        assert principal.may_call(WATCH, Role.VIEWER)
+        assert not principal.may_call(WATCH, Role.EDITOR)
+        assert not principal.may_call(f"{WATCH}er", Role.VIEWER)
+        assert not any(principal.has(role) for role in Role)
+
+    async def test_a_service_binds_tokens_to_its_own_rpcs_only(
+        self, authority: Authority, verifier: TokenVerifier
+    ) -> None:
+        with pytest.raises(Unauthenticated, match="does not serve"):
+            await verifier.verify(bound(authority, "metadata", WATCH))
+
+    @pytest.mark.parametrize("given", ["", {}, {"rpc": WATCH}, {"rpc": WATCH, "object": 1}, [WATCH, "1"]])
+    async def test_one_that_is_bound_to_nothing_is_refused(
+        self, authority: Authority, verifier: TokenVerifier, given: Any
+    ) -> None:
+        key = authority.service_key_file("execution").read_text()
+        content = claims(iss=INTERNAL_ISSUER, aud=INTERNAL_AUDIENCE, bound=given)
+        token = jwt.encode(content, key, algorithm="EdDSA", headers={"kid": "service:execution"})
+
+        with pytest.raises(Unauthenticated, match="bound to nothing"):
+            await verifier.verify(token)
+
+    async def test_a_users_issuer_binds_nothing(self, authority: Authority, verifier: TokenVerifier) -> None:
+        principal = await verifier.verify(authority.user("viewer", bound={"rpc": WATCH, "object": "1"}))
+
+        assert principal.bound_to is None
+
+
+def bound(authority: Authority, service: str, rpc: str) -> str:
+    tokens = BoundTokens(service, authority.service_key_file(service))
+    token, _ = tokens.token(
+        Bound(rpc, "1"),
+        subject="ada",
+        tenant=TENANT,
+        workspaces={WORKSPACE},
+        role=Role.VIEWER,
+        until=time.time() + 600,
+    )
+    return token

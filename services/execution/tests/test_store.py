@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import PlanNote, Priority
 from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Outcome, Run, StageResult, Warned
 from headrace_execution.domain.states import RunState, StageState
+from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.store.port import (
     Closing,
     ConcurrentChange,
@@ -514,6 +516,33 @@ class TestLists:
         assert await listed(workspaces=frozenset({run.workspace})) == {run.id, cancelled.id}
         assert await listed(workspaces=frozenset({uuid7(), uuid7()})) == set()
         assert await listed(workspaces=frozenset()) == set()
+
+
+class TestTickets:
+    async def test_a_ticket_is_taken_once(self, any_store: Store) -> None:
+        until = datetime(2030, 1, 1, tzinfo=UTC)
+        mine = StreamTicket(uuid7(), TENANT, "ada", frozenset({uuid7(), uuid7()}), until)
+        all_of_them = replace(mine, workspaces=None)
+        await ask(any_store, lambda tx: tx.tickets.add(b"one", mine, timedelta(seconds=30)))
+        await ask(any_store, lambda tx: tx.tickets.add(b"two", all_of_them, timedelta(seconds=30)))
+
+        took = [
+            await ask(any_store, partial(take, digest)) for digest in (b"one", b"one", b"two", b"unknown")
+        ]
+
+        assert took == [mine, None, all_of_them, None]
+
+    async def test_a_ticket_expires(self, any_store: Any) -> None:
+        until = datetime(2030, 1, 1, tzinfo=UTC)
+        mine = StreamTicket(uuid7(), TENANT, "ada", None, until)
+        await ask(any_store, lambda tx: tx.tickets.add(b"one", mine, timedelta(seconds=30)))
+        any_store.skew = timedelta(seconds=31)
+
+        assert await ask(any_store, partial(take, b"one")) is None
+
+
+async def take(digest: bytes, tx: Tx) -> StreamTicket | None:
+    return await tx.tickets.take(digest)
 
 
 class TestAnswers:

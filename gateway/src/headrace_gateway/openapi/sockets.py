@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from headrace_gateway.socket_routes import SocketRoute
 from headrace_gateway.sockets.closing import CODES
+from headrace_gateway.sockets.credentials import TICKET
 
 from .schemas import Schema
 
@@ -19,6 +20,14 @@ _HOW: Final = (
 )
 
 
+_TICKET: Final[Schema] = {
+    "name": TICKET,
+    "in": "query",
+    "description": "A one-time ticket, instead of a token.",
+    "schema": {"type": "string"},
+}
+
+
 def socket_operation(operation: dict[str, Any], socket: SocketRoute, message: Schema) -> dict[str, Any]:
     """Returns the operation of a WebSocket, from that of its opening request; `message` is the schema of what
     is sent."""
@@ -28,8 +37,10 @@ def socket_operation(operation: dict[str, Any], socket: SocketRoute, message: Sc
         "headers": {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}},
     }
     refused = {"description": "The request did not ask for an upgrade to a WebSocket."}
+    parameters = [*operation.get("parameters", []), *([_TICKET] if socket.ticket_rpc is not None else [])]
     return {
         **operation,
+        "parameters": parameters,
         "operationId": socket.operation_id,
         "description": f"{operation['description']}\n\n{_HOW}",
         "responses": {"101": upgraded, **responses, "426": refused},

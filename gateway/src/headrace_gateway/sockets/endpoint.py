@@ -17,6 +17,7 @@ from headrace_gateway.http.request_reader import Codecs, RequestReader
 from headrace_gateway.socket_routes import SocketRoute
 
 from .subscription import Subscription
+from .tickets import TicketOffice
 
 WATCHERS: Final = Gauge("hr_socket_watchers", "WebSockets that are open.", ["operation"])
 SUBSCRIPTIONS: Final = Gauge(
@@ -34,9 +35,15 @@ class SocketEndpoint:
     """
 
     def __init__(
-        self, socket: SocketRoute, channel: grpc.aio.Channel, codecs: Codecs, bodies: BodyReader
+        self,
+        socket: SocketRoute,
+        channel: grpc.aio.Channel,
+        codecs: Codecs,
+        bodies: BodyReader,
+        tickets: TicketOffice | None,
     ) -> None:
-        self.socket = socket
+        """`tickets` redeems the tickets of the route, where it takes any."""
+        self.tickets = tickets
         self.route = socket.route
         response_type = message_factory.GetMessageClass(self.route.rpc.output_type)
         self._begin: Callable[..., Any] = channel.unary_stream(

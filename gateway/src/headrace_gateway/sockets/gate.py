@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from headrace_chassis.errors import DeadlineExceeded, HeadraceError, Internal, RoleRequired
@@ -24,7 +24,7 @@ from headrace_gateway.http.ratelimit import RateLimiter
 from headrace_gateway.router import Router
 
 from .closing import COMPLETE, EXPIRED, FAILED, Closing, closing_of
-from .credentials import BEARER, Credential, credential_of
+from .credentials import BEARER, Credential, credential_of, take_ticket
 from .endpoint import SocketEndpoint
 from .subscription import CompleteError, Subscription
 
@@ -76,12 +76,17 @@ class SocketGate:
         if found is None:
             raise NoSuchRoute
         endpoint, values = found
-        credential = credential_of(request)
-        principal = await self._principal(request, credential)
-        self._limiter.admit((principal.tenant, principal.subject))
-        if not principal.has(endpoint.route.role):
-            raise RoleRequired(Role(endpoint.route.role).name.lower())
-        message = await endpoint.asked(request, values)
+        ticket = take_ticket(request) if endpoint.tickets is not None else None
+        credential = credential_of(request, ticket)
+        if credential.is_ticket:
+            message = await endpoint.asked(request, values)
+            principal = await self._redeemed(endpoint, message, credential)
+        else:
+            principal = await self._callers.bearer(credential.text, request)
+            self._limiter.admit((principal.tenant, principal.subject))
+            if not principal.has(endpoint.route.role):
+                raise RoleRequired(Role(endpoint.route.role).name.lower())
+            message = await endpoint.asked(request, values)
         give_back = self._slots.take((principal.tenant, principal.subject))
         try:
             with endpoint.joined(message, principal, watcher) as subscription:
@@ -93,8 +98,16 @@ class SocketGate:
         finally:
             give_back()
 
-    async def _principal(self, request: Request, credential: Credential) -> Principal:
-        return await self._callers.bearer(credential.token, request)
+    async def _redeemed(self, endpoint: SocketEndpoint, message: Any, credential: Credential) -> Principal:
+        """Returns for whom a ticket was made. It is bound to what the request asks for: its maker has seen to
+        that, and the service sees to it again."""
+        if endpoint.tickets is None:
+            raise RoleRequired(Role(endpoint.route.role).name.lower())
+        principal = await endpoint.tickets.redeem(message, credential.text)
+        self._limiter.admit((principal.tenant, principal.subject))
+        if not principal.may_call(endpoint.route.grpc_path, endpoint.route.role):
+            raise RoleRequired(Role(endpoint.route.role).name.lower())
+        return principal
 
     async def _first(self, endpoint: SocketEndpoint, subscription: Subscription) -> tuple[int, str]:
         scope = asyncio.timeout(self._first_seconds)
@@ -142,7 +155,7 @@ class SocketGate:
             if not credential.is_renewable:
                 return EXPIRED
             try:
-                principal = await self._principal(watcher.request, credential)
+                principal = await self._callers.bearer(credential.text, watcher.request)
             except HeadraceError as error:
                 return closing_of(error)
             subscription.join(watcher, principal)

@@ -13,7 +13,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +70,14 @@ MAXIMUM_API_KEY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """What a bound token is good for, and nothing else: one RPC (its path) about one object."""
+
+    rpc: str
+    object: str
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A verified caller. `workspaces` is None where all of the tenant's may be used; `workspace_order` are
     the same ones as the token lists them, so that the first is what a request that names none means.
@@ -85,6 +93,7 @@ class Principal:
     kind: Kind
     on_behalf_of: str | None = None
     workspace_order: tuple[uuid.UUID, ...] = ()
+    bound_to: Bound | None = None
     token: str = field(default="", repr=False, compare=False)
     expires_at: float = field(default=0.0, compare=False)
 
@@ -102,13 +111,22 @@ class Principal:
         """Tells whether the caller may use a workspace of its own tenant."""
         return self.workspaces is None or workspace in self.workspaces
 
+    def may_call(self, rpc: str, role: int) -> bool:
+        """Tells whether the caller may call an RPC (its path) that needs a role. Which object a bound token
+        is good for, the RPC itself checks."""
+        if self.bound_to is not None:
+            return self.bound_to.rpc == rpc and self.role >= role
+        return self.has(role)
+
     def has(self, role: int) -> bool:
         """Tells whether the caller may call what needs a role.
 
         The roles of users and API keys contain one another. A service acts for a tenant with the rights of an
         admin and is the only one that may call what needs SERVICE; a worker may call what needs WORKER and
-        nothing else.
+        nothing else. A bound token has no role at all.
         """
+        if self.bound_to is not None:
+            return False
         if self.kind == "worker" or role == Role.WORKER:
             return self.kind == "worker" and role == Role.WORKER
         if self.kind == "service" or role == Role.SERVICE:
@@ -208,6 +226,8 @@ class TokenVerifier:
         candidates = [found.key for found in await self._internal.find(kid, "EdDSA")]
         claims = self._decode(token, candidates, "EdDSA", INTERNAL_ISSUER, INTERNAL_AUDIENCE)
         subject = claims["sub"]
+        if "bound" in claims:
+            return self._bound(token, kid, claims)
         if kid == API_KEY_ISSUER and subject.startswith(API_KEY_PREFIX):
             return self._api_key(token, claims)
         if subject != kid:
@@ -228,6 +248,20 @@ class TokenVerifier:
             token=token,
             expires_at=float(claims["exp"]),
         )
+
+    def _bound(self, token: str, kid: str, claims: Mapping[str, Any]) -> Principal:
+        """Whom a bound token describes: a user, whom a service has let call one RPC of its own."""
+        kind, _, name = kid.partition(":")
+        match claims["bound"]:
+            case {"rpc": str(rpc), "object": str(thing)} if kind == "service":
+                bound = Bound(rpc, thing)
+            case _:
+                raise Unauthenticated("the token is bound to nothing")
+        if not rpc.startswith(f"/headrace.{name}."):
+            raise Unauthenticated("the token is bound to an RPC that its maker does not serve")
+        if claims["exp"] > self._clock() + MAXIMUM_INTERNAL_SECONDS + LEEWAY_SECONDS:
+            raise Unauthenticated("the token lives longer than an internal token may")
+        return replace(_user(token, claims, "user"), bound_to=bound)
 
     def _api_key(self, token: str, claims: Mapping[str, Any]) -> Principal:
         if claims["exp"] > self._clock() + MAXIMUM_API_KEY_SECONDS + LEEWAY_SECONDS:

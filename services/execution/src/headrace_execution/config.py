@@ -49,6 +49,9 @@ class ExecutionSettings(ServiceSettings):
         le=3650,
         description="How long it is remembered what was decided of starts that other services asked for.",
     )
+    stream_ticket_seconds: float = Field(
+        30.0, ge=1, le=300, description="How long a ticket for the stream of a run can be used."
+    )
     max_watches: int = Field(
         5000, ge=1, description="How many callers may follow runs at once; more are answered with 503."
     )

@@ -1,5 +1,6 @@
 """The only place where the parts of the service are made, leaves first."""
 
+import secrets
 import time
 from datetime import timedelta
 
@@ -14,12 +15,15 @@ from headrace.execution.v1 import (
     outputs_pb2_grpc,
     runs_pb2,
     runs_pb2_grpc,
+    stream_tickets_pb2,
+    stream_tickets_pb2_grpc,
     workers_pb2,
     workers_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2_grpc
 from headrace_artifacts.store import open_store
 from headrace_chassis.agents import Agent
+from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.ids import NIL, uuid7
@@ -54,6 +58,7 @@ from headrace_execution.servicers.internal import InternalServicer
 from headrace_execution.servicers.logs import RunLogServicer
 from headrace_execution.servicers.outputs import RunOutputServicer
 from headrace_execution.servicers.runs import RunServicer
+from headrace_execution.servicers.stream_tickets import StreamTicketServicer
 from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.store.sql import SqlStore
 from headrace_execution.watching.interest import Interest
@@ -72,6 +77,8 @@ class Parts:
     def __init__(self, settings: ExecutionSettings, base: Foundation, metadata: grpc.aio.Channel) -> None:
         self._base = base
         self._channel = metadata
+        self._bound_tokens = BoundTokens(SERVICE, settings.internal_key_file)
+        self._ticket_life = timedelta(seconds=settings.stream_ticket_seconds)
         definitions: definitions_pb2_grpc.DefinitionServiceAsyncStub = (
             definitions_pb2_grpc.DefinitionServiceStub(metadata)
         )
@@ -169,6 +176,11 @@ class Parts:
                 logs_pb2.DESCRIPTOR.services_by_name["RunLogService"],
                 logs_pb2_grpc.add_RunLogServiceServicer_to_server,
                 self.run_logs,
+            ),
+            (
+                stream_tickets_pb2.DESCRIPTOR.services_by_name["StreamTicketService"],
+                stream_tickets_pb2_grpc.add_StreamTicketServiceServicer_to_server,
+                StreamTicketServicer(self.store, self._bound_tokens, self._ticket_life, secrets.token_bytes),
             ),
             (
                 workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],

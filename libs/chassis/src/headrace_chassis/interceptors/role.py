@@ -20,7 +20,7 @@ def role(method: Method, inner: Handler) -> Handler:
 
     async def handle(request: Any, call: Call) -> Any:
         principal = call.principal or current_principal()
-        if not principal.has(required):
+        if not principal.may_call(method.path, required):
             raise RoleRequired(name)
         return await inner(request, call)
 

@@ -20,6 +20,7 @@ from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
 from headrace_execution.domain.run import CursorValue, Run, StopReason
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
+from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.domain.triggers import Peer, Trigger
 
 T = TypeVar("T")
@@ -379,6 +380,16 @@ class Logs(Protocol):
         """Removes what is remembered of the outputs of runs."""
 
 
+class Tickets(Protocol):
+    """One-time tickets for the streams of runs, by their hashes."""
+
+    async def add(self, digest: bytes, ticket: StreamTicket, life: timedelta) -> None:
+        """Adds a ticket that is good for `life`."""
+
+    async def take(self, digest: bytes) -> StreamTicket | None:
+        """Takes a ticket away and returns it, if it is still good; of several who ask, one gets it."""
+
+
 class Tx(Protocol):
     """One transaction."""
 
@@ -396,6 +407,8 @@ class Tx(Protocol):
     def probes(self) -> Probes: ...
     @property
     def answers(self) -> Answers: ...
+    @property
+    def tickets(self) -> Tickets: ...
     @property
     def starts(self) -> Starts: ...
     @property

@@ -55,6 +55,9 @@ class RunWatcher(Agent):
         Raises NotFound, Unavailable when this replica goes away, Unauthenticated when the caller's token
         expires, and RATE_LIMITED where the caller watches too many runs.
         """
+        bound = principal.bound_to
+        if bound is not None and bound.object != str(run_id):
+            raise NotFound("run", run_id)
         give_back = self._slots.take((principal.tenant, principal.subject))
         try:
             run = await self._store.get(principal.tenant, run_id)

@@ -23,6 +23,7 @@ from headrace_execution.store.sql.rows import to_trigger
 from headrace_execution.store.sql.run_cache import RunCache
 from headrace_execution.store.sql.runs import SqlRuns, read_one
 from headrace_execution.store.sql.starts import SqlStarts, read_decisions, read_standings
+from headrace_execution.store.sql.tickets import SqlTickets
 from headrace_execution.store.sql.workers import SqlProbes, SqlWorkers
 
 T = TypeVar("T")
@@ -146,6 +147,7 @@ class SqlTx:
         self.workers = SqlWorkers(raw, now, recipes)
         self.probes = SqlProbes(raw, now)
         self.answers = SqlAnswers(conn)
+        self.tickets = SqlTickets(raw, now)
         self.starts = SqlStarts(raw, now)
         self.logs = SqlLogs(raw, now)
 

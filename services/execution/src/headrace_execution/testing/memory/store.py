@@ -23,6 +23,7 @@ from headrace_execution.testing.memory.pipelines import MemoryPipelines
 from headrace_execution.testing.memory.runs import MemoryRuns
 from headrace_execution.testing.memory.starts import MemoryStarts
 from headrace_execution.testing.memory.tables import ANSWERS, PROBES, RUNS, STARTS, AnswerRow
+from headrace_execution.testing.memory.tickets import MemoryTickets
 from headrace_execution.testing.memory.workers import MemoryProbes, MemoryWorkers
 
 T = TypeVar("T")
@@ -158,6 +159,7 @@ class MemoryTx:
         self.workers = MemoryWorkers(tx, link)
         self.probes = MemoryProbes(tx, link)
         self.answers = MemoryAnswers(tx, link)
+        self.tickets = MemoryTickets(tx, link)
         self.starts = MemoryStarts(tx, link)
         self.logs = MemoryLogs(tx, link)
 

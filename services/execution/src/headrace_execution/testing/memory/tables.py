@@ -8,6 +8,7 @@ from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, Note
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
+from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.store.port import Probe, WorkerRecord
 from headrace_execution.testing.memory.data import Table
 
@@ -84,6 +85,14 @@ class OutputRow:
     landed_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class TicketRow:
+    """A ticket that nobody has used yet."""
+
+    ticket: StreamTicket
+    expires_at: datetime
+
+
 CursorKey = tuple[UUID, str, str]
 Scope = tuple[UUID, str, str, str]
 
@@ -99,3 +108,4 @@ ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
 LOG_CHUNKS: Table[tuple[UUID, UUID, int, int], ChunkEntry] = Table("log_chunks")
 NOTES: Table[tuple[UUID, int], Note] = Table("run_notes")
 OUTPUTS: Table[tuple[UUID, str], OutputRow] = Table("outputs")
+TICKETS: Table[bytes, TicketRow] = Table("stream_tickets")
