@@ -16,12 +16,15 @@ from .test_contract import NOOP, SLOW
 PATIENT = 60.0
 
 
-def watch(client: httpx.Client, run: str, **options: Any) -> ClientConnection:
-    """Follows a run as a client of the API."""
+def watch(
+    client: httpx.Client, run: str, *, ticket: str | None = None, anonymous: bool = False
+) -> ClientConnection:
+    """Follows a run as a client of the API: with its token, with a ticket, or with nothing."""
     url = str(client.base_url.join(f"runs/{run}/stream")).replace("http://", "ws://")
-    shown = {"additional_headers": {"Authorization": client.headers["Authorization"]}}
-    socket: ClientConnection = connect(url, proxy=None, **{**shown, **options})
-    return socket
+    if ticket is not None:
+        return connect(f"{url}?ticket={ticket}", proxy=None)
+    headers = {} if anonymous else {"Authorization": client.headers["Authorization"]}
+    return connect(url, additional_headers=headers, proxy=None)
 
 
 def states(socket: ClientConnection) -> list[dict[str, Any]]:
@@ -62,13 +65,27 @@ def test_every_change_is_told(admin: httpx.Client) -> None:
     assert any(state["cancelRequested"] for state in seen[:-1])
 
 
+def test_a_ticket_opens_the_stream_once(admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, NOOP)
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+    made = demand(admin.post(f"runs/{run}/stream-ticket", json={}), 201)
+
+    with watch(admin, run, ticket=made["ticket"]) as socket:
+        seen = states(socket)
+    with pytest.raises(InvalidStatus) as caught, watch(admin, run, ticket=made["ticket"]):
+        pass
+
+    assert seen[-1]["overallStatus"] == "COMPLETED"
+    assert caught.value.response.status_code == 401
+
+
 def test_who_may_not_see_a_run_may_not_follow_it(stack: StackUnderTest, admin: httpx.Client) -> None:
     pipeline = create_pipeline(admin, NOOP)
     run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
     refusals = []
     with stack.client("admin", tenant=uuid.uuid4()) as stranger:
-        for client, shown in ((stranger, None), (admin, {"additional_headers": {}})):
-            with pytest.raises(InvalidStatus) as caught, watch(client, run, **(shown or {})):
+        for client, anonymous in ((stranger, False), (admin, True)):
+            with pytest.raises(InvalidStatus) as caught, watch(client, run, anonymous=anonymous):
                 pass
             refusals.append(caught.value.response)
 

@@ -182,22 +182,28 @@ class WebSocket(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_FIELD_NUMBER: _builtins.int
+    TICKET_RPC_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """A path template over fields of the request: "/api/v1/runs/{run_id}/stream"."""
     operation_id: _builtins.str
     """The name of the operation in the documentation."""
     revision_field: _builtins.str
     """The integer field of the response that grows with every change: what is not newer is not sent."""
+    ticket_rpc: _builtins.str
+    """The RPC that takes one-time tickets given as `?ticket=`, where it does: "headrace.execution.v1.Service.Rpc". Its
+    request has the fields of the path and `ticket`, its response a `token` that is good for this RPC and object only.
+    """
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         operation_id: _builtins.str = ...,
         revision_field: _builtins.str = ...,
+        ticket_rpc: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "path", b"path", "revision_field", b"revision_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "path", b"path", "revision_field", b"revision_field", "ticket_rpc", b"ticket_rpc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
