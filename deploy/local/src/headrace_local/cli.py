@@ -110,7 +110,12 @@ def token(
 
 
 @app.command()
-def demo(home: HomeOption = None) -> None:
+def demo(
+    home: HomeOption = None,
+    scheduled: Annotated[
+        bool, typer.Option(help="Also wait, up to a minute, for a schedule to start a run by itself.")
+    ] = True,
+) -> None:
     """Run the flights demo, starting the stack where it is not up; exit with 0 only if the rows are right."""
     from headrace_local.demo.flights import run_demo
 
@@ -119,7 +124,7 @@ def demo(home: HomeOption = None) -> None:
     if running is None:
         with console.status("starting the stack"):
             running = stack.up(place)
-    run_demo(running, console)
+    run_demo(running, console, scheduled=scheduled)
 
 
 def _uuid(text: str, option: str) -> uuid.UUID:

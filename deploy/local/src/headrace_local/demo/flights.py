@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from headrace_local.demo import dataset, display
+from headrace_local.demo import dataset, display, schedule
 from headrace_local.demo.api import Api
 from headrace_local.errors import LocalStackError
 from headrace_local.postgres import WAREHOUSE, warehouse_login
@@ -43,8 +43,9 @@ _AIRLINES = """
 """
 
 
-def run_demo(running: Running, console: Console) -> None:
-    """Registers the connections and the pipeline, runs it, shows the result and checks it.
+def run_demo(running: Running, console: Console, *, scheduled: bool = True) -> None:
+    """Registers the connections and the pipeline, runs it, shows the result and checks it; meanwhile a
+    schedule starts a run by itself, where that is `scheduled`.
 
     Repeating it changes nothing about the rows. Raises LocalStackError where anything is not as it must be.
     """
@@ -53,13 +54,16 @@ def run_demo(running: Running, console: Console) -> None:
     console.print(f"The data are in {folder}", highlight=False, soft_wrap=True)
     with Api(running.url, running.token("admin")) as api:
         _register_connections(api, running, console)
+        ticking = schedule.begin(api, console) if scheduled else None
         pipeline = _register_pipeline(api, console)
         run = api.post(f"pipelines/{pipeline['id']}/run", {"triggeredBy": "demo"})
         status = display.follow(lambda: api.get(f"runs/{run['runId']}"), console)
-    _demand_completed(status)
-    for warning in status["warnings"]:
-        console.print(f"[yellow]warning[/] {escape(warning['message'])}", soft_wrap=True)
-    asyncio.run(_check_and_show(running, status, dataset.expected(folder), console))
+        _demand_completed(status)
+        for warning in status["warnings"]:
+            console.print(f"[yellow]warning[/] {escape(warning['message'])}", soft_wrap=True)
+        asyncio.run(_check_and_show(running, status, dataset.expected(folder), console))
+        if ticking is not None:
+            schedule.watch(api, ticking, console)
 
 
 def _register_connections(api: Api, running: Running, console: Console) -> None:
