@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import asyncpg
@@ -45,7 +46,7 @@ class Probe:
     def _run(self) -> None:
         with self._cluster.client("viewer") as client:
             while not self._stop.wait(0.1):
-                self.last = self._look(client)
+                self.last = self.look(client)
                 self.answers[self.last] += 1
                 for name in (*METADATA, *EXECUTION, *SCHEDULER):
                     if not self._cluster.is_alive(name):
@@ -54,7 +55,8 @@ class Probe:
                         self.unready.add(name)
 
     @staticmethod
-    def _look(client: httpx.Client) -> str:
+    def look(client: httpx.Client) -> str:
+        """How it is answered."""
         answer = client.get("runs", params={"limit": 1})
         if answer.status_code == 503:
             return "503" if answer.headers.get("retry-after") else "503 without Retry-After"
@@ -195,6 +197,54 @@ def all_connections_taken(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         stop.set()
+        thread.join()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_pools_of_the_services_are_used_up(
+    cluster: Cluster, places: Places, reference: Reference
+) -> None:
+    """Somebody holds a lock that every request waits for, with a connection of its service in hand."""
+    with SteadyLoad(cluster, places, at_least=14, at_most=28) as load:
+        with locked(cluster, "execution", "runs"), ThreadPoolExecutor(60) as users:
+            answers = Counter(users.map(lambda _: look(cluster), range(60)))
+        until(lambda: look(cluster) == "200", RECOVERY_SECONDS, "reads are served again")
+
+    check_all(cluster, load.submitted, reference)
+    assert answers["503"] > 0, answers
+    assert set(answers) <= _ALLOWED, answers
+    print(f"read: {dict(answers)}; posted: {dict(load.submitted.answers)}")
+
+
+def look(cluster: Cluster) -> str:
+    """The status of a list of runs, as a new user gets it."""
+    with cluster.client("viewer") as client:
+        return Probe.look(client)
+
+
+@contextmanager
+def locked(cluster: Cluster, database: str, table: str) -> Iterator[None]:
+    """Locks a table while the block lasts, and no longer than half a minute."""
+    held, done = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(**cluster.superuser(database))
+        try:
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                held.set()
+                await asyncio.to_thread(done.wait, 30)
+        finally:
+            await connection.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    try:
+        assert held.wait(60)
+        yield
+    finally:
+        done.set()
         thread.join()
 
 

@@ -133,8 +133,9 @@ async def test_when_all_connections_are_in_use_the_caller_is_told(database_url: 
     db = Database(database_url, pool_size=1, pool_wait=0.05)
     try:
         async with db.read():
-            with pytest.raises(Unavailable, match="all are in use"):
+            with pytest.raises(Unavailable, match="all are in use") as caught:
                 await db.ping()
+        assert not caught.value.may_repeat
         await db.ping()
     finally:
         await db.close()

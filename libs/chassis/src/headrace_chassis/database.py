@@ -32,10 +32,15 @@ Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 
 class PoolExhausted(Unavailable):
-    """All connections of this process are in use, and none was given back in time."""
+    """All connections of this process are in use, and none was given back in time.
+
+    The caller has waited for it already. Nothing below it asks again by itself: that would have it wait out
+    its deadline, and others with it, where it could be told to come back later.
+    """
 
     def __init__(self) -> None:
         super().__init__("a database connection (all are in use)")
+        self.may_repeat = False
 
 
 ATTEMPTS = 6

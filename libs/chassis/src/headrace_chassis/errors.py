@@ -76,8 +76,8 @@ class HeadraceError(Exception):
     """Why a call failed, in a form that is safe to tell the caller.
 
     `metadata` holds facts for machines (ids, versions) and never a secret. `retry_after` is seconds until
-    another try makes sense. `may_repeat` is False where the effect may have happened, so that no layer below
-    the caller may repeat the call by itself.
+    another try makes sense. `may_repeat` is False where the effect may have happened, or the wait was long:
+    then no layer below the caller may repeat the call by itself.
     """
 
     reason: "reasons_pb2.Reason.ValueType" = reasons_pb2.REASON_INTERNAL
