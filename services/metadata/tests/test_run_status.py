@@ -8,7 +8,6 @@ import pytest
 from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import events_pb2, runs_pb2
 from headrace.metadata.v1 import pipelines_pb2 as pb
-from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.ids import uuid7
 from headrace_metadata.domain.run_status import Phase, RunFact, latest_by_pipeline
 
@@ -31,7 +30,7 @@ def _event(
 
 async def _follow(service: Service, *payloads: events_pb2.RunEvent) -> None:
     """Has the service follow the events, each a batch of its own."""
-    (follower,) = [agent for agent in service.parts.agents() if isinstance(agent, EventConsumer)]
+    (follower,) = [agent for agent in service.parts.agents() if agent.name == "metadata.run_status"]
     for payload in payloads:
         known = await service.rows("SELECT coalesce(max(position), 0) FROM consumer_position")
         event = event_log_pb2.Event(
