@@ -25,7 +25,7 @@ from headrace_execution.domain.moment import Patience
 from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
-from headrace_execution.loops.log_keeper import LogKeeper
+from headrace_execution.loops.log_keeper import Logged, LogKeeper
 from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
@@ -141,6 +141,14 @@ class WatchedRunner(AgentRunner):
             self._told(f"{agent.name} failed: {type(error).__name__}: {error}")
 
 
+class ForgetfulLogs(LogKeeper):
+    """Takes what workers log and keeps nothing of it: storing it takes threads, which are not simulated."""
+
+    def submit(self, logged: Logged) -> None:
+        """Acknowledges it."""
+        logged.acknowledge()
+
+
 class Replica:
     """One execution process, put together as its wiring does."""
 
@@ -192,7 +200,7 @@ class Replica:
             leases=LeaseBook(self.store, self.pool, self.signals, moments, TERMS),
             results=results,
             progress=progress,
-            logs=LogKeeper(self.store, cast("ArtifactStore", None), self.signals, LogLimits(1, 1)),
+            logs=ForgetfulLogs(self.store, cast("ArtifactStore", None), self.signals, LogLimits(1, 1)),
             stops=stops,
             signals=self.signals,
             metadata=cast("definitions_pb2_grpc.DefinitionServiceAsyncStub", None),

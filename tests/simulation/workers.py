@@ -15,6 +15,7 @@ from headrace_execution.workers.window import DEEPEST
 from headrace_worker.engine.failure import Failure
 from headrace_worker.lease import Lease
 from headrace_worker.loops import LeaseGuard
+from headrace_worker.output_keeper import OutputKeeper
 from headrace_worker.server_link import ServerLink, WorkerIdentity
 from headrace_worker.supervisor import Supervisor
 
@@ -120,6 +121,7 @@ class Worker:
             lease=lease,
             outbox=self.link,
             secrets=_NoSecrets(),
+            outputs=cast("OutputKeeper", None),  # no stage of the simulation has any
             temp_dir=Path("/nonexistent"),
             clock=loop.time,
         )
