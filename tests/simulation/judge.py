@@ -70,6 +70,7 @@ class Judge:
                 self._check_limit(tx, pipeline)
                 self._check_turns(tx, pipeline)
             self._check_connections(tx)
+            self._check_chains(tx)
         self._check_starts(tx)
         for key, row in tx.writes.get(CURSORS.name, {}).items():
             self._check_cursor(key, row[1].value, row[1].fence)
@@ -96,9 +97,24 @@ class Judge:
 
     def _inserted(self, run: Run) -> None:
         number = number_of(run.parameters)
+        if run.retry_of is not None:
+            self._note_taken_over(run)
+            return
         if number in self._accepted:
             self.wrong(f"request {number} became two runs, {self._accepted[number]} and {run.id}")
         self._accepted[number] = run.id
+
+    def _note_taken_over(self, run: Run) -> None:
+        before = self.run_of(run.retry_of) if run.retry_of is not None else None
+        for stage in run.stages:
+            if not stage.was_taken_over:
+                continue
+            self._around.note(f"  run {_short(run.id)} takes over stage {stage.position}")
+            earlier = before.stages[stage.position] if before is not None else None
+            if earlier is None or earlier.state is not StageState.COMPLETED:
+                self.wrong(f"run {run.id} took over stage {stage.position}, which had not completed")
+            elif earlier.receipts != stage.receipts:
+                self.wrong(f"run {run.id} took over stage {stage.position} with other receipts")
 
     def _stage_changed(self, tx: Transaction, run: Run, old: Stage | None, stage: Stage) -> None:
         if old is None or old.state is not stage.state:
@@ -150,7 +166,9 @@ class Judge:
             complete = stage.state is StageState.COMPLETED
             if complete and None in landed:
                 self.wrong(f"run {run.id}: {_told(stage)}, and not all of its loads have landed")
-            if not complete and landed and None not in landed and not _is_warned(stage):
+            # A stage that runs again for its rows may fail, although its loads had landed the first time.
+            first = run.retry_of is None
+            if first and not complete and landed and None not in landed and not _is_warned(stage):
                 self.wrong(f"run {run.id}: {_told(stage)}, and all of its loads have landed")
 
     def _check_limit(self, tx: Transaction, pipeline: UUID) -> None:
@@ -188,6 +206,13 @@ class Judge:
             if count > most:
                 self.wrong(f"{count} stages use {connection}")
 
+    def _check_chains(self, tx: Transaction) -> None:
+        """Of a run and those that try it again only one is live."""
+        live = Counter(run.root_id for run in tx.rows(RUNS) if not run.is_final)
+        for root, count in live.items():
+            if count > 1:
+                self.wrong(f"{count} runs of the chain of {root} are live at once")
+
     def _check_starts(self, tx: Transaction) -> None:
         """A decision never changes, and its run begins to exist with it."""
         for scope, row in tx.writes.get(STARTS.name, {}).items():
@@ -214,11 +239,13 @@ class Judge:
             self.wrong(f"{landing.key} has landed twice")
         if self._target.buried.get(landing.key, 0) >= landing.fence:
             self.wrong(f"{landing.key} has landed under fence {landing.fence}, after a tombstone")
-        run = self.run_of(UUID(landing.key.root_run_id))
-        if run is None:
+        root = UUID(landing.key.root_run_id)
+        chain = [run for run in self._data.tables[RUNS.name].values() if run.root_id == root]
+        warned = any(_is_warned(stage) for run in chain for stage in run.stages)
+        if not chain:
             self.wrong(f"{landing.key} has landed, and there is no such run")
-        elif run.is_final and not any(_is_warned(stage) for stage in run.stages):
-            self.wrong(f"{landing.key} has landed, and its run is {run.state} already")
+        elif all(run.is_final for run in chain) and not warned:
+            self.wrong(f"{landing.key} has landed, and its run is {chain[-1].state} already")
 
     def heard(self, worker: UUID, request: workers_pb2.ConnectRequest) -> None:
         """A worker says something to a replica."""

@@ -10,7 +10,7 @@ from headrace.execution.v1 import workers_pb2
 from headrace_chassis.outbox import sequencer
 from headrace_execution import recording
 from headrace_execution.acceptance import acceptor, placing, starting
-from headrace_execution.domain import assignments, lifecycle, timers
+from headrace_execution.domain import assignments, lifecycle, retrying, timers
 from headrace_execution.domain.connection_limits import Usage
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Policy
@@ -172,6 +172,30 @@ def overlap_is_not_looked_at() -> Any:
     return mock.patch.object(starting, "turn", return_value=(Turn.FREE, True))
 
 
+def retries_are_not_counted() -> Any:
+    """A run may be tried again by any number of others at once."""
+
+    async def live_of_roots(self: Any, roots: Any) -> dict[Any, Any]:
+        return {}
+
+    return mock.patch.object(MemoryRuns, "live_of_roots", live_of_roots)
+
+
+def roots_are_forgotten() -> Any:
+    """A run that tries another one again knows nothing of its loads."""
+    return mock.patch.object(Run, "root_id", property(lambda run: run.id))
+
+
+def all_stages_are_taken_over() -> Any:
+    """A stage whose rows are needed does not run again."""
+
+    def taken_over(run: Run) -> tuple[Stage, ...]:
+        done = (stage for stage in run.stages if stage.state is StageState.COMPLETED)
+        return tuple(replace(stage, fence=0, receipts=()) for stage in done)
+
+    return mock.patch.object(retrying, "taken_over", taken_over)
+
+
 def connections_are_not_counted() -> Any:
     """There is always room for one more stage."""
     return mock.patch.object(Usage, "room", return_value=1)
@@ -245,6 +269,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     starts_are_forgotten,
     turns_are_not_kept,
     overlap_is_not_looked_at,
+    retries_are_not_counted,
+    roots_are_forgotten,
+    all_stages_are_taken_over,
     connections_are_not_counted,
     connections_are_not_locked,
     cursors_stay,

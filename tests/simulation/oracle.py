@@ -70,9 +70,24 @@ def findings(
         ):
             yield f"request {request.number}: nobody has cancelled its run {run.id}"
         yield from _rows(request, run, target)
+        for retried in request.retries:
+            yield from _retry(request, runs.get(retried), target, blamed)
     for pipeline in plan.pipelines:
         if pipeline.incremental:
             yield from _chain(pipeline, runs, target)
+
+
+def _retry(
+    request: Request, run: Run | None, target: Target, blamed: Mapping[tuple[int, int], int]
+) -> Iterator[str]:
+    """A run that tries another one again ends as one that runs for the first time."""
+    if run is None:
+        yield f"request {request.number} was tried again, and that run does not exist"
+        return
+    states = allowed(request, run, blamed)
+    if run.state not in states:
+        yield f"request {request.number}: run {run.id}, a retry, is {run.state}, expected {sorted(states)}"
+    yield from _rows(request, run, target)
 
 
 def _was_replaced(request: Request, run: Run) -> bool:

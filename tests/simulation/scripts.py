@@ -91,6 +91,10 @@ class Request:
     """A final state that a user was told."""
     schedule: Schedule | None = None
     """Whose tick it is; None for a user's."""
+    rivals: int = 0
+    """How many users try it again, should it fail or be cancelled."""
+    retries: list[UUID] = field(default_factory=list)
+    """The runs that came of that."""
 
     def order(self, new_id: "IdMaker") -> Order:
         """A new order of the run: each try has ids of its own."""
@@ -171,6 +175,8 @@ def make_plan(chance: random.Random, new_id: IdMaker) -> Plan:
     slots = tuple(chance.randint(1, 3) for _ in range(chance.randint(1, 3)))
     probes = tuple(chance.uniform(0.5, 15.0) for _ in range(chance.choice((0, 0, 0, 1, 3))))
     ticks = _ticks(chance, pipelines, len(requests))
+    for request in (*requests, *ticks):
+        request.rivals = chance.choice((0, 0, 0, 1, 1, 2))
     return Plan(pipelines, (*requests, *ticks), closes, slots, probes)
 
 

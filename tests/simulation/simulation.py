@@ -16,6 +16,8 @@ from headrace_chassis.idempotency import IdempotencyKey
 from headrace_chassis.identity import Principal, Role, set_principal
 from headrace_execution.acceptance.acceptor import Asked
 from headrace_execution.domain.lifecycle import RunFinished
+from headrace_execution.domain.retrying import RETRYABLE, retry_order
+from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
 from headrace_execution.store.port import Probe, ProbeKind
 from headrace_execution.testing.memory import Data
@@ -41,7 +43,7 @@ T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CALM = 0.1
 """The share of seeds in which nothing goes wrong."""
-REFUSALS = frozenset({"PIPELINE_DELETING", "CONCURRENCY_LIMIT"})
+REFUSALS = frozenset({"PIPELINE_DELETING", "CONCURRENCY_LIMIT", "NOT_RETRYABLE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,39 @@ class World:
         if request.run_id is not None and request.cancel_after is not None:
             await asyncio.sleep(request.cancel_after)
             await self._cancel(request, request.run_id)
+        if request.run_id is not None and request.rivals:
+            run = await self._end_of(request.run_id)
+            if run.state in RETRYABLE:
+                rivals = range(request.rivals)
+                await asyncio.gather(*(self._retry(request, run, rival) for rival in rivals))
+
+    async def _end_of(self, run_id: UUID) -> Run:
+        while True:
+            run = self.judge.run_of(run_id)
+            if run is not None and run.is_final:
+                return run
+            await asyncio.sleep(0.5)
+
+    async def _retry(self, request: Request, run: Run, rival: int) -> None:
+        """A user who tries a run again until there is an answer."""
+        key = IdempotencyKey(TENANT, f"user {rival}", "RetryRun", str(request.number), b"body")
+        while True:
+            replica = await self._some_replica()
+            ids = [self.new_id() for _ in run.stages]
+            order = retry_order(run, run_id=self.new_id(), stage_ids=ids, triggered_by=f"user {rival}")
+            try:
+                answer = await self.call(replica, replica.acceptor.accept(Asked(order, key)))
+            except HeadraceError as error:
+                if error.code in REFUSALS:
+                    self.note(f"the retry of request {request.number} is refused: {error.code}")
+                    return
+                await asyncio.sleep(self.chance.uniform(0.05, 1.0))
+                continue
+            self.note(f"request {request.number} is tried again as run {UUID(answer.run_id).int >> 80}")
+            request.retries.append(UUID(answer.run_id))
+            if self.judge.run_of(UUID(answer.run_id)) is None:
+                self.judge.wrong(f"run {answer.run_id} was accepted and is not durable")
+            return
 
     async def _ask(self, request: Request, key: IdempotencyKey) -> None:
         if request.schedule is not None:
