@@ -58,6 +58,31 @@ async def test_a_waking_during_a_round_is_not_lost() -> None:
     await runner.stop()
 
 
+async def test_what_comes_within_the_pause_of_a_round_is_done_together() -> None:
+    waiting, done = ["first"], []
+
+    class Pausing(Scripted):
+        pause_seconds = 0.2
+
+    async def takes_all(_: int) -> bool:
+        done.append(list(waiting))
+        waiting.clear()
+        return False
+
+    agent = Pausing(takes_all)
+    runner = AgentRunner([agent])
+    await runner.start()
+    await agent.has_run(1)
+    for item in ("second", "third"):
+        waiting.append(item)
+        agent.wake()
+        await asyncio.sleep(0.01)
+    await agent.has_run(2)
+    await runner.stop()
+
+    assert done == [["first"], ["second", "third"]]
+
+
 async def test_a_failure_is_counted_and_survived() -> None:
     async def fails_twice(round_: int) -> bool:
         if round_ <= 2:

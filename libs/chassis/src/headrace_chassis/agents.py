@@ -39,8 +39,8 @@ class Agent(abc.ABC):
     """How long it lets more come after it was woken, so that what comes together is done together."""
 
     pause_seconds: float = 0.0
-    """How long it does nothing after a round, so that what comes in quick succession is done together. Unlike
-    gathering, it does not hold up what comes after a quiet time."""
+    """How long it does nothing after a round that did all there was, so that what comes in quick succession
+    is done together. Unlike gathering, it does not hold up what comes after a quiet time."""
 
     @abc.abstractmethod
     async def run_once(self) -> bool:
@@ -109,10 +109,12 @@ class AgentRunner:
                 continue
             failures = 0
             ROUNDS.labels(agent.name).observe(time.perf_counter() - begun)
-            if more or agent.pause_seconds:
-                await asyncio.sleep(agent.pause_seconds)  # others get their turn, if for no time at all
-            if not more:
-                await agent.rest()
+            if more:
+                await asyncio.sleep(0)  # others get their turn
+                continue
+            if agent.pause_seconds:
+                await asyncio.sleep(agent.pause_seconds)
+            await agent.rest()
 
     def _tell(self, agent: Agent, error: Exception, failures: int) -> None:
         if isinstance(error, HeadraceError):

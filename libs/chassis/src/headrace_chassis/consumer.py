@@ -62,7 +62,9 @@ class EventConsumer(Agent):
     """
 
     interval_seconds = 2.0
-    gather_seconds = 0.05  # each round is a call and a transaction, and every batch of events wakes it
+    # Each round is a call and a transaction, and every batch of events wakes it.
+    gather_seconds = 0.05
+    pause_seconds = 0.1
 
     def __init__(
         self,

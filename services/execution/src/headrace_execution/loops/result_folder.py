@@ -73,11 +73,11 @@ class ResultFolder(Agent):
         self.wake()
 
     async def run_once(self) -> bool:
-        """Folds one batch; more is waiting when results came meanwhile."""
+        """Folds one batch; more may be waiting where it was full. What comes meanwhile wakes the folder."""
         batch = [self._waiting[key] for key in list(self._waiting)[:BATCH]]
         if batch:
             await self._fold(batch)
-        return bool(self._waiting)
+        return len(batch) == BATCH
 
     async def _fold(self, batch: Sequence[Reported]) -> None:
         try:
