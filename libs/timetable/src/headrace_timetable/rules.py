@@ -235,13 +235,14 @@ def _held(timetable: Timetable, first: datetime, end: datetime) -> Iterator[Run 
 
 
 def _summary(timetable: Timetable, after: datetime, now: datetime, count: int) -> Iterator[datetime | Skip]:
-    """The last ticks, and all before them as one skip."""
+    """The last ticks, with what the calendar leaves out after them, and all before them as one skip."""
     kept = latest(timetable, after, now, count)
     last = kept[0] - _INSTANT if kept else now
     first = next(ticks(timetable.expression, timetable.zone, after))
     if first <= last:
         yield Skip(first, _last(timetable, first, last), Reason.CATCH_UP, "missed")
-    yield from kept
+    if kept:
+        yield from walk(timetable, last, now)
 
 
 def _run(timetable: Timetable, entry: datetime | Skip) -> Run | Skip:
