@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -18,14 +17,18 @@ from headrace_definition.engines import choose_engine
 from headrace_definition.plan import Plan, SourceTask
 
 from headrace_execution.acceptance.resuming import resumed_cursors
+from headrace_execution.acceptance.sized_cache import SizedCache
 from headrace_execution.domain.recipe import PlanNote, Policy, Priority, Recipe, StageSpec, TaskSpec
 from headrace_execution.errors import EngineNotAvailable
 from headrace_execution.store.sql.documents import dump_recipe
 
 T = TypeVar("T")
-K = TypeVar("K")
 
 NO_LIMITS: Mapping[str, tuple[str, int]] = MappingProxyType({})
+CAPACITY = 8 * 2**20
+"""How many bytes of text the latest versions that are kept compiled may have together, each with `OVERHEAD`:
+room for ten thousand small pipelines that all start at once; in memory some hundred MiB at the most."""
+OVERHEAD = 500
 AVAILABLE_ENGINES = frozenset({"JDBC"})
 """The engines that this release dispatches to."""
 
@@ -69,13 +72,12 @@ class Compiler:
         limits: Limits,
         *,
         settings: CompileSettings | None = None,
-        capacity: int = 1000,
+        capacity: int = CAPACITY,
     ) -> None:
         self._limits = limits
         self._settings = replace(settings or CompileSettings(), for_run=True)
-        self._capacity = capacity
-        self._latest: OrderedDict[UUID, Prepared] = OrderedDict()
-        self._texts: OrderedDict[bytes, Prepared] = OrderedDict()
+        self._latest: SizedCache[UUID, Prepared] = SizedCache(capacity)
+        self._texts: SizedCache[bytes, Prepared] = SizedCache(capacity // 4)
 
     def known_version(self, pipeline: UUID) -> int | None:
         """The version of a pipeline that is at hand, compiled."""
@@ -93,7 +95,7 @@ class Compiler:
         """The compiled form of a pipeline's version, from its text. Raises InvalidDefinition."""
         compiled = await self._compile(definition.text, definition)
         prepared = _prepared(compiled, definition.version, definition)
-        _keep(self._latest, UUID(definition.pipeline_id), prepared, self._capacity)
+        self._latest.put(UUID(definition.pipeline_id), prepared, _size(definition.text))
         return prepared
 
     async def compile_text(self, text: str, definition: definitions_pb2.Definition) -> Prepared:
@@ -103,7 +105,7 @@ class Compiler:
         if prepared is None or not prepared.fits(definition):
             compiled = await self._compile(text, definition)
             prepared = _prepared(compiled, None, definition)
-            _keep(self._texts, digest, prepared, self._capacity)
+            self._texts.put(digest, prepared, _size(text))
         return prepared
 
     async def connections_of(self, text: str, definition: definitions_pb2.Definition) -> frozenset[str]:
@@ -151,6 +153,10 @@ class Compiler:
         else:
             chosen, reason = engine, f"the run was started with engine {engine}"  # type: ignore[assignment]
         return plan.model_copy(update={"engine": chosen, "engine_reason": reason})
+
+
+def _size(text: str) -> int:
+    return len(text) + OVERHEAD
 
 
 def _digest(text: str, definition: definitions_pb2.Definition) -> bytes:
@@ -255,10 +261,3 @@ def _is_incremental(plan: Plan, key: str) -> bool:
         task.key == key and isinstance(task, SourceTask) and task.config.incremental is not None
         for task in plan.tasks
     )
-
-
-def _keep(cache: "OrderedDict[K, Prepared]", key: K, prepared: Prepared, capacity: int) -> None:
-    cache[key] = prepared
-    cache.move_to_end(key)
-    while len(cache) > capacity:
-        cache.popitem(last=False)
