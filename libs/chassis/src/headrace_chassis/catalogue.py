@@ -66,4 +66,9 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
         StatusCode.FAILED_PRECONDITION, 409, "Schedule managed by its pipeline"
     ),
     reasons.REASON_BACKFILL_ENDED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Backfill has ended"),
+    reasons.REASON_CROSS_WORKSPACE_DEPENDENCY: Entry(
+        StatusCode.PERMISSION_DENIED, 403, "Dependency across workspaces"
+    ),
+    reasons.REASON_DEPENDENCY_CYCLE: Entry(StatusCode.FAILED_PRECONDITION, 409, "Dependency cycle"),
+    reasons.REASON_DEPENDENCY_EXISTS: Entry(StatusCode.ALREADY_EXISTS, 409, "Dependency exists"),
 }

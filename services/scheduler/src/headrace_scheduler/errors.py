@@ -2,6 +2,7 @@
 
 # ruff: noqa: N818 - an error here is named for what happened, as its reason is
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from headrace.common.v1 import reasons_pb2
@@ -33,6 +34,50 @@ class BackfillFinished(HeadraceError):
         super().__init__(
             f"backfill {backfill_id} is {status}",
             metadata={"backfillId": str(backfill_id), "status": str(status)},
+        )
+
+
+class CrossWorkspaceDependency(HeadraceError):
+    """The pipelines are of different workspaces."""
+
+    reason = reasons_pb2.REASON_CROSS_WORKSPACE_DEPENDENCY
+
+    def __init__(self) -> None:
+        super().__init__("a pipeline can depend on pipelines of its own workspace only")
+
+
+class DependencyCycle(HeadraceError):
+    """The pipelines would depend on one another in a circle. `path` leads along it, back to where it
+    begins."""
+
+    reason = reasons_pb2.REASON_DEPENDENCY_CYCLE
+
+    def __init__(self, path: Sequence[UUID]) -> None:
+        way = " → ".join(str(pipeline) for pipeline in path)
+        super().__init__(f"the pipelines would wait for one another: {way}", metadata={"path": way})
+
+
+class DependencyExists(HeadraceError):
+    """The one pipeline depends on the other already."""
+
+    reason = reasons_pb2.REASON_DEPENDENCY_EXISTS
+
+    def __init__(self, upstream: UUID, downstream: UUID) -> None:
+        super().__init__(
+            f"pipeline {downstream} depends on pipeline {upstream} already; remove that dependency to change "
+            "its type"
+        )
+
+
+class TooManyDependencies(HeadraceError):
+    """A pipeline has as many dependencies as it may have."""
+
+    reason = reasons_pb2.REASON_QUOTA_EXCEEDED
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"a pipeline may depend on {limit} others, and {limit} may depend on it; remove one first",
+            metadata={"limit": str(limit)},
         )
 
 

@@ -8,6 +8,8 @@ from headrace.common.v1 import event_log_pb2_grpc
 from headrace.scheduler.v1 import (
     backfills_pb2,
     backfills_pb2_grpc,
+    dependencies_pb2,
+    dependencies_pb2_grpc,
     schedules_pb2,
     schedules_pb2_grpc,
 )
@@ -24,6 +26,7 @@ from headrace_chassis.writes import Writes
 
 from headrace_scheduler.application.backfill_starts import BackfillStarts
 from headrace_scheduler.application.backfills import BackfillWriter
+from headrace_scheduler.application.dependencies import DependencyWriter
 from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.application.pipelines import EVENTS, PipelineFollower
@@ -31,11 +34,15 @@ from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.loops.backfill_driver import BackfillDriver
 from headrace_scheduler.loops.backfill_follower import BackfillFollower
+from headrace_scheduler.loops.dependency_follower import DependencyFollower
+from headrace_scheduler.loops.dependency_gate import DependencyGate
+from headrace_scheduler.loops.dependent_starter import DependentStarter
 from headrace_scheduler.loops.purger import Purger
 from headrace_scheduler.loops.schedule_ticker import ScheduleTicker
 from headrace_scheduler.loops.tick_pruner import TickPruner
 from headrace_scheduler.loops.tick_starter import TickStarter
 from headrace_scheduler.servicers.backfills import BackfillServicer
+from headrace_scheduler.servicers.dependencies import DependencyServicer
 from headrace_scheduler.servicers.schedules import ScheduleServicer
 
 SERVICE = "scheduler"
@@ -70,12 +77,22 @@ class Parts:
             clock,
             timedelta(seconds=settings.late_grace_seconds),
             start=self._start,
+            look=lambda: self.gate.wake(),
             tell=base.relay.wake,
         )
         self.starters = [
             TickStarter(base.db, self.execution, clock, settled=self.ticker.wake, lane=lane)
             for lane in range(STARTER_LANES)
         ]
+        self.gate = DependencyGate(base.db, clock, released=self._start)
+        self.dependent_starter = DependentStarter(base.db, self.execution, clock)
+        self.dependency_follower = DependencyFollower(
+            base.db,
+            event_log_pb2_grpc.EventLogServiceStub(execution),
+            lambda: service_metadata(base.tokens, NIL),
+            followed=self._upstreams_ended,
+            bus=base.bus,
+        )
         self.follower = PipelineFollower(clock, self._changed)
         self.purger = Purger(base.db, self.metadata)
         self.pruner = TickPruner(base.db, clock, timedelta(days=settings.tick_retention_days))
@@ -113,6 +130,13 @@ class Parts:
             cursors=self._base.cursors,
             changed=self.backfill_driver.wake,
         )
+        dependencies = DependencyServicer(
+            db=self._base.db,
+            writes=self.writes,
+            writer=DependencyWriter(self._clock),
+            metadata=self.metadata,
+            changed=self._changed,
+        )
         return [
             (
                 schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
@@ -123,6 +147,11 @@ class Parts:
                 backfills_pb2.DESCRIPTOR.services_by_name["BackfillService"],
                 backfills_pb2_grpc.add_BackfillServiceServicer_to_server,
                 backfills,
+            ),
+            (
+                dependencies_pb2.DESCRIPTOR.services_by_name["DependencyService"],
+                dependencies_pb2_grpc.add_DependencyServiceServicer_to_server,
+                dependencies,
             ),
             event_log(self._base.db),
         ]
@@ -148,6 +177,9 @@ class Parts:
             self.pruner,
             self.backfill_driver,
             self.backfill_follower,
+            self.gate,
+            self.dependent_starter,
+            self.dependency_follower,
             self.purger,
             follower,
         ]
@@ -158,13 +190,19 @@ class Parts:
 
     def _woken(self) -> None:
         self.ticker.wake()
+        self.gate.wake()
         self._start()
 
     def _changed(self) -> None:
         """A schedule may be due sooner than was known, also to the other replicas."""
         self.ticker.wake()
+        self.gate.wake()
         self._wakes.add(task := asyncio.ensure_future(self._base.bus.publish_wake(WAKE_SUBJECT)))
         task.add_done_callback(self._wakes.discard)
+
+    def _upstreams_ended(self) -> None:
+        self.dependent_starter.wake()
+        self.gate.wake()
 
     def _followed(self) -> None:
         self.backfill_driver.wake()

@@ -35,7 +35,7 @@ class Start:
 
     key: str
     pipeline_id: UUID
-    by_schedule: bool
+    trigger: "runs_pb2.TriggerKind.ValueType"
     trigger_id: str
     triggered_by: str
     parameters: str
@@ -89,7 +89,7 @@ class Execution:
         start = Start(
             key=f"trigger:{schedule.id}:{key}",
             pipeline_id=schedule.pipeline_id,
-            by_schedule=False,
+            trigger=runs_pb2.TRIGGER_KIND_MANUAL,
             trigger_id=str(schedule.id),
             triggered_by=principal.acts_as,
             parameters=schedule.terms.parameters,
@@ -113,11 +113,10 @@ class NotStarted(HeadraceError):  # noqa: N818 - it names what happened
 
 
 def _message(start: Start) -> internal_pb2.StartRun:
-    kind = runs_pb2.TRIGGER_KIND_SCHEDULE if start.by_schedule else runs_pb2.TRIGGER_KIND_MANUAL
     return internal_pb2.StartRun(
         key=start.key,
         pipeline_id=str(start.pipeline_id),
-        trigger=kind,
+        trigger=start.trigger,
         trigger_id=start.trigger_id,
         triggered_by=start.triggered_by,
         logical_date=_moment(start.logical_date),

@@ -1,5 +1,7 @@
 """What the scheduler asks of metadata."""
 
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
@@ -21,6 +23,9 @@ from headrace_scheduler.domain.schedules import Workspace
 from headrace_scheduler.store.pipelines import Pipeline
 
 OWNER = "scheduler"
+
+_AT_ONCE = 16
+"""How many pipelines are asked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,27 @@ class Metadata:
         return Found(
             found, _workspace(principal.tenant, workspace), workspace.updated_at.ToDatetime(tzinfo=UTC)
         )
+
+    async def look(
+        self, principal: Principal, pipeline_ids: Collection[UUID]
+    ) -> Sequence[pipelines_pb2.Pipeline]:
+        """Those of some pipelines that the user may see, asked with the user's own token."""
+        token = call_metadata(principal.token)
+        few = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(pipeline_id: UUID) -> pipelines_pb2.Pipeline | None:
+            async with few:
+                try:
+                    request = pipelines_pb2.GetPipelineRequest(id=str(pipeline_id))
+                    return await self._pipelines.GetPipeline(request, metadata=token)
+                except grpc.aio.AioRpcError as error:
+                    told = _told(error)
+                    if told.code == "NOT_FOUND":
+                        return None
+                    raise told from None
+
+        found = await asyncio.gather(*(one(pipeline_id) for pipeline_id in sorted(pipeline_ids)))
+        return [pipeline for pipeline in found if pipeline is not None]
 
     async def acknowledge_purge(self, tenant: UUID, pipeline_id: UUID) -> None:
         """Tells that nothing is left of a deleted pipeline."""

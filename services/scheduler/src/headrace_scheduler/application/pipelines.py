@@ -11,6 +11,7 @@ from headrace.metadata.v1 import events_pb2
 from headrace_chassis import outbox
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_scheduler.application.dependencies import release
 from headrace_scheduler.application.events import schedule_event
 from headrace_scheduler.application.schedules import (
     Clock,
@@ -117,6 +118,7 @@ class PipelineFollower:
         await store.note_deleted(conn, pipeline, now)
         for schedule in await schedules.lock_of_pipeline(conn, pipeline.tenant, pipeline.id):
             await self._switch(conn, schedule, False, now)
+        await release(conn, pipeline.id)
 
     async def _workspace(self, conn: AsyncConnection, tenant: UUID, told: events_pb2.WorkspaceEvent) -> None:
         workspace = Workspace(

@@ -1,6 +1,6 @@
 """Decides the ticks of schedules whose time has come."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,6 +17,7 @@ from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.domain.deciding import DecidedTick, decide
 from headrace_scheduler.domain.schedules import Schedule
 from headrace_scheduler.domain.timing import BadTimes
+from headrace_scheduler.store import dependencies as dependency_store
 from headrace_scheduler.store import schedules as store
 from headrace_scheduler.store import ticks as tick_store
 
@@ -44,6 +45,8 @@ class Round:
     """The reasons of the ticks that were skipped."""
     starting: int
     """How many runs are to start."""
+    held: bool
+    """Whether some of them wait for upstreams."""
     more: bool
 
 
@@ -64,12 +67,14 @@ class ScheduleTicker(Agent):
         grace: timedelta,
         *,
         start: Callable[[], None],
+        look: Callable[[], None],
         tell: Callable[[], None],
     ) -> None:
         self._db = db
         self._clock = clock
         self._grace = grace
         self._start = start
+        self._look = look
         self._tell = tell
 
     async def run_once(self) -> bool:
@@ -81,6 +86,8 @@ class ScheduleTicker(Agent):
                 metrics.TICKS.labels("SKIPPED", reason).inc()
             if done.starting:
                 self._start()
+            if done.held:
+                self._look()
             self._tell()
         if not done.more:
             self.interval_seconds = await self._rest_seconds()
@@ -98,7 +105,9 @@ class ScheduleTicker(Agent):
             moved.append(outcome[0])
             decided += ((schedule.id, schedule.tenant, tick) for tick in outcome[1])
         faults.point("scheduler.tick.claimed")
-        await tick_store.add(conn, decided, now)
+        held = await self._held(conn, moved)
+        moved = [_going_on(schedule) if schedule.id in held else schedule for schedule in moved]
+        await tick_store.add(conn, decided, now, held)
         await store.save_progress(conn, [(schedule.id, schedule.progress) for schedule in moved])
         await outbox.append(conn, list(ticked_events(moved)))
         faults.point("scheduler.tick.before_commit")
@@ -106,6 +115,7 @@ class ScheduleTicker(Agent):
             schedules=len(moved),
             skipped=tuple(tick.reason or "" for _, _, tick in decided if not tick.starts),
             starting=sum(tick.starts for _, _, tick in decided),
+            held=bool(held),
             more=len(due) == BATCH or len(moved) < len(due),
         )
 
@@ -120,9 +130,19 @@ class ScheduleTicker(Agent):
             return replace(schedule, progress=progress), ()
         return replace(schedule, progress=outcome.progress), outcome.ticks
 
+    async def _held(self, conn: AsyncConnection, moved: Sequence[Schedule]) -> frozenset[UUID]:
+        """Those of some schedules whose ticks wait for upstreams."""
+        waiting = await dependency_store.waiting_pipelines(conn, {each.pipeline_id for each in moved})
+        return frozenset(each.id for each in moved if each.pipeline_id in waiting)
+
     async def _rest_seconds(self) -> float:
         async with self._db.read() as conn:
             due, now = await store.next_due(conn), await self._clock(conn)
         if due is None:
             return LONGEST_REST_SECONDS
         return min(max((due - now).total_seconds(), 0.0), LONGEST_REST_SECONDS)
+
+
+def _going_on(schedule: Schedule) -> Schedule:
+    """The schedule, deciding further ticks though those before are held."""
+    return replace(schedule, progress=replace(schedule.progress, starting=False))

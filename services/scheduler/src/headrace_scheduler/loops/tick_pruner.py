@@ -1,4 +1,4 @@
-"""Forgets old ticks."""
+"""Forgets old ticks, and what upstreams started and how they ended."""
 
 from datetime import timedelta
 
@@ -7,6 +7,7 @@ from headrace_chassis.database import Database
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.application.schedules import Clock
+from headrace_scheduler.store import dependencies
 from headrace_scheduler.store import ticks as store
 
 _BATCH = 2000
@@ -26,7 +27,8 @@ class TickPruner(Agent):
 
     async def run_once(self) -> bool:
         """Removes one batch; True where there may be more."""
-        return await self._db.run(self._prune) == _BATCH
+        return await self._db.run(self._prune) >= _BATCH
 
     async def _prune(self, conn: AsyncConnection) -> int:
-        return await store.prune(conn, await self._clock(conn) - self._kept, _BATCH)
+        before = await self._clock(conn) - self._kept
+        return await store.prune(conn, before, _BATCH) + await dependencies.prune(conn, before, _BATCH)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
+from headrace.execution.v1 import runs_pb2
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.database import Database
@@ -27,7 +28,7 @@ BATCH = 250
 PATIENCE = timedelta(seconds=1)
 """How long a tick waits whose start has failed."""
 
-_OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
+OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
 """gRPC codes of a call that repeating cannot mend: something in it is wrong."""
 
 
@@ -82,7 +83,7 @@ class TickStarter(Agent):
         try:
             decided = await self._execution.start_runs(tenant, [_start_of(tick) for tick in ticks])
         except HeadraceError as error:
-            if error.entry.code.name not in _OURS_TO_MEND:
+            if error.entry.code.name not in OURS_TO_MEND:
                 await self._db.run(lambda conn: store.release(conn, ticks, now + PATIENCE))
                 return error
             if len(ticks) == 1:
@@ -118,7 +119,7 @@ def _start_of(tick: DueTick) -> Start:
     return Start(
         key=tick.key,
         pipeline_id=tick.pipeline_id,
-        by_schedule=True,
+        trigger=runs_pb2.TRIGGER_KIND_SCHEDULE,
         trigger_id=str(tick.schedule_id),
         triggered_by=tick.created_by,
         parameters=tick.parameters,

@@ -9,7 +9,7 @@ from headrace_chassis.database import driver
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.domain.schedules import Workspace
-from headrace_scheduler.store import backfills
+from headrace_scheduler.store import backfills, dependencies
 
 _NOTE = """
 INSERT INTO pipeline AS k (id, tenant, workspace_id, version, is_active) VALUES ($1, $2, $3, $4, $5)
@@ -113,6 +113,7 @@ async def purge(conn: AsyncConnection, pipeline_id: UUID, limit: int) -> bool:
     left."""
     if not await backfills.purge(conn, pipeline_id, limit):
         return False
+    await dependencies.purge(conn, pipeline_id)
     raw = driver(conn)
     ticks: str = await raw.execute(
         """

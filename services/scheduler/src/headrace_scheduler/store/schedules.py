@@ -133,6 +133,12 @@ async def lock_with_holidays_of(conn: AsyncConnection, workspace_id: UUID) -> Se
     return await _by_ids(conn, [row["schedule_id"] for row in locked])
 
 
+async def of_pipeline(conn: AsyncConnection, pipeline_id: UUID) -> Sequence[Schedule]:
+    """All schedules of a pipeline."""
+    found = await driver(conn).fetch(f"{rows.SELECT} WHERE s.pipeline_id = $1 ORDER BY s.id", pipeline_id)
+    return [rows.schedule(row) for row in found]
+
+
 async def _by_ids(conn: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Schedule]:
     if not ids:
         return []

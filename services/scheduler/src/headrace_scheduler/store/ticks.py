@@ -1,6 +1,6 @@
 """Ticks in SQL: decided once, started by whichever replica has leased them, kept for a while."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -20,7 +20,9 @@ _ADD = """
 INSERT INTO tick (schedule_id, at, through, interval_start, tenant, state, overlap, queue_limit, reason,
                   message, decided_at)
 SELECT schedule_id, at, through, interval_start, tenant,
-       CASE WHEN overlap IS NULL THEN 'SKIPPED' ELSE 'DUE' END, overlap, queue_limit, reason, message, $10
+       CASE WHEN overlap IS NULL THEN 'SKIPPED'
+            WHEN schedule_id = ANY ($11::uuid[]) THEN 'HELD' ELSE 'DUE' END,
+       overlap, queue_limit, reason, message, $10
 FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::text[],
             $7::integer[], $8::text[], $9::text[])
      AS t(schedule_id, at, through, interval_start, tenant, overlap, queue_limit, reason, message)
@@ -61,7 +63,8 @@ WHERE p.schedule_id = ANY($1::uuid[]) AND p.starting
 
 _PRUNE = """
 DELETE FROM tick WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM tick WHERE state <> 'DUE' AND decided_at < $1 ORDER BY decided_at LIMIT $2
+    SELECT ctid FROM tick WHERE state <> 'DUE' AND state <> 'HELD' AND decided_at < $1
+    ORDER BY decided_at LIMIT $2
 ))
 """
 
@@ -105,9 +108,13 @@ class Settled:
 
 
 async def add(
-    conn: AsyncConnection, decided: Sequence[tuple[UUID, UUID, DecidedTick]], now: datetime
+    conn: AsyncConnection,
+    decided: Sequence[tuple[UUID, UUID, DecidedTick]],
+    now: datetime,
+    held: Collection[UUID] = (),
 ) -> None:
-    """Adds decided ticks: schedule, tenant and tick."""
+    """Adds decided ticks: schedule, tenant and tick. Those of schedules in `held` wait for upstreams before
+    they start runs."""
     if not decided:
         return
     await driver(conn).execute(
@@ -122,6 +129,7 @@ async def add(
         [tick.reason for _, _, tick in decided],
         [tick.message for _, _, tick in decided],
         now,
+        list(held),
     )
 
 
@@ -177,13 +185,13 @@ async def release(conn: AsyncConnection, ticks: Sequence[DueTick], until: dateti
 
 
 async def skip_unasked(conn: AsyncConnection, schedule_id: UUID, reason: str, message: str) -> None:
-    """Skips the due ticks of a locked schedule for which execution was never asked; what was asked may have
-    started."""
+    """Skips the due and held ticks of a locked schedule for which execution was never asked; what was asked
+    may have started."""
     raw = driver(conn)
     await raw.execute(
         """
         UPDATE tick SET state = 'SKIPPED', reason = $2, message = $3
-        WHERE schedule_id = $1 AND state = 'DUE' AND attempts = 0
+        WHERE schedule_id = $1 AND state IN ('DUE', 'HELD') AND attempts = 0
         """,
         schedule_id,
         reason,

@@ -105,6 +105,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
     REASON_BACKFILL_ENDED: _Reason.ValueType  # 41
     """The backfill has ended in another way (FAILED_PRECONDITION)."""
+    REASON_CROSS_WORKSPACE_DEPENDENCY: _Reason.ValueType  # 42
+    """The pipelines are of different workspaces (PERMISSION_DENIED)."""
+    REASON_DEPENDENCY_CYCLE: _Reason.ValueType  # 43
+    """The pipelines would depend on one another in a circle (FAILED_PRECONDITION)."""
+    REASON_DEPENDENCY_EXISTS: _Reason.ValueType  # 44
+    """The one pipeline depends on the other already (ALREADY_EXISTS)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -187,6 +193,12 @@ REASON_SCHEDULE_MANAGED: Reason.ValueType  # 40
 """The schedule follows its pipeline, and is changed and deleted through that (FAILED_PRECONDITION)."""
 REASON_BACKFILL_ENDED: Reason.ValueType  # 41
 """The backfill has ended in another way (FAILED_PRECONDITION)."""
+REASON_CROSS_WORKSPACE_DEPENDENCY: Reason.ValueType  # 42
+"""The pipelines are of different workspaces (PERMISSION_DENIED)."""
+REASON_DEPENDENCY_CYCLE: Reason.ValueType  # 43
+"""The pipelines would depend on one another in a circle (FAILED_PRECONDITION)."""
+REASON_DEPENDENCY_EXISTS: Reason.ValueType  # 44
+"""The one pipeline depends on the other already (ALREADY_EXISTS)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

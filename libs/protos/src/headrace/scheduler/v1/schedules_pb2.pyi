@@ -186,6 +186,8 @@ class _TickDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TickDeci
     """It started a run, or queued one behind earlier ones."""
     TICK_DECISION_SKIPPED: _TickDecision.ValueType  # 3
     """It started nothing; `reason` says why."""
+    TICK_DECISION_HELD: _TickDecision.ValueType  # 4
+    """It waits for upstreams of its pipeline; `message` says for which."""
 
 class TickDecision(_TickDecision, metaclass=_TickDecisionEnumTypeWrapper):
     """What was decided about a tick."""
@@ -198,6 +200,8 @@ TICK_DECISION_FIRED: TickDecision.ValueType  # 2
 """It started a run, or queued one behind earlier ones."""
 TICK_DECISION_SKIPPED: TickDecision.ValueType  # 3
 """It started nothing; `reason` says why."""
+TICK_DECISION_HELD: TickDecision.ValueType  # 4
+"""It waits for upstreams of its pipeline; `message` says for which."""
 Global___TickDecision: _TypeAlias = TickDecision  # noqa: Y015
 
 @_typing.final

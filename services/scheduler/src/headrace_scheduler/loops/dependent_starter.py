@@ -1,0 +1,91 @@
+"""Starts the runs that upstreams start."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from headrace.execution.v1 import runs_pb2
+from headrace_chassis import faults
+from headrace_chassis.agents import Agent
+from headrace_chassis.database import Database
+from headrace_chassis.errors import HeadraceError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_scheduler.application.execution import Decided, Execution, Start
+from headrace_scheduler.application.schedules import Clock
+from headrace_scheduler.domain.dependencies import DependentStart
+from headrace_scheduler.loops.tick_starter import BATCH, OURS_TO_MEND, PATIENCE
+from headrace_scheduler.store import dependencies as store
+from headrace_scheduler.store.dependencies import Settled
+
+_log = structlog.get_logger(__name__)
+
+
+class DependentStarter(Agent):
+    """Leases starts that are due, asks execution for them under their keys, and writes what came of it.
+    Where this process dies on that way, another leases them when the lease is over and asks again."""
+
+    name = "dependent_starter"
+    interval_seconds = 2.0
+
+    def __init__(self, db: Database, execution: Execution, clock: Clock) -> None:
+        self._db = db
+        self._execution = execution
+        self._clock = clock
+        self._lease = timedelta(seconds=execution.start_seconds * 1.5)
+
+    async def run_once(self) -> bool:
+        """Starts one batch; returns whether more is waiting."""
+        due, now = await self._db.run(self._claim)
+        if not due:
+            return False
+        faults.point("scheduler.dependent.leased")
+        by_tenant: defaultdict[UUID, list[DependentStart]] = defaultdict(list)
+        for start in due:
+            by_tenant[start.tenant].append(start)
+        for tenant, starts in by_tenant.items():
+            await self._start(tenant, starts, now)
+        return len(due) == BATCH
+
+    async def _claim(self, conn: AsyncConnection) -> tuple[list[DependentStart], datetime]:
+        now = await self._clock(conn)
+        return await store.claim_starts(conn, now, self._lease, BATCH), now
+
+    async def _start(self, tenant: UUID, starts: Sequence[DependentStart], now: datetime) -> None:
+        try:
+            decided = await self._execution.start_runs(tenant, [_start_of(start) for start in starts])
+        except HeadraceError as error:
+            if error.entry.code.name not in OURS_TO_MEND:
+                keys = [start.key for start in starts]
+                await self._db.run(lambda conn: store.release_starts(conn, keys, now + PATIENCE))
+                raise
+            if len(starts) > 1:  # one of them is at fault: it is found by asking for each alone
+                for start in starts:
+                    await self._start(tenant, [start], now)
+                return
+            _log.error("execution takes no start of this key", key=starts[0].key, error=error.message)
+            settled = [Settled(starts[0].key, "REFUSED", None, error.code, error.message)]
+        else:
+            faults.point("scheduler.dependent.started")
+            settled = [_settled(each) for each in decided]
+        await self._db.run(lambda conn: store.settle_starts(conn, settled))
+
+
+def _start_of(start: DependentStart) -> Start:
+    return Start(
+        key=start.key,
+        pipeline_id=start.pipeline_id,
+        trigger=runs_pb2.TRIGGER_KIND_DEPENDENCY,
+        trigger_id=str(start.upstream_run),
+        triggered_by=start.triggered_by,
+        parameters="{}",
+        logical_date=start.interval.end if start.interval else None,
+        interval_start=start.interval.start if start.interval else None,
+    )
+
+
+def _settled(decided: Decided) -> Settled:
+    state = "STARTED" if decided.outcome in ("STARTED", "HELD") else "REFUSED"
+    return Settled(decided.key, state, decided.run_id, decided.reason, decided.message)
