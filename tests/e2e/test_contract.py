@@ -48,6 +48,7 @@ class World:
     api_key: str
     schedule: str
     backfill: str
+    dependency: str
 
     def path(self, template: str) -> str:
         """The template with ids that exist."""
@@ -58,9 +59,11 @@ class World:
             "api-keys": self.api_key,
             "schedules": self.schedule,
             "backfill": self.backfill,
+            "dependencies": self.dependency,
         }
         filled = template.replace("{version}", "1").replace("{runId}", self.run)
         filled = filled.replace("{industry}/{name}", "retail/daily_sales")
+        filled = filled.replace("{pipelineId}", self.pipeline)
         return re.sub(r"/([\w-]+)/\{id\}", lambda found: f"/{found[1]}/{ids[found[1]]}", filled)
 
 
@@ -74,6 +77,8 @@ def world(admin: httpx.Client, warehouse: str) -> World:
     key = demand(admin.post("api-keys", json={"name": "contract", "role": "VIEWER"}), 201)
     schedule = demand(admin.post("scheduler/schedules", json=_yearly(pipeline["id"])), 201)
     backfill = demand(admin.post("scheduler/backfill", json=_days(pipeline["id"])), 201)
+    ends = {"upstreamPipelineId": create_pipeline(admin, NOOP)["id"], "downstreamPipelineId": pipeline["id"]}
+    dependency = demand(admin.post("scheduler/dependencies", json=ends), 201)
     return World(
         workspace=pipeline["workspaceId"],
         connection=connection["id"],
@@ -82,6 +87,7 @@ def world(admin: httpx.Client, warehouse: str) -> World:
         api_key=key["id"],
         schedule=schedule["id"],
         backfill=backfill["id"],
+        dependency=dependency["id"],
     )
 
 
@@ -320,6 +326,14 @@ def _prepare(
     if operation in ("pauseBackfill", "resumeBackfill", "cancelBackfill", "retryBackfill"):
         made = demand(admin.post("scheduler/backfill", json=_days(world.pipeline, "2025-12-31")), 201)
         return f"scheduler/backfill/{made['id']}/{operation.removesuffix('Backfill')}", {}
+    if operation in ("addDependency", "removeDependency"):
+        ends = {
+            end: create_pipeline(admin, NOOP)["id"] for end in ("upstreamPipelineId", "downstreamPipelineId")
+        }
+        if operation == "addDependency":
+            return path, ends
+        made = demand(admin.post("scheduler/dependencies", json=ends), 201)
+        return f"scheduler/dependencies/{made['id']}", None
     if operation == "deleteSchedule":
         made = demand(admin.post("scheduler/schedules", json=_yearly(world.pipeline)), 201)
         return f"scheduler/schedules/{made['id']}", None
