@@ -404,6 +404,34 @@ async def test_a_client_that_does_not_answer_pings_is_cut_off(authority: Authori
         await house.stop()
 
 
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("GET", [f"Authorization: Bearer {'x' * 9000}", "Sec-WebSocket-Version: 13"]),
+        ("GET", [f"X-{number}: x" for number in range(200)]),
+        ("GET", ["Sec-WebSocket-Version: 12"]),
+        ("POST", ["Sec-WebSocket-Version: 13", "Content-Length: 2"]),
+        ("GET", ["Sec-WebSocket-Version: 13", "Content-Length: 2"]),
+    ],
+)
+async def test_an_opening_request_that_is_none_is_refused(
+    house: House, method: str, headers: list[str]
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.gateway.port)
+    usual = [
+        "Host: x",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    writer.write("\r\n".join([f"{method} {STREAM} HTTP/1.1", *usual, *headers, "", "ab"]).encode())
+    async with asyncio.timeout(20):
+        answer = await reader.read()  # to the end: the connection is closed
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400 "), answer[:200]
+
+
 async def test_a_gateway_that_drains_says_so(house: House) -> None:
     async with house.connect() as socket:
         await revision(socket)

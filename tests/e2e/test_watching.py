@@ -1,13 +1,15 @@
 """Following a run over a real WebSocket, from its start to its end."""
 
 import json
+import os
+import signal
 import uuid
 from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
-from headrace_local.testing import StackUnderTest, create_pipeline, demand
+from headrace_local.testing import StackUnderTest, create_pipeline, demand, until
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -63,6 +65,25 @@ def test_every_change_is_told(admin: httpx.Client) -> None:
 
     assert seen[-1]["overallStatus"] == "CANCELLED"
     assert any(state["cancelRequested"] for state in seen[:-1])
+
+
+def test_a_restart_of_execution_is_no_more_than_a_pause(stack: StackUnderTest, admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, SLOW)
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)["runId"]
+
+    with watch(admin, run) as socket:
+        first = json.loads(socket.recv(timeout=PATIENT))
+        process = int((stack.home.root / "run" / "execution.pid").read_text())
+        os.kill(process, signal.SIGKILL)
+        until(
+            lambda: {"status": admin.post(f"runs/{run}/cancel", json={}).status_code},
+            lambda answer: answer["status"] == 200,
+        )
+        seen = states(socket)
+
+    assert seen[-1]["overallStatus"] == "CANCELLED"
+    revisions = [state["revision"] for state in (first, *seen)]
+    assert revisions == sorted(set(revisions))
 
 
 def test_a_ticket_opens_the_stream_once(admin: httpx.Client) -> None:

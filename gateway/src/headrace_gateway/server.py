@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -15,6 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 MAX_HEAD_BYTES: Final = 64 * 1024
 """The largest head of a request: request line and headers. A token is at most 16 KiB."""
 
+_FILES: Final = 65_536
 _IDLE_SECONDS: Final = 75
 _FLUSH_SECONDS: Final = 1.0
 _MAX_FRAME_BYTES: Final = 4096
@@ -24,6 +26,14 @@ _BACKLOG: Final = 2048
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+_EXPECTED: Final = (
+    b"this is no opening of a WebSocket: a GET without a body is expected, and headers of 8 KiB at most"
+)
+_NO_OPENING: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n"
+    b"connection: close\r\n\r\n%s" % (len(_EXPECTED), _EXPECTED)
 )
 
 
@@ -86,16 +96,25 @@ def guarded_protocol(header_seconds: float) -> type[HttpToolsProtocol]:
 
 
 class _GuardedSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol with two things mended.
+    """uvicorn's WebSocket protocol with three things mended.
 
     It waits for ever until a client that has gone silent takes what was written for it: here the connection
-    is cut. And it calls each refusal an error of the application: here a refusal ends the handshake.
+    is cut. It calls each refusal an error of the application: here a refusal ends the handshake. And it
+    leaves a connection open whose head it could not read: here the client is told, and it is closed.
     """
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            # The HTTP parser has taken the head; this one takes lines of 8 KiB, 128 headers and no body.
+            self.handshake_initiated = True
+            self.transport.write(_NO_OPENING)
+            self.transport.close()
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
@@ -147,6 +166,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Listens and serves. Raises OSError where the address is taken."""
+        _allow_files()
         self._socket = _listening(self._address)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
@@ -156,6 +176,15 @@ class HttpServer:
         if self._serving is not None:
             await self._serving
             self._serving = None
+
+
+def _allow_files() -> None:
+    """Lets this process have as many files open as it may: each watcher is one, and the usual limit of 1,024
+    is for programs that still call select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listening(address: tuple[str, int]) -> socket.socket:
