@@ -1,5 +1,6 @@
 """The order of the rules, catch-up, and work that stays bounded."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
@@ -184,7 +185,7 @@ def test_many_timetables_merge_and_only_those_whose_turn_comes_are_opened() -> N
     after = utc("2025-06-01 00:00")
     opened: list[int] = []
 
-    def sources() -> object:
+    def sources() -> Iterator[tuple[int, Timetable, datetime]]:
         for number in range(100_000):
             opened.append(number)
             minute, hour = number % 60, number // 60 % 24
@@ -192,7 +193,7 @@ def test_many_timetables_merge_and_only_those_whose_turn_comes_are_opened() -> N
             yield number, Timetable(parse(f"{minute} {hour} * * *"), UTC_ZONE), stored
 
     # when
-    found = list(islice(in_order(sources(), after), 20))  # type: ignore[arg-type]
+    found = list(islice(in_order(sources(), after), 20))
     # then
     assert [run.starts_at for _, run in found if isinstance(run, Run)] == [
         after + timedelta(minutes=minute) for minute in range(1, 21)

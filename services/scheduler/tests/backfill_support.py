@@ -41,6 +41,7 @@ from .support import (
 _POSITIONS = count(1)
 """One database remembers how far all tests of a process have followed."""
 
+ANY_STATE = pb.BACKFILL_INTERVAL_STATE_UNSPECIFIED
 LIVE = (runs_pb2.RUN_STATE_PENDING, runs_pb2.RUN_STATE_RUNNING)
 
 
@@ -186,7 +187,8 @@ async def backfills_of(settings: SchedulerSettings, authority: Authority) -> Asy
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, behind.channel, clock=clock)
         served = await stack.enter_async_context(serve(authority, parts.services()))
-        service = Service(base, parts, metadata, ExecutionStandIn(), clock, authority, served.channel)
+        unused = ExecutionStandIn()  # type: ignore[abstract]  # see only_what_is_asked
+        service = Service(base, parts, metadata, unused, clock, authority, served.channel)
         async with base.db.transaction() as conn:
             # The agents look after all that there is, also after what other tests have left.
             await driver(conn).execute("TRUNCATE backfill CASCADE")
@@ -245,7 +247,7 @@ class Backfills:
         return answer
 
     async def intervals(
-        self, backfill: pb.Backfill, state: "pb.BackfillIntervalState.ValueType" = 0, **fields: Any
+        self, backfill: pb.Backfill, state: "pb.BackfillIntervalState.ValueType" = ANY_STATE, **fields: Any
     ) -> list[pb.BackfillInterval]:
         """A page of its intervals."""
         request = pb.ListBackfillIntervalsRequest(id=backfill.id, state=state, **fields)
