@@ -72,12 +72,12 @@ async def sustained(workers: list[Connection], pipeline: str, runs: int) -> tupl
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".headrace"))
-    parser.add_argument("--port", type=int, default=8082)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=32)
     options = parser.parse_args()
+    port = json.loads((options.home / "ports.json").read_text())["gateway"]
     tokens = callers.tokens(options.home)
-    async with connections("127.0.0.1", options.port, tokens, options.concurrency) as workers:
+    async with connections("127.0.0.1", port, tokens, options.concurrency) as workers:
         idle = await make_pipeline(workers[0])
         await latency(workers[0], idle, 20)
         taken = await latency(workers[0], idle, 200)
