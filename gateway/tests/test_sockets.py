@@ -16,6 +16,8 @@ from headrace.execution.v1 import (
     stream_tickets_pb2,
     stream_tickets_pb2_grpc,
 )
+from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc
+from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.errors import NotFound, Unauthenticated
 from headrace_chassis.identity import Bound, Role, TokenVerifier, current_principal
@@ -24,6 +26,7 @@ from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServerSettings
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.ports import free_port
+from headrace_chassis.testing.serving import serve
 from headrace_chassis.testing.waiting import eventually
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.wiring import build
@@ -31,6 +34,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .conftest import PIPELINE, RUN, Recorder, serve_parts, standing_in
+from .test_api_keys import VALID, Keys
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -115,10 +119,10 @@ class House:
         self.gateway: Any = None
         self._stack = stack
 
-    async def start(self, **settings: Any) -> None:
+    async def start(self, targets: dict[str, str] | None = None, **settings: Any) -> None:
         await self.serve()
         given = GatewaySettings(**{**self.authority.auth_values(), "http_listen": "127.0.0.1:0", **settings})
-        parts = build(given, {"execution": f"127.0.0.1:{self.port}"})
+        parts = build(given, {"execution": f"127.0.0.1:{self.port}", **(targets or {})})
         self.gateway = await serve_parts(self._stack, parts, given, self.authority, Recorder())
 
     async def serve(self) -> None:
@@ -348,6 +352,31 @@ async def test_it_ends_when_the_token_expires_and_goes_on_for_the_others(house: 
         after = await revision(staying)
 
     assert (end, after) == ((4401, "the token has expired"), 2)
+
+
+async def test_with_an_api_key_it_goes_on_as_long_as_the_key_is_valid(authority: Authority) -> None:
+    keys = Keys(authority)
+    keys.tokens = ApiKeyTokens(authority.service_key_file("metadata"), 1.0)
+    add = api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server
+    services: list[Service] = [(api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], add, keys)]
+    async with AsyncExitStack() as stack:
+        owner = await stack.enter_async_context(serve(authority, services))
+        house = House(authority, stack)
+        await house.start({"metadata": owner.target})
+        async with house.connect(VALID) as socket:
+            await revision(socket)
+
+            async def renewed() -> bool:
+                return keys.asked >= 3
+
+            assert await eventually(renewed)
+            house.run.change(2)
+            assert await revision(socket) == 2
+            keys.valid.clear()
+            end = await closed(socket)
+        await house.stop()
+
+    assert end == (4401, "the token has expired")
 
 
 async def test_an_object_that_goes_away_ends_it(house: House) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
-from headrace_chassis.errors import DeadlineExceeded, HeadraceError, Internal, RoleRequired
+from headrace_chassis.errors import DeadlineExceeded, HeadraceError, Internal, RoleRequired, Unauthenticated
 from headrace_chassis.identity import LEEWAY_SECONDS, Principal, Role
 from headrace_chassis.slots import StreamSlots
 
@@ -29,6 +29,8 @@ from .endpoint import SocketEndpoint
 from .subscription import CompleteError, Subscription
 
 _log = structlog.get_logger(__name__)
+
+_LEAST_RENEWAL_SECONDS: Final = 1.0
 
 _REASON_BYTES: Final = 123
 """The longest reason that a close frame can bear."""
@@ -149,16 +151,25 @@ class SocketGate:
     async def _expired(
         self, watcher: _Watcher, subscription: Subscription, credential: Credential, principal: Principal
     ) -> Closing:
-        """Waits until the caller may not watch any more. What stands behind an API key is asked anew."""
-        while True:
-            await asyncio.sleep(max(principal.expires_at + LEEWAY_SECONDS - time.time(), 0.0))
-            if not credential.is_renewable:
-                return EXPIRED
+        """Waits until the caller may not watch any more.
+
+        What stands behind an API key is asked anew when its token expires; services believe the old one for
+        some seconds yet, so that the stream does not stop meanwhile.
+        """
+        while credential.is_renewable:
+            await asyncio.sleep(max(principal.expires_at - time.time(), _LEAST_RENEWAL_SECONDS))
             try:
                 principal = await self._callers.bearer(credential.text, watcher.request)
-            except HeadraceError as error:
+            except Unauthenticated as error:
                 return closing_of(error)
+            except HeadraceError:
+                # It cannot be found out now: what was known is good for as long as services believe it.
+                if principal.expires_at + LEEWAY_SECONDS < time.time():
+                    return EXPIRED
+                continue
             subscription.join(watcher, principal)
+        await asyncio.sleep(max(principal.expires_at + LEEWAY_SECONDS - time.time(), 0.0))
+        return EXPIRED
 
 
 class _Watcher:
