@@ -69,7 +69,8 @@ class RunningExecution(
         self.events: list[event_log_pb2.Event] = []
         self.away = 0
         self.calls: Counter[str] = Counter()
-        self.keeps_cancelled_running = False
+        self.ends_at_once = False
+        """Whether runs end as soon as they are started."""
 
     async def StartRuns(
         self, request: internal_pb2.StartRunsRequest, context: Any
@@ -100,8 +101,7 @@ class RunningExecution(
         self, request: internal_pb2.CancelRunsRequest, context: Any
     ) -> internal_pb2.CancelRunsResponse:
         self._called("CancelRuns")
-        if not self.keeps_cancelled_running:
-            self.end(request.run_ids, runs_pb2.RUN_STATE_CANCELLED)
+        self.end(request.run_ids, runs_pb2.RUN_STATE_CANCELLED)
         standing = [self.runs[run_id] for run_id in request.run_ids if run_id in self.runs]
         return internal_pb2.CancelRunsResponse(
             runs=[internal_pb2.RunStanding(run_id=run.id, state=run.state) for run in standing]  # type: ignore[arg-type]
@@ -151,6 +151,8 @@ class RunningExecution(
             run = StandInRun(str(uuid7()), tenant, start)
             self.runs[run.id] = run
             decision.outcome, decision.run_id = internal_pb2.START_OUTCOME_STARTED, run.id
+            if self.ends_at_once:
+                self.end([run.id])
         self.decisions[tenant, start.key] = decision
         return decision
 
@@ -183,7 +185,7 @@ async def backfills_of(settings: SchedulerSettings, authority: Authority) -> Asy
     metadata, execution, clock = MetadataStandIn(), RunningExecution(), Clock()  # type: ignore[abstract]
     async with AsyncExitStack() as stack:
         beside = await stack.enter_async_context(serve(authority, metadata_services(metadata)))
-        behind = await stack.enter_async_context(serve(authority, execution_services(execution)))
+        behind = await stack.enter_async_context(serve(authority, running_execution_services(execution)))
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, behind.channel, clock=clock)
         served = await stack.enter_async_context(serve(authority, parts.services()))
@@ -195,7 +197,7 @@ async def backfills_of(settings: SchedulerSettings, authority: Authority) -> Asy
         yield Backfills(service, execution)
 
 
-def execution_services(stand_in: RunningExecution) -> list[ServedService]:
+def running_execution_services(stand_in: RunningExecution) -> list[ServedService]:
     """What a server needs to serve the stand-in."""
     return [
         (

@@ -9,8 +9,8 @@ import pytest
 from headrace.execution.v1 import runs_pb2
 from headrace.scheduler.v1 import backfills_pb2 as pb
 from headrace_chassis.errors import HeadraceError
-from headrace_scheduler.loops.backfill_driver import LEASE, RECONCILE, REST
-from headrace_scheduler.store import pipelines
+from headrace_scheduler.loops.backfill_driver import RECONCILE, REST
+from headrace_scheduler.store import backfills as store
 
 from .backfill_support import Backfills, StandInRun
 from .support import failure
@@ -217,7 +217,7 @@ async def test_a_crash_between_decision_and_start_is_made_good(backfills: Backfi
     # when the lease is over
     await backfills.drive()
     assert len(backfills.execution.runs) == 1
-    backfills.service.clock.now += LEASE
+    backfills.service.clock.now += backfills.driver.lease
     await backfills.drive()
     # then each has one run
     assert sorted(map(day, backfills.execution.runs.values())) == [1, 2]
@@ -254,7 +254,7 @@ async def test_while_execution_is_away_nothing_fails(backfills: Backfills) -> No
         await backfills.drive()
     assert raised.value.code == "UNAVAILABLE"
     assert (await backfills.check_counts(made)).running_intervals == 1
-    backfills.service.clock.now += LEASE
+    backfills.service.clock.now += backfills.driver.lease
     assert status(await backfills.run_to_the_end(made)) == "COMPLETED"
 
 
@@ -336,7 +336,7 @@ async def test_a_deleted_pipeline_takes_its_backfills_along(backfills: Backfills
     await backfills.drive()
     db = backfills.service.base.db
     left = 0
-    while not await db.run(lambda conn: pipelines.purge(conn, UUID(made.pipeline_id), 10)):
+    while not await db.run(lambda conn: store.purge(conn, UUID(made.pipeline_id), 10)):
         left += 1
     assert left >= 2
     assert (await failure(backfills.ask("get", made))).code == "NOT_FOUND"
@@ -400,7 +400,7 @@ async def _ask_anything(backfills: Backfills, made: pb.Backfill, chance: random.
     asked = asyncio.create_task(backfills.ask(verb, made))
     while not asked.done():
         await backfills.drive()
-        backfills.service.clock.now += LEASE
+        backfills.service.clock.now += backfills.driver.lease
     if (error := asked.exception()) is not None:
         assert "BACKFILL_ENDED" in str(error) or "is " in str(error)
 
@@ -410,7 +410,7 @@ async def _end_of_storm(backfills: Backfills, made: pb.Backfill) -> None:
     if status(told) == "PAUSED":
         await backfills.ask("resume", made)
     for _ in range(60):
-        backfills.service.clock.now += LEASE + RECONCILE
+        backfills.service.clock.now += backfills.driver.lease + RECONCILE
         await backfills.run_to_the_end(made)
         told = await backfills.check_counts(made)
         if told.finished_at.seconds:

@@ -99,9 +99,8 @@ class Parts:
         base.bus.subscribe(WAKE_SUBJECT, lambda _: self._woken())
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
         self.writer = ScheduleWriter(clock)
-        self.backfill_driver = BackfillDriver(
-            base.db, BackfillStarts(execution, base.tokens), committed=base.relay.wake, clock=clock
-        )
+        starts = BackfillStarts(execution, base.tokens, settings.start_timeout_seconds)
+        self.backfill_driver = BackfillDriver(base.db, starts, committed=base.relay.wake, clock=clock)
         self.backfill_follower = BackfillFollower(
             base.db,
             event_log_pb2_grpc.EventLogServiceStub(execution),

@@ -43,7 +43,9 @@ class BackfillStarts:
     Every method raises the HeadraceError that execution raised, and Unavailable while it is away.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens) -> None:
+    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens, start_seconds: float) -> None:
+        self.start_seconds = start_seconds
+        """How long execution may take to decide on a batch of starts."""
         self._stub: internal_pb2_grpc.ExecutionInternalServiceAsyncStub = (
             internal_pb2_grpc.ExecutionInternalServiceStub(channel)
         )
@@ -107,7 +109,9 @@ class BackfillStarts:
     ) -> list[Move]:
         try:
             response = await self._stub.StartRuns(
-                pb.StartRunsRequest(starts=starts), metadata=self._metadata(tenant)
+                pb.StartRunsRequest(starts=starts),
+                metadata=self._metadata(tenant),
+                timeout=self.start_seconds,
             )
         except grpc.aio.AioRpcError as error:
             raise _told(error) from None

@@ -25,9 +25,6 @@ BACKFILLS = 20
 SHARE = 200
 """How many intervals of one backfill start in one round, so that others have their turn."""
 
-LEASE = timedelta(seconds=45)
-"""How long a start may take before another replica asks for it again."""
-
 TRY_AGAIN = timedelta(seconds=3)
 """After a call that failed, and for runs that are being cancelled."""
 
@@ -58,12 +55,15 @@ class BackfillDriver(Agent):
         self._starts = starts
         self._committed = committed
         self._clock = clock
+        self.lease = timedelta(seconds=starts.start_seconds * 1.5)
+        """How long a start is left to the process that makes it: longer than that asks execution."""
 
     async def run_once(self) -> bool:
         """Decides which intervals start, starts those, and looks after live ones that are due; returns
         whether more is waiting."""
         claimed = await self._db.run(self._claim)
-        faults.point("scheduler.backfill.claimed")
+        if claimed:
+            faults.point("scheduler.backfill.claimed")
         due = await self._db.run(self._lease)
         failures = []
         for tenant, leased in (*_by_tenant(claimed), *_by_tenant(due)):
@@ -83,14 +83,14 @@ class BackfillDriver(Agent):
             room = min(backfill.room, SHARE, AT_ONCE - len(found))
             if room == 0:
                 break
-            intervals = await interval_store.claim(conn, backfill.id, room, now + LEASE)
+            intervals = await interval_store.claim(conn, backfill.id, room, now + self.lease)
             await store.save(conn, rules.claimed(backfill, len(intervals), now))
             await store.note_claimed(conn, backfill.id, now)
             found += [interval_store.leased_of(backfill, interval) for interval in intervals]
         return found
 
     async def _lease(self, conn: AsyncConnection) -> Sequence[Leased]:
-        return await interval_store.lease_due(conn, await self._clock(conn), LEASE, AT_ONCE)
+        return await interval_store.lease_due(conn, await self._clock(conn), self.lease, AT_ONCE)
 
     async def _attend(self, tenant: UUID, leased: Sequence[Leased]) -> None:
         """Asks execution what the intervals of one tenant need to have asked, and writes what it says."""
@@ -104,6 +104,7 @@ class BackfillDriver(Agent):
             await self._record(await self._starts.void(tenant, starting))
         if running := those(IntervalState.RUNNING, cancelled=False):
             await self._record(await self._starts.standings(tenant, running))
+            await self._look_again(running, RECONCILE)
         if running := those(IntervalState.RUNNING, cancelled=True):
             await self._record(await self._starts.cancel(tenant, running))
             await self._look_again(running, TRY_AGAIN)

@@ -9,7 +9,7 @@ from headrace_chassis.database import driver
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.domain.schedules import Workspace
-from headrace_scheduler.store import backfills, dependencies
+from headrace_scheduler.store import dependencies
 
 _NOTE = """
 INSERT INTO pipeline AS k (id, tenant, workspace_id, version, is_active) VALUES ($1, $2, $3, $4, $5)
@@ -109,10 +109,8 @@ async def to_purge(conn: AsyncConnection, limit: int) -> Sequence[tuple[UUID, UU
 
 
 async def purge(conn: AsyncConnection, pipeline_id: UUID, limit: int) -> bool:
-    """Removes some of what is kept of a pipeline: backfills, ticks, then schedules; True when nothing is
+    """Removes some of what is kept of a pipeline: dependencies, ticks, then schedules; True when nothing is
     left."""
-    if not await backfills.purge(conn, pipeline_id, limit):
-        return False
     await dependencies.purge(conn, pipeline_id)
     raw = driver(conn)
     ticks: str = await raw.execute(
