@@ -11,7 +11,8 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -159,6 +160,22 @@ async def backfill(connection: Connection, pipeline: str) -> float:
     return taken
 
 
+async def driven(connection: Connection, pipeline: str) -> float:
+    """Intervals a second of a backfill of a thousand, fifty at a time, whose runs do nothing."""
+    body = {
+        "pipelineId": pipeline,
+        "from": "2023-02-05",
+        "to": "2025-10-31",
+        "granularity": "DAILY",
+        "concurrency": 50,
+    }
+    started = time.perf_counter()
+    path = f"/api/v1/scheduler/backfill/{await post(connection, '/api/v1/scheduler/backfill', body)}"
+    while (await connection.request("GET", path)).json()["status"] != "COMPLETED":
+        await asyncio.sleep(0.1)
+    return 1000 / (time.perf_counter() - started)
+
+
 def tell(what: str, value: float, goal: float, unit: str) -> None:
     """Prints a figure beside its goal."""
     verdict = "met" if value <= goal else "missed"
@@ -176,8 +193,14 @@ async def measure(stack: StackUnderTest, schedules: int, due: int, minutes: int)
             postgres.service_url(stack.home, running.ports, running.credentials, service)
         )
 
+    @asynccontextmanager
+    async def gateway() -> AsyncIterator[Connection]:
+        # One for each step: a connection that is idle for long is closed by the gateway.
+        async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (opened,):
+            yield opened
+
     scheduler, execution = await connect("scheduler"), await connect("execution")
-    async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (connection,):
+    async with gateway() as connection:
         pipeline = await make_pipeline(connection)
         rare, often = [
             await post(
@@ -187,35 +210,34 @@ async def measure(stack: StackUnderTest, schedules: int, due: int, minutes: int)
             )
             for cron, rest in ((NEVER, {}), (MINUTELY, {"status": "PAUSED"}))
         ]
-        await scheduler.execute("UPDATE schedule SET status = 'ACTIVE' WHERE id = $1", often)
-        share, size = await idle(stack.home, IDLE_SECONDS)
-        print(f"one schedule: {share:.2%} of a core, {size:.0f} MiB")
-        await copy_schedule(scheduler, rare, schedules, 6)
-        await asyncio.sleep(5)
-        share, size = await idle(stack.home, IDLE_SECONDS)
-        tell(f"{schedules} idle schedules, processor", share * 100, 2, "% of a core")
-        tell(f"{schedules} idle schedules, memory", size, 150, "MiB")
+    await scheduler.execute("UPDATE schedule SET status = 'ACTIVE' WHERE id = $1", often)
+    share, size = await idle(stack.home, IDLE_SECONDS)
+    print(f"one schedule: {share:.2%} of a core, {size:.0f} MiB")
+    await copy_schedule(scheduler, rare, schedules, 6)
+    await asyncio.sleep(5)
+    share, size = await idle(stack.home, IDLE_SECONDS)
+    tell(f"{schedules} idle schedules, processor", share * 100, 2, "% of a core")
+    tell(f"{schedules} idle schedules, memory", size, 150, "MiB")
+    async with gateway() as connection:
         asked = await next_runs(connection)
-        tell("next runs over all of them, median", percentile(asked, 0.5) * 1e3, 100, "ms")
-        tell("next runs over all of them, p99", percentile(asked, 0.99) * 1e3, 100, "ms")
-        late = await one_by_one(scheduler, execution, often, minutes)
-        tell(f"lateness of {len(late)} single ticks, median", percentile(late, 0.5) * 1e3, 250, "ms")
-        tell(f"lateness of {len(late)} single ticks, p99", percentile(late, 0.99) * 1e3, 1000, "ms")
-        await quiet(execution)
-        before = spent(stack.home)
-        taken = await all_at_once(scheduler, execution, often, due)
-        tell(f"{due} due in the same second, until all are accepted", taken[-1], 15, "s")
-        print(f"    half of them after {percentile(taken, 0.5):.1f} s; with their runs, ", end="")
-        processors.tell(before, spent(stack.home), due, "tick")
-    # A connection that was idle for so long may have been closed.
-    async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (connection,):
+    tell("next runs over all of them, median", percentile(asked, 0.5) * 1e3, 100, "ms")
+    tell("next runs over all of them, p99", percentile(asked, 0.99) * 1e3, 100, "ms")
+    late = await one_by_one(scheduler, execution, often, minutes)
+    tell(f"lateness of {len(late)} single ticks, median", percentile(late, 0.5) * 1e3, 250, "ms")
+    tell(f"lateness of {len(late)} single ticks, p99", percentile(late, 0.99) * 1e3, 1000, "ms")
+    await quiet(execution)
+    before = spent(stack.home)
+    taken = await all_at_once(scheduler, execution, often, due)
+    tell(f"{due} due in the same second, until all are accepted", taken[-1], 15, "s")
+    print(f"    half of them after {percentile(taken, 0.5):.1f} s; with their runs, ", end="")
+    processors.tell(before, spent(stack.home), due, "tick")
+    async with gateway() as connection:
         tell("a backfill of 100,008 intervals, created", await backfill(connection, pipeline), 10, "s")
-        tell(
-            "memory of the scheduler at the end",
-            proportional(pid_of(stack.home, "scheduler")) / 2**20,
-            150,
-            "MiB",
-        )
+        await quiet(execution)
+        rate = await driven(connection, pipeline)
+    print(f"a backfill of 1,000 intervals, 50 at a time: {rate:.0f} a second")
+    size = proportional(pid_of(stack.home, "scheduler")) / 2**20
+    tell("memory of the scheduler at the end", size, 150, "MiB")
     await scheduler.close()
     await execution.close()
 

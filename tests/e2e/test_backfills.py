@@ -187,3 +187,12 @@ def test_a_scheduler_that_is_killed_doubles_and_loses_nothing(
     assert (ended["status"], ended["completedIntervals"]) == ("COMPLETED", 91)
     runs = runs_of(admin, pipeline)
     assert len({run["intervalStart"] for run in runs}) == len(runs) == 91
+
+
+def test_a_deleted_pipeline_takes_its_backfills_along(admin: httpx.Client) -> None:
+    pipeline = create_pipeline(admin, NOOP)["id"]
+    made = backfill(admin, pipeline, "2025-11-01", "2025-11-03", concurrency=3)
+    end_of(admin, made)
+    demand(admin.delete(f"pipelines/{pipeline}", params={"force": True}), 204)
+    path = f"scheduler/backfill/{made['id']}"
+    until(lambda: {"status": admin.get(path).status_code}, lambda seen: seen["status"] == 404)
