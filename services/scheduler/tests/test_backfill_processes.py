@@ -4,7 +4,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from headrace.scheduler.v1 import backfills_pb2 as pb
 from headrace.scheduler.v1 import backfills_pb2_grpc
 from headrace_chassis.channels import call_metadata, open_channel
@@ -15,6 +14,8 @@ from .backfill_support import RunningExecution, running_execution_services
 from .processes import Replicas, replicas_beside
 
 DAYS = 20
+POINT = "scheduler.backfill.asked"
+"""Execution has been asked, and what it decided is not written yet."""
 
 
 async def create(replicas: Replicas, port: int) -> pb.Backfill:
@@ -46,9 +47,8 @@ async def completed(replicas: Replicas, port: int, backfill: pb.Backfill) -> Non
         await eventually(look, within=60)
 
 
-@pytest.mark.parametrize("point", ["scheduler.backfill.claimed", "scheduler.backfill.asked"])
 async def test_a_scheduler_that_is_killed_runs_each_interval_once(
-    authority: Authority, database_url: str, tmp_path: Path, point: str
+    authority: Authority, database_url: str, tmp_path: Path
 ) -> None:
     execution = RunningExecution()  # type: ignore[abstract]
     execution.ends_at_once = True
@@ -56,7 +56,7 @@ async def test_a_scheduler_that_is_killed_runs_each_interval_once(
     async with replicas_beside(authority, database_url, tmp_path, services) as replicas:
         # given two replicas, of which the one that comes there first dies
         execution.pipelines.add(replicas.pipeline)
-        replicas.kill_at(point)
+        replicas.kill_at(POINT)
         ports = [await replicas.start() for _ in range(2)]
         # when
         made = await create(replicas, ports[0])
