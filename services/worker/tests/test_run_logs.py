@@ -247,6 +247,26 @@ sinks: [{{id: out, input: rows, path: out.json}}]
     assert "***" in told
 
 
+async def test_what_a_server_says_unasked_is_in_the_log(
+    bench: EngineBench, warehouse: asyncpg.Connection
+) -> None:
+    await warehouse.execute(
+        "CREATE FUNCTION shout() RETURNS int LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE WARNING 'beware of %', current_user; RETURN 1; END $$"
+    )
+    line = await log_of(
+        bench,
+        """
+sources: [{id: rows, connection: warehouse, query: "SELECT shout() AS x"}]
+sinks: [{id: out, input: rows, connection: warehouse, table: public.heard}]
+""",
+    )
+    assert line.result is not None
+    assert outcome(line.result) == "COMPLETED", line.result.error
+    (warning,) = [entry for entry in line.log if entry.level == logs_pb2.LOG_LEVEL_WARNING]
+    assert warning.message.startswith("warehouse: beware of ")
+
+
 async def test_the_log_reaches_the_server_while_the_stage_runs(stream: Stream, worker: Worker) -> None:
     work = stage(payload(ENDLESS))
     stream.assign(work)

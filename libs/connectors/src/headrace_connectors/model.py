@@ -27,6 +27,15 @@ def no_progress(rows: int, size: int) -> None:
     """The listener of those who do not want to know."""
 
 
+NoticeListener = Callable[[str, str, str], None]
+"""Called on the event loop with what a server says unasked: the connection's name, the severity (WARNING,
+NOTICE, INFO, …) and the message."""
+
+
+def no_notice(connection: str, severity: str, message: str) -> None:
+    """The listener of those who do not want to know."""
+
+
 class Secret:
     """A value that shows itself only when asked by name."""
 
@@ -92,6 +101,7 @@ class Environment:
     lock_timeout: float = 30.0
     application_name: str = "headrace"
     max_files: int = 10_000
+    notice: NoticeListener = no_notice
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -122,6 +122,19 @@ class Session:
             self.raw.terminate()
 
 
+_SKIPPED = ("42P06", "42P07")
+"""Notices of our own IF NOT EXISTS."""
+
+
+def _listener(connection: Connection, environment: Environment) -> Callable[[Any, Any], None]:
+    def hear(_: Any, message: Any) -> None:
+        if message.sqlstate not in _SKIPPED:
+            severity = str(getattr(message, "severity_en", None) or getattr(message, "severity", ""))
+            environment.notice(connection.name, severity, str(message.message))
+
+    return hear
+
+
 async def connect(connection: Connection, environment: Environment, role: str = "") -> Session:
     """Open a session; ``role`` is added to the application name that shows in ``pg_stat_activity``.
 
@@ -156,6 +169,7 @@ async def connect(connection: Connection, environment: Environment, role: str = 
             "WHERE pid = pg_backend_pid()), '')"
         )
         await _have_client_watched(raw)
+        raw.add_log_listener(_listener(connection, environment))
     except BaseException as error:
         raw.terminate()
         if isinstance(error, Exception):

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +116,8 @@ class Session:
     async def _result(self) -> _Result | None:
         folder = f"{self._assignment.ref.assignment_id}-{self._assignment.ref.fence}"
         try:
-            return await self._carry_out(self._options.environment(folder, self._application_name()))
+            environment = self._options.environment(folder, self._application_name())
+            return await self._carry_out(replace(environment, notice=self._heard))
         except asyncio.CancelledError:
             # Before the stage had begun. A cancelled one is settled by the supervisor, like one that was
             # killed.
@@ -125,6 +127,10 @@ class Session:
             return self._failed("", failure_of(error))
         finally:
             shutil.rmtree(Path(self._options.temp_dir) / folder, ignore_errors=True)
+
+    def _heard(self, connection: str, severity: str, message: str) -> None:
+        write = self._log.warning if severity == "WARNING" else self._log.debug
+        write("", f"{connection}: {message}", severity=severity)
 
     async def _carry_out(self, environment: Environment) -> _Result | None:
         kind = self._assignment.kind
