@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 from headrace_timetable.calendars import Calendar, Exclusion, Reason
 from headrace_timetable.clock_changes import first_instant, last_instant
 from headrace_timetable.cron import CronExpression
+from headrace_timetable.ticks import last_tick, previous_tick, ticks
 from headrace_timetable.ticks import latest as latest_of
-from headrace_timetable.ticks import previous_tick, ticks
 from headrace_timetable.windows import Windows
 
 _INSTANT = timedelta(microseconds=1)
@@ -260,8 +260,8 @@ def _passed_over(timetable: Timetable, tick: datetime, catch_up: CatchUp) -> Ski
 
 def _last(timetable: Timetable, first: datetime, until: datetime) -> datetime:
     """The last tick up to an instant, of those from `first` on."""
-    found = latest_of(lambda begin: ticks(timetable.expression, timetable.zone, begin), first, until, 1)
-    return found[0] if found else first
+    before = first - _INSTANT
+    return last_tick(timetable.expression, timetable.zone, before, until) or first
 
 
 def _first_of(entry: datetime | Skip) -> datetime:

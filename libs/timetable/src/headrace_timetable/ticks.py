@@ -50,15 +50,19 @@ def ticks(expression: CronExpression, zone: ZoneInfo, after: datetime) -> Iterat
 
 
 def latest(
-    later_than: Callable[[datetime], Iterator[datetime]], after: datetime, until: datetime, count: int
+    later_than: Callable[[datetime], Iterator[datetime]],
+    after: datetime,
+    until: datetime,
+    count: int,
+    look: timedelta = _FIRST_LOOK,
 ) -> list[datetime]:
     """The last `count` instants in (after, until] of what ascends from any instant, in their order.
 
-    Looks from the end in ever wider steps, so that the cost follows what is taken and not the length of
-    the span.
+    Looks from the end in ever wider steps, of which `look` is the first, so that the cost follows what is
+    taken and not the length of the span.
     """
     found: deque[datetime] = deque()
-    end, look = until, _FIRST_LOOK
+    end = until
     while end > after and len(found) < count:
         begin = max(after, end - look) if end - after > look else after
         inside = takewhile(lambda instant, end=end: instant <= end, later_than(begin))  # type: ignore[misc]
@@ -69,9 +73,27 @@ def latest(
 
 def previous_tick(expression: CronExpression, zone: ZoneInfo, before: datetime) -> datetime | None:
     """The last tick earlier than an instant, in UTC; None where none came since 1970."""
-    until = before.astimezone(UTC) - timedelta(microseconds=1)
-    found = latest(lambda begin: ticks(expression, zone, begin), _EPOCH, until, 1)
+    return last_tick(expression, zone, _EPOCH, before.astimezone(UTC) - timedelta(microseconds=1))
+
+
+def last_tick(
+    expression: CronExpression, zone: ZoneInfo, after: datetime, until: datetime
+) -> datetime | None:
+    """The last tick later than an instant and no later than another, in UTC; None where there is none."""
+    found = latest(lambda begin: ticks(expression, zone, begin), after, until, 1, _usual_gap(expression))
     return found[0] if found else None
+
+
+def _usual_gap(expression: CronExpression) -> timedelta:
+    """About twice the time between two ticks: where the last one is likely to be found at the first look."""
+    days = 2.0
+    if len(expression.days_of_week) < 7:
+        days *= 4
+    elif len(expression.days_of_month) < 31:
+        days *= 31
+    if len(expression.months) < 12:
+        days *= 12
+    return timedelta(days=days / len(_times_of_day(expression)))
 
 
 def _stretches(
