@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace.scheduler.v1 import schedules_pb2_grpc
@@ -91,6 +92,7 @@ async def schedulers(authority: Authority, database_url: str, tmp_path: Path) ->
         yield Schedulers(replicas, execution)
 
 
+@pytest.mark.timeout(300)  # it starts six processes, each of which takes seconds on a busy machine
 async def test_a_scheduler_that_is_killed_loses_and_doubles_nothing(
     schedulers: Schedulers,
 ) -> None:
