@@ -49,7 +49,7 @@ async def shelves(descriptor_set: bytes, tmp_path_factory: pytest.TempPathFactor
         )
 
     server = grpc.aio.server()
-    handlers = {name: handler(name) for name in ("PutThing", "GetThing", "GetLatest")}
+    handlers = {name: handler(name) for name in ("PutThing", "GetThing", "GetLatest", "DropThing")}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -118,6 +118,13 @@ async def test_a_literal_wins_over_a_variable(shelves: Any) -> None:
 
     assert latest.json()["name"] == "from GetLatest"
     assert (escaped.json()["name"], shelves.recorder.requests[-1].name) == ("from GetThing", "late/st")
+
+
+async def test_an_answer_of_204_has_no_content_whatever_the_rpc_returns(shelves: Any) -> None:
+    answer = await shelves.client.delete("/api/v1/things/old")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-type" not in answer.headers
 
 
 async def test_members_of_a_oneof_exclude_each_other(shelves: Any) -> None:

@@ -20,6 +20,7 @@ USERS: Final = frozenset({options_pb2.ROLE_VIEWER, options_pb2.ROLE_EDITOR, opti
 
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _EMPTY: Final = "google.protobuf.Empty"
+_NO_CONTENT: Final = 204
 _RAW: Final = "google.api.HttpBody"
 _HEADER: Final = re.compile(r"[a-z][a-z0-9-]*")
 _KEPT: Final = frozenset({"authorization", "cookie", "connection", "host"})
@@ -73,8 +74,9 @@ class Route:
 
     @property
     def answers_nothing(self) -> bool:
-        """The response is empty, so that the answer has no content."""
-        return self.rpc.output_type.full_name == _EMPTY
+        """The answer has no content: its status does not allow any (RFC 9110, 15.3.5), or the response is
+        empty."""
+        return self.success_status == _NO_CONTENT or self.rpc.output_type.full_name == _EMPTY
 
     @property
     def is_streamed(self) -> bool:
@@ -146,7 +148,7 @@ def _route(rpc: MethodDescriptor, rule: http_pb2.HttpRule) -> Route:
         owner=process,
         body=rule.body,
         role=rules.role,
-        success_status=rules.success_status or (204 if rpc.output_type.full_name == _EMPTY else 200),
+        success_status=rules.success_status or (_NO_CONTENT if rpc.output_type.full_name == _EMPTY else 200),
         location=location,
         etag_field=rules.etag_field,
         if_match_field=rules.if_match_field,
