@@ -61,6 +61,8 @@ def test_intervals_follow_the_clock_of_the_zone(
         ("yesterday", "2025-11-01", "'yesterday' is neither a date"),
         ("2025-11-01T00:00:00", "2025-11-02", "needs an offset"),
         ("2025-02-29", "2025-03-01", "neither a date"),
+        ("2025-W01-1", "2025-01-02", "neither a date"),
+        ("20251101", "20251102", "neither a date"),
         ("1066-10-14", "2025-03-01", "years are from 1900"),
         ("2025-02-28", "9999-12-31", "years are from 1900"),
     ],

@@ -5,6 +5,7 @@ clock has 23 or 25 hours. Where a change skips the time at which one would begin
 where it skips one whole (as Apia's 30 December 2011), there is none. A repeated hour is two.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,6 +19,7 @@ FIRST_YEAR = 1900
 LAST_YEAR = 2199
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
+_CALENDAR_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class Granularity(StrEnum):
@@ -113,12 +115,13 @@ def _next_day(granularity: Granularity, day: date) -> date:
 def _instant(text: str, zone: ZoneInfo, *, days: int) -> datetime:
     """The instant that a text is, or the midnight so many days after the date that it is."""
     shown = repr(text[:40])
+    neither = f"{shown} is neither a date (2025-11-01) nor an instant (2025-11-01T06:00:00Z)"
+    if not _CALENDAR_DAY.match(text):  # ISO 8601 has other forms too, such as weeks, which Python reads
+        raise ValueError(neither)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(
-            f"{shown} is neither a date (2025-11-01) nor an instant (2025-11-01T06:00:00Z)"
-        ) from error
+        raise ValueError(neither) from error
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError(f"{shown} is out of bounds: years are from {FIRST_YEAR} to {LAST_YEAR}")
     if len(text) == len("2025-11-01"):

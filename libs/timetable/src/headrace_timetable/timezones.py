@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 from functools import cache
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 
@@ -22,7 +23,11 @@ def check_timezone(name: str) -> ZoneInfo:
         raise ValueError(f"the time zone {name!r} cannot be read: {error}") from error
 
 
+_NO_PLACE: Final = frozenset({"Factory", "localtime"})
+"""What a database on disk may hold beside zones: the setting of one machine, and what stands for none."""
+
+
 @cache
 def _names() -> frozenset[str]:
     # Walks the whole database on disk: once is enough for a process.
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - _NO_PLACE
