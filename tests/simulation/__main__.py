@@ -4,8 +4,8 @@ import argparse
 import sys
 import time
 
-from .clocks import silence
-from .simulation import Verdict, simulate
+from .playing import played
+from .simulation import Verdict
 
 
 def told(verdict: Verdict) -> str:
@@ -26,23 +26,21 @@ def main() -> int:
     asked = parser.parse_args()
     begun = time.perf_counter()
     runs = landings = seconds = 0.0
-    with silence():
-        for count, seed in enumerate(range(asked.first, asked.first + asked.seeds), start=1):
-            verdict = simulate(seed)
-            runs, landings = runs + verdict.runs, landings + verdict.landings
-            seconds += verdict.seconds
-            if verdict.wrong is not None:
-                sys.stderr.write(told(verdict))
-                return 1
-            if asked.trace:
-                sys.stdout.write("\n".join(verdict.trace) + "\n")
-            if count % 1000 == 0 or count == asked.seeds:
-                rate = 60 * count / (time.perf_counter() - begun)
-                sys.stdout.write(
-                    f"{count} seeds are well: {runs:.0f} runs, {landings:.0f} loads, "
-                    f"{seconds / 3600:.1f} simulated hours; {rate:.0f} seeds a minute\n"
-                )
-                sys.stdout.flush()
+    for count, verdict in enumerate(played(asked.first, asked.seeds), start=1):
+        runs, landings = runs + verdict.runs, landings + verdict.landings
+        seconds += verdict.seconds
+        if verdict.wrong is not None:
+            sys.stderr.write(told(verdict))
+            return 1
+        if asked.trace:
+            sys.stdout.write("\n".join(verdict.trace) + "\n")
+        if count % 1000 == 0 or count == asked.seeds:
+            rate = 60 * count / (time.perf_counter() - begun)
+            sys.stdout.write(
+                f"{count} seeds are well: {runs:.0f} runs, {landings:.0f} loads, "
+                f"{seconds / 3600:.1f} simulated hours; {rate:.0f} seeds a minute\n"
+            )
+            sys.stdout.flush()
     return 0
 
 
