@@ -7,6 +7,7 @@ from typing import Any, cast
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace_chassis.bus import Bus
 from headrace_chassis.consumer import EventConsumer
+from headrace_chassis.event_sources import ServiceEvents
 from headrace_chassis.outbox import EventLogServicer
 from headrace_execution.testing.memory import Data
 from headrace_execution.testing.memory.data import Table
@@ -65,9 +66,7 @@ class Observer:
         consumer = EventConsumer(
             MemoryDatabase(mine, SimulatedLink(mine, faults, process, died)).as_database(),
             "observer",
-            "execution",
-            cast("event_log_pb2_grpc.EventLogServiceAsyncStub", log),
-            lambda: (),
+            ServiceEvents("execution", cast("event_log_pb2_grpc.EventLogServiceAsyncStub", log), lambda: ()),
             cast("Any", self._handle),
             bus=cast("Bus", self.bus),
             batch=5,

@@ -17,6 +17,7 @@ from headrace_chassis.channels import call_metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.database import Database
 from headrace_chassis.errors import Unavailable
+from headrace_chassis.event_sources import OwnEvents, ServiceEvents
 from headrace_chassis.outbox import NewEvent, OutboxPublisher, OutboxSequencer, append, event_log
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.broker import NatsServer
@@ -57,9 +58,8 @@ class Log:
 def follower(
     db: Database, log: Any, authority: Authority, handle: Effect = note, **options: Any
 ) -> EventConsumer:
-    return EventConsumer(
-        db, "follower", "source", log, lambda: call_metadata(authority.service("metadata")), handle, **options
-    )
+    source = ServiceEvents("source", log, lambda: call_metadata(authority.service("metadata")))
+    return EventConsumer(db, "follower", source, handle, **options)
 
 
 async def drain(consumer: EventConsumer) -> None:
@@ -230,6 +230,19 @@ async def test_a_poisonous_event_is_parked_and_the_others_go_on(db: Database, au
         row = (await conn.execute(sa.text("SELECT error, event FROM parked_event"))).one()
     assert row.error == "ZeroDivisionError: cannot be handled"
     assert event_log_pb2.Event.FromString(row.event).subject == "poison"
+
+
+async def test_a_service_follows_its_own_log_by_the_position_alone(db: Database) -> None:
+    def consumer() -> EventConsumer:
+        return EventConsumer(db, "follower", OwnEvents("source", db), note, batch=2)
+
+    await publish(db, "a", "b", "c")
+    await asyncio.gather(*(drain(consumer()) for _ in range(3)))  # replicas
+    await publish(db, "d")
+    await drain(consumer())
+    assert await effects(db) == ["a", "b", "c", "d"]
+    async with db.read() as conn:
+        assert (await conn.execute(sa.text("SELECT count(*) FROM inbox"))).scalar_one() == 0
 
 
 async def test_a_user_may_not_read_the_log(db: Database, authority: Authority) -> None:

@@ -1,25 +1,24 @@
-"""Following another service's events: every effect once, whatever is lost, repeated or late on the way.
+"""Following a service's events: every effect once, whatever is lost, repeated or late on the way.
 
-The log of the other service (ListEvents) is what is followed, in the order of its positions; NATS only says
-that there is something new. The position moves in the transaction of the effects, so that both happen or
-neither. The inbox refuses an event that was handled before, should a position ever be set back (a restored
-backup of either side).
+The log of the service is what is followed, in the order of its positions; NATS only says that there is
+something new. The position moves in the transaction of the effects, so that both happen or neither. Where log
+and position are in different databases, the inbox refuses an event that was handled before, should a position
+ever be set back (a restored backup of either side).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 
-import grpc
 import structlog
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.common.v1 import event_log_pb2
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_chassis import database
 from headrace_chassis.agents import Agent
 from headrace_chassis.bus import Bus, events_wake
-from headrace_chassis.channels import Metadata
 from headrace_chassis.database import Database, driver
-from headrace_chassis.errors import HeadraceError, Unavailable, from_rpc_error
+from headrace_chassis.errors import HeadraceError, Unavailable
+from headrace_chassis.event_sources import EventSource
 
 _log = structlog.get_logger(__name__)
 
@@ -70,9 +69,7 @@ class EventConsumer(Agent):
         self,
         db: Database,
         name: str,
-        source: str,
-        log: "event_log_pb2_grpc.EventLogServiceAsyncStub",
-        metadata: Callable[[], Metadata],
+        source: EventSource,
         handle: Handle,
         *,
         types: Sequence[str] = (),
@@ -81,22 +78,23 @@ class EventConsumer(Agent):
     ) -> None:
         self.name = name
         self._db = db
-        self._source = source
-        self._log = log
-        self._metadata = metadata
+        self._log = source
+        self._source = source.service
         self._handle = handle
         self._types = tuple(types)
         self._batch = batch
         self._failures = 0
         self._careful_until = 0
         if bus is not None:
-            bus.subscribe(events_wake(source), lambda _: self.wake())
+            bus.subscribe(events_wake(source.service), lambda _: self.wake())
 
     async def run_once(self) -> bool:
         """Handles a batch of events; returns whether more is waiting."""
         after = await self._position()
         limit = 1 if after < self._careful_until else self._batch
-        answer = await self._ask(after, limit)
+        answer = await self._log.read(
+            event_log_pb2.ListEventsRequest(after=after, limit=limit, types=self._types)
+        )
         if after and answer.oldest > after + 1:
             _log.error("events were pruned unread", consumer=self.name, after=after, oldest=answer.oldest)
         if answer.next_after <= after:
@@ -124,13 +122,6 @@ class EventConsumer(Agent):
                 await raw.execute(_BEGIN, self.name, self._source)
         return found or 0
 
-    async def _ask(self, after: int, limit: int) -> event_log_pb2.ListEventsResponse:
-        request = event_log_pb2.ListEventsRequest(after=after, limit=limit, types=self._types)
-        try:
-            return await self._log.ListEvents(request, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-
     async def _apply(
         self, conn: AsyncConnection, after: int, answer: event_log_pb2.ListEventsResponse
     ) -> None:
@@ -138,9 +129,11 @@ class EventConsumer(Agent):
         if await raw.fetchval(_LOCK, self.name, self._source) != after:
             return  # another replica has handled them
         by_position = {event.position: event for event in answer.events if event.position > after}
-        fresh = await raw.fetch(_RECEIVE, self.name, [event.id for event in by_position.values()])
-        new = {str(row["event_id"]) for row in fresh}
-        events = [event for _, event in sorted(by_position.items()) if event.id in new]
+        events = [event for _, event in sorted(by_position.items())]
+        if self._log.may_repeat:
+            fresh = await raw.fetch(_RECEIVE, self.name, [event.id for event in events])
+            new = {str(row["event_id"]) for row in fresh}
+            events = [event for event in events if event.id in new]
         if events:
             await self._handle(conn, events)
         await raw.execute(_MOVE, self.name, self._source, answer.next_after)

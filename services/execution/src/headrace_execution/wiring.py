@@ -26,6 +26,7 @@ from headrace_chassis.agents import Agent
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
+from headrace_chassis.event_sources import ServiceEvents
 from headrace_chassis.ids import NIL, uuid7
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
@@ -203,9 +204,7 @@ class Parts:
         follower = EventConsumer(
             self._base.db,
             "execution.purges",
-            "metadata",
-            log,
-            lambda: service_metadata(self._base.tokens, NIL),
+            ServiceEvents("metadata", log, lambda: service_metadata(self._base.tokens, NIL)),
             DeletionFollower(self.store).handle,
             types=[PIPELINE_DELETED],
             bus=self._base.bus,

@@ -24,6 +24,7 @@ from headrace_chassis.agents import Agent
 from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
+from headrace_chassis.event_sources import ServiceEvents
 from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
@@ -167,9 +168,7 @@ class Parts:
             EventConsumer(
                 self._base.db,
                 name,
-                source,
-                followed,
-                lambda: service_metadata(self._base.tokens, NIL),
+                ServiceEvents(source, followed, lambda: service_metadata(self._base.tokens, NIL)),
                 follow,
                 types=types,
                 bus=self._base.bus,

@@ -17,6 +17,7 @@ from headrace_chassis import database
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
+from headrace_chassis.event_sources import ServiceEvents
 from headrace_chassis.ids import NIL
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
@@ -86,10 +87,14 @@ class Parts:
         ]
         self.gate = DependencyGate(base.db, clock, released=self._start)
         self.dependent_starter = DependentStarter(base.db, self.execution, clock)
-        self.dependency_follower = DependencyFollower(
-            base.db,
+        runs_ended = ServiceEvents(
+            "execution",
             event_log_pb2_grpc.EventLogServiceStub(execution),
             lambda: service_metadata(base.tokens, NIL),
+        )
+        self.dependency_follower = DependencyFollower(
+            base.db,
+            runs_ended,
             followed=self._upstreams_ended,
             bus=base.bus,
         )
@@ -103,8 +108,7 @@ class Parts:
         self.backfill_driver = BackfillDriver(base.db, starts, committed=base.relay.wake, clock=clock)
         self.backfill_follower = BackfillFollower(
             base.db,
-            event_log_pb2_grpc.EventLogServiceStub(execution),
-            lambda: service_metadata(base.tokens, NIL),
+            runs_ended,
             followed=self._followed,
             bus=base.bus,
         )
@@ -163,9 +167,7 @@ class Parts:
         follower = EventConsumer(
             self._base.db,
             "scheduler.pipelines",
-            "metadata",
-            log,
-            lambda: service_metadata(self._base.tokens, NIL),
+            ServiceEvents("metadata", log, lambda: service_metadata(self._base.tokens, NIL)),
             self.follower.handle,
             types=EVENTS,
             bus=self._base.bus,

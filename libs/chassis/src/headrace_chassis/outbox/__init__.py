@@ -6,7 +6,7 @@ from headrace_chassis.outbox.publisher import OutboxPublisher
 from headrace_chassis.outbox.relay import OutboxRelay
 from headrace_chassis.outbox.schema import create_outbox
 from headrace_chassis.outbox.sequencer import OutboxSequencer
-from headrace_chassis.outbox.servicer import EventLogServicer, event_log
+from headrace_chassis.outbox.servicer import EventLogServicer, event_log, list_events
 
 __all__ = [
     "EventLogServicer",
@@ -18,4 +18,5 @@ __all__ = [
     "append",
     "create_outbox",
     "event_log",
+    "list_events",
 ]

@@ -36,15 +36,22 @@ class EventLogServicer(event_log_pb2_grpc.EventLogServiceServicer):
         self, request: event_log_pb2.ListEventsRequest, context: Any
     ) -> event_log_pb2.ListEventsResponse:
         """Returns events after a position, and where to go on."""
-        limit = request.limit or DEFAULT_LIMIT
-        async with self._db.read() as conn:
-            rows = await driver(conn).fetch(_LIST, request.after, limit, list(request.types), WINDOW)
-        head: int = rows[0]["head"]
-        events = [_event(row) for row in rows if row["position"] is not None]
-        looked_at = events[-1].position if len(events) == limit else min(head, request.after + WINDOW)
-        return event_log_pb2.ListEventsResponse(
-            events=events, next_after=max(looked_at, request.after), oldest=rows[0]["pruned"] + 1
-        )
+        return await list_events(self._db, request)
+
+
+async def list_events(
+    db: Database, request: event_log_pb2.ListEventsRequest
+) -> event_log_pb2.ListEventsResponse:
+    """Returns events of the outbox after a position, and where to go on."""
+    limit = request.limit or DEFAULT_LIMIT
+    async with db.read() as conn:
+        rows = await driver(conn).fetch(_LIST, request.after, limit, list(request.types), WINDOW)
+    head: int = rows[0]["head"]
+    events = [_event(row) for row in rows if row["position"] is not None]
+    looked_at = events[-1].position if len(events) == limit else min(head, request.after + WINDOW)
+    return event_log_pb2.ListEventsResponse(
+        events=events, next_after=max(looked_at, request.after), oldest=rows[0]["pruned"] + 1
+    )
 
 
 def event_log(db: Database) -> Service:

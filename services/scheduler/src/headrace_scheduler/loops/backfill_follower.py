@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import events_pb2, runs_pb2
 from headrace_chassis import database
 from headrace_chassis.bus import Bus
-from headrace_chassis.channels import Metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.database import Database
+from headrace_chassis.event_sources import EventSource
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.application.backfill_starts import ENDS
@@ -26,8 +26,7 @@ class BackfillFollower(EventConsumer):
     def __init__(
         self,
         db: Database,
-        log: "event_log_pb2_grpc.EventLogServiceAsyncStub",
-        metadata: Callable[[], Metadata],
+        source: EventSource,
         bus: Bus,
         *,
         followed: Callable[[], None],
@@ -35,9 +34,7 @@ class BackfillFollower(EventConsumer):
         super().__init__(
             db,
             "scheduler.backfills",
-            "execution",
-            log,
-            metadata,
+            source,
             self._follow,
             types=ENDS_OF_RUNS,
             bus=bus,

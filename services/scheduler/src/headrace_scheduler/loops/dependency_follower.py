@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC
 from uuid import UUID
 
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import events_pb2, runs_pb2
 from headrace_chassis.bus import Bus
-from headrace_chassis.channels import Metadata
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.database import Database
+from headrace_chassis.event_sources import EventSource
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler.domain.dependencies import Ended, Interval, outcomes, started_by
@@ -31,8 +31,7 @@ class DependencyFollower(EventConsumer):
     def __init__(
         self,
         db: Database,
-        log: "event_log_pb2_grpc.EventLogServiceAsyncStub",
-        metadata: Callable[[], Metadata],
+        source: EventSource,
         bus: Bus,
         *,
         followed: Callable[[], None],
@@ -40,9 +39,7 @@ class DependencyFollower(EventConsumer):
         super().__init__(
             db,
             "scheduler.dependencies",
-            "execution",
-            log,
-            metadata,
+            source,
             self._follow,
             types=ENDS_OF_RUNS,
             bus=bus,
