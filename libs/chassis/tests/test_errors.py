@@ -6,6 +6,7 @@ from google.rpc import error_details_pb2, status_pb2
 from headrace.common.v1 import reasons_pb2
 from headrace_chassis import errors
 from headrace_chassis.catalogue import CATALOGUE
+from headrace_chassis.channels import failure_of
 from headrace_chassis.errors import HeadraceError, Problem, from_rpc_error, to_status
 
 
@@ -96,6 +97,13 @@ def test_what_may_have_happened_is_not_repeated_by_grpc() -> None:
         errors.OutcomeUnknown("the database")
     ).trailing_metadata
     assert len(to_status(errors.Unavailable("the database")).trailing_metadata) == 1
+
+
+def test_what_another_service_raised_is_not_repeated_by_our_callers() -> None:
+    bare = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+    handed_on = to_status(failure_of(bare))
+    assert handed_on.code == grpc.StatusCode.UNAVAILABLE
+    assert ("grpc-retry-pushback-ms", "-1") in handed_on.trailing_metadata
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))

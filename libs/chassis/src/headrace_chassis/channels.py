@@ -25,6 +25,7 @@ from headrace_chassis.call_context import (
     current_request_id,
     remaining_seconds,
 )
+from headrace_chassis.errors import HeadraceError, from_rpc_error
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.observability import tracing
 
@@ -79,6 +80,16 @@ def call_metadata(token: str, *, idempotency_key: str | None = None) -> Metadata
 def service_metadata(tokens: ServiceTokens, tenant: uuid.UUID, on_behalf_of: str | None = None) -> Metadata:
     """Returns the metadata of a call that has no user behind it, for one tenant."""
     return call_metadata(tokens.token(tenant, on_behalf_of))
+
+
+def failure_of(error: grpc.aio.AioRpcError) -> HeadraceError:
+    """Returns what another service raised, as our own callers are to get it.
+
+    The channel has repeated by now what may be repeated, so the error says that they must not.
+    """
+    told = from_rpc_error(error)
+    told.may_repeat = False
+    return told
 
 
 @cache

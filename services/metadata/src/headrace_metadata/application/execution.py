@@ -6,8 +6,8 @@ from uuid import UUID
 
 import grpc
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
-from headrace_chassis.channels import service_metadata
-from headrace_chassis.errors import HeadraceError, Unavailable, from_rpc_error
+from headrace_chassis.channels import failure_of, service_metadata
+from headrace_chassis.errors import Unavailable
 from headrace_chassis.identity import ServiceTokens
 
 CLOSE_SECONDS = 60.0
@@ -50,7 +50,7 @@ class Execution:
         try:
             await self._stub.ClosePipeline(request, metadata=metadata, timeout=CLOSE_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
 
     async def probe(
         self,
@@ -79,7 +79,7 @@ class Execution:
         try:
             response = await self._stub.Probe(request, metadata=metadata, timeout=PROBE_SECONDS)
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         return _object(response.answer)
 
 
@@ -91,10 +91,3 @@ def _object(answer: bytes) -> dict[str, Any]:
     if not isinstance(read, dict) or not read:
         raise UnsoundAnswer
     return read
-
-
-def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What execution raised. Our channel has repeated what may be repeated, so callers must not."""
-    told = from_rpc_error(error)
-    told.may_repeat = False
-    return told

@@ -9,8 +9,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.execution.v1 import internal_pb2 as pb
 from headrace.execution.v1 import internal_pb2_grpc, runs_pb2
-from headrace_chassis.channels import service_metadata
-from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.channels import failure_of, service_metadata
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.ids import NIL
 
@@ -79,7 +78,7 @@ class BackfillStarts:
         try:
             response = await self._stub.GetStarts(request, metadata=self._metadata(tenant))
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         starts = {start.decision.key: start for start in response.starts}
         moves = []
         for each in running:
@@ -99,7 +98,7 @@ class BackfillStarts:
         try:
             response = await self._stub.CancelRuns(request, metadata=self._metadata(tenant))
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         standing = {run.run_id: run.state for run in response.runs}
         gone = [_lost(interval) for run_id, interval in by_run.items() if run_id not in standing]
         return gone + [_ended(by_run[run_id], state) for run_id, state in standing.items() if state in ENDS]
@@ -114,7 +113,7 @@ class BackfillStarts:
                 timeout=self.start_seconds,
             )
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         decisions = {decision.key: decision for decision in response.decisions}
         return [_decided(each.interval, decisions[each.interval.key]) for each in intervals]
 
@@ -158,10 +157,3 @@ def _stamp(value: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(value)
     return stamp
-
-
-def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What execution raised. Our channel has repeated what may be repeated, so callers must not."""
-    told = from_rpc_error(error)
-    told.may_repeat = False
-    return told

@@ -9,8 +9,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
-from headrace_chassis.channels import service_metadata
-from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.channels import failure_of, service_metadata
+from headrace_chassis.errors import HeadraceError
 from headrace_chassis.identity import Principal, ServiceTokens
 
 from headrace_scheduler.domain.schedules import Schedule
@@ -77,7 +77,7 @@ class Execution:
                 request, metadata=service_metadata(self._tokens, tenant), timeout=self.start_seconds
             )
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         return [_decided(decision) for decision in answer.decisions]
 
     async def trigger(self, principal: Principal, schedule: Schedule, key: str) -> Decided:
@@ -144,10 +144,3 @@ def _moment(value: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(value)
     return stamp
-
-
-def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What execution raised. Our channel has repeated what may be repeated, so callers must not."""
-    told = from_rpc_error(error)
-    told.may_repeat = False
-    return told

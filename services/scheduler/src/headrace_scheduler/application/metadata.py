@@ -15,8 +15,7 @@ from headrace.metadata.v1 import (
     workspaces_pb2,
     workspaces_pb2_grpc,
 )
-from headrace_chassis.channels import call_metadata, service_metadata
-from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.channels import call_metadata, failure_of, service_metadata
 from headrace_chassis.identity import Principal, ServiceTokens
 
 from headrace_scheduler.domain.schedules import Workspace
@@ -62,7 +61,7 @@ class Metadata:
                 workspaces_pb2.GetWorkspaceRequest(id=pipeline.workspace_id), metadata=token
             )
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
         found = Pipeline(
             id=UUID(pipeline.id),
             tenant=principal.tenant,
@@ -87,7 +86,7 @@ class Metadata:
                     request = pipelines_pb2.GetPipelineRequest(id=str(pipeline_id))
                     return await self._pipelines.GetPipeline(request, metadata=token)
                 except grpc.aio.AioRpcError as error:
-                    told = _told(error)
+                    told = failure_of(error)
                     if told.code == "NOT_FOUND":
                         return None
                     raise told from None
@@ -101,7 +100,7 @@ class Metadata:
         try:
             await self._definitions.AcknowledgePurge(request, metadata=service_metadata(self._tokens, tenant))
         except grpc.aio.AioRpcError as error:
-            raise _told(error) from None
+            raise failure_of(error) from None
 
 
 def _workspace(tenant: UUID, told: workspaces_pb2.Workspace) -> Workspace:
@@ -113,10 +112,3 @@ def _workspace(tenant: UUID, told: workspaces_pb2.Workspace) -> Workspace:
         subdivision=told.subdivision if told.HasField("subdivision") else None,
         holidays=tuple(date.fromisoformat(day) for day in told.holidays),
     )
-
-
-def _told(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What metadata raised. Our channel has repeated what may be repeated, so callers must not."""
-    told = from_rpc_error(error)
-    told.may_repeat = False
-    return told
