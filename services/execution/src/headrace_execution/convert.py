@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, logs_pb2, runs_pb2, workers_pb2
+from headrace_chassis.messages import timestamp
 
 from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
@@ -27,16 +28,6 @@ from headrace_execution.domain.starts import Decision, Standing, StartOutcome
 from headrace_execution.domain.states import FINAL_TASK_STATES, RunState, TaskState
 from headrace_execution.domain.triggers import Overlap, TriggerKind
 from headrace_execution.store.port import RunSummary
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """An instant as protobuf has it; None stays None, which leaves the field unset."""
-    if moment is None:
-        return None
-    value = Timestamp()
-    value.FromDatetime(moment)
-    return value
-
 
 _RUN_STATES = {state: runs_pb2.RunState.Value(f"RUN_STATE_{state}") for state in RunState}
 _TASK_STATES = {state: runs_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}

@@ -1,10 +1,10 @@
 """Messages about backfills to and from the domain."""
 
 from headrace.scheduler.v1 import backfills_pb2 as pb
+from headrace_chassis.messages import timestamp
 from headrace_timetable.intervals import Granularity
 
 from headrace_scheduler.application.backfills import NewBackfill
-from headrace_scheduler.convert import moment
 from headrace_scheduler.domain.backfills import (
     LIVE,
     Backfill,
@@ -56,8 +56,8 @@ def backfill_message(backfill: Backfill) -> pb.Backfill:
         status=pb.BackfillStatus.Value(_STATUS + backfill.status),
         from_text=terms.first,
         to_text=terms.last,
-        range_start=moment(terms.span.start),
-        range_end=moment(terms.span.end),
+        range_start=timestamp(terms.span.start),
+        range_end=timestamp(terms.span.end),
         granularity=pb.Granularity.Value(_GRANULARITY + terms.granularity),
         timezone=terms.zone.key,
         concurrency=terms.concurrency,
@@ -69,9 +69,9 @@ def backfill_message(backfill: Backfill) -> pb.Backfill:
         completed_intervals=counts.completed,
         failed_intervals=counts.failed,
         cancelled_intervals=counts.cancelled,
-        created_at=moment(backfill.created_at),
-        started_at=moment(backfill.started_at),
-        finished_at=moment(backfill.finished_at),
+        created_at=timestamp(backfill.created_at),
+        started_at=timestamp(backfill.started_at),
+        finished_at=timestamp(backfill.finished_at),
         created_by=backfill.created_by,
     )
 
@@ -89,14 +89,14 @@ def interval_message(interval: BackfillInterval, status: BackfillStatus) -> pb.B
     """An interval of a backfill of a status."""
     return pb.BackfillInterval(
         number=interval.number,
-        start=moment(interval.interval.start),
-        end=moment(interval.interval.end),
+        start=timestamp(interval.interval.start),
+        end=timestamp(interval.interval.end),
         state=pb.BackfillIntervalState.Value(_STATE + _shown(interval.state, status)),
         attempt=interval.attempt,
         run_id=None if interval.run_id is None else str(interval.run_id),
         reason=interval.reason,
         message=interval.message,
-        finished_at=moment(interval.finished_at),
+        finished_at=timestamp(interval.finished_at),
     )
 
 

@@ -1,15 +1,13 @@
 """Messages of the contract to and from the domain."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
-from uuid import UUID
 
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.execution.v1 import runs_pb2
 from headrace.scheduler.v1 import schedules_pb2 as pb
-from headrace_chassis.errors import InvalidRequest, Problem
+from headrace_chassis.errors import InvalidRequest
+from headrace_chassis.messages import cleared, timestamp
 from headrace_timetable.rules import Run, Skip, Timetable, interval_of
 
 from headrace_scheduler.application.execution import Decided
@@ -46,7 +44,7 @@ _PLAIN = (
     "queue_limit",
     "catchup_limit",
 )
-_JSON_NAMES = {"maintenance_windows": "windows"}
+_RENAMED = {"maintenance_windows": "windows"}
 
 
 def new_terms(request: pb.CreateScheduleRequest) -> NewTerms:
@@ -85,7 +83,7 @@ def change(request: pb.UpdateScheduleRequest) -> Change:
         given["catchup"] = strategy
     if request.parameters:
         given["parameters"] = request.parameters.decode()
-    return Change(given, _cleared(request, request.cleared_fields))
+    return Change(given, cleared(request, request.cleared_fields, CLEARABLE, _RENAMED))
 
 
 def resumption(request: pb.ResumeScheduleRequest) -> tuple[Catchup | None, int | None]:
@@ -132,12 +130,12 @@ def schedule_message(schedule: Schedule) -> pb.Schedule:
         parameters=terms.parameters.encode(),
         status=pb.ScheduleStatus.Value(_STATUS + schedule.status),
         managed_by=pb.ManagedBy.Value(_MANAGED_BY + schedule.managed_by),
-        next_run_at=moment(progress.next_run_at),
-        held_until=moment(progress.held_until),
+        next_run_at=timestamp(progress.next_run_at),
+        held_until=timestamp(progress.held_until),
         last_tick=_tick_message(schedule.last_tick),
         version=schedule.version,
-        created_at=moment(schedule.created_at),
-        updated_at=moment(schedule.updated_at),
+        created_at=timestamp(schedule.created_at),
+        updated_at=timestamp(schedule.updated_at),
         created_by=schedule.created_by,
     )
 
@@ -149,9 +147,9 @@ def next_run_message(schedule: Schedule, plan: Timetable, entry: Run | Skip) -> 
     message = pb.NextRun(
         schedule_id=str(schedule.id),
         pipeline_id=str(schedule.pipeline_id),
-        run_at=moment(at),
-        interval_start=moment(begin),
-        interval_end=moment(end),
+        run_at=timestamp(at),
+        interval_start=timestamp(begin),
+        interval_end=timestamp(end),
         skipped=isinstance(entry, Skip),
     )
     if isinstance(entry, Run):
@@ -173,31 +171,17 @@ def trigger_message(schedule: Schedule, decided: Decided) -> pb.TriggerScheduleR
     )
 
 
-def moment(value: datetime | None) -> Timestamp | None:
-    """A point in time as a message."""
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
-
-
-def optional_id(text: str) -> UUID | None:
-    """The id in a field that may be left empty."""
-    return UUID(text) if text else None
-
-
 def _tick_message(tick: LastTick | None) -> pb.Tick | None:
     if tick is None:
         return None
     return pb.Tick(
-        at=moment(tick.at),
+        at=timestamp(tick.at),
         decision=pb.TickDecision.Value(_DECISION + _DECISIONS[tick.state]),
         reason=tick.reason,
         message=tick.message,
         run_id=None if tick.run_id is None else str(tick.run_id),
-        decided_at=moment(tick.decided_at),
-        through=moment(tick.through) if tick.through > tick.at else None,
+        decided_at=timestamp(tick.decided_at),
+        through=timestamp(tick.through) if tick.through > tick.at else None,
     )
 
 
@@ -220,27 +204,9 @@ def _windows(messages: Iterable[pb.MaintenanceWindow]) -> tuple[Window, ...]:
 
 def _window_message(window: Window) -> pb.MaintenanceWindow:
     return pb.MaintenanceWindow(
-        start=moment(window.start),
-        end=moment(window.end),
+        start=timestamp(window.start),
+        end=timestamp(window.end),
         days=[pb.DayOfWeek.Value(_DAY + day) for day in window.days],
         from_time=window.from_time,
         to_time=window.to_time,
     )
-
-
-def _cleared(request: Message, names: Iterable[str]) -> frozenset[str]:
-    """The fields to clear, which arrive by their JSON names, by their names in the domain."""
-    by_json = {field.json_name: field.name for field in request.DESCRIPTOR.fields}
-    found = set()
-    problems = []
-    for name in names:
-        field = _JSON_NAMES.get(by_json.get(name, name), by_json.get(name, name))
-        if field in CLEARABLE:
-            found.add(field)
-        else:
-            problems.append(
-                Problem("NOT_CLEARABLE", name, "must not be null; leave it out to keep its value")
-            )
-    if problems:
-        raise InvalidRequest(problems)
-    return frozenset(found)

@@ -10,8 +10,8 @@ from headrace.execution.v1 import stream_tickets_pb2, stream_tickets_pb2_grpc
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.errors import NotFound, Unauthenticated
 from headrace_chassis.identity import Bound, Role, current_principal
+from headrace_chassis.messages import timestamp
 
-from headrace_execution import convert
 from headrace_execution.domain.tickets import SECRET_BYTES, StreamTicket, ticket_hash, ticket_text
 from headrace_execution.store.port import Store, Tx
 
@@ -54,7 +54,7 @@ class StreamTicketServicer(stream_tickets_pb2_grpc.StreamTicketServiceServicer):
             return tx.now + self._life
 
         expires_at = await self._store.run(add)
-        return stream_tickets_pb2.StreamTicket(ticket=text, expires_at=convert.timestamp(expires_at))
+        return stream_tickets_pb2.StreamTicket(ticket=text, expires_at=timestamp(expires_at))
 
     async def RedeemStreamTicket(
         self, request: stream_tickets_pb2.RedeemStreamTicketRequest, context: Context
@@ -75,5 +75,5 @@ class StreamTicketServicer(stream_tickets_pb2_grpc.StreamTicketServiceServicer):
             role=Role.VIEWER,
             until=ticket.token_expires_at.timestamp(),
         )
-        shown = convert.timestamp(datetime.fromtimestamp(expires_at, UTC))
+        shown = timestamp(datetime.fromtimestamp(expires_at, UTC))
         return stream_tickets_pb2.RedeemStreamTicketResponse(token=token, expires_at=shown)

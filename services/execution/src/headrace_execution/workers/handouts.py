@@ -9,8 +9,9 @@ from uuid import UUID
 
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis import faults
+from headrace_chassis.messages import timestamp
 
-from headrace_execution.convert import landed_output, timestamp
+from headrace_execution.convert import landed_output
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.run import Purpose, Run, Stage

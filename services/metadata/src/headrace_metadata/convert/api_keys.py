@@ -4,9 +4,9 @@ from datetime import UTC
 from uuid import UUID
 
 from headrace.metadata.v1 import api_keys_pb2
+from headrace_chassis.messages import timestamp
 
 from headrace_metadata.application.api_keys import NewKey
-from headrace_metadata.convert.fields import moment
 from headrace_metadata.domain.api_keys import ApiKey, KeyRole, key_prefix
 from headrace_metadata.domain.names import normalise_name
 
@@ -32,9 +32,9 @@ def key_message(key: ApiKey, text: str | None = None) -> api_keys_pb2.ApiKey:
         prefix=key_prefix(key.id),
         role=api_keys_pb2.ApiKeyRole.Value(_ROLE + key.role),
         workspace_ids=[str(workspace) for workspace in key.workspaces or ()],
-        expires_at=moment(key.expires_at),
-        last_used_at=moment(key.last_used_at),
-        created_at=moment(key.created_at),
+        expires_at=timestamp(key.expires_at),
+        last_used_at=timestamp(key.last_used_at),
+        created_at=timestamp(key.created_at),
         created_by=key.created_by,
         key=text,
     )

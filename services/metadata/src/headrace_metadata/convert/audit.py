@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.metadata.v1 import audit_pb2
+from headrace_chassis.messages import optional_id, timestamp
 
-from headrace_metadata.convert.fields import id_text, moment, optional_id
+from headrace_metadata.convert.fields import id_text
 from headrace_metadata.domain.audit import AuditEvent
 from headrace_metadata.store.audit import Filters
 
@@ -27,7 +28,7 @@ def event_message(event: AuditEvent) -> audit_pb2.AuditEvent:
     deed = event.deed
     return audit_pb2.AuditEvent(
         sequence=event.sequence,
-        at=moment(event.at),
+        at=timestamp(event.at),
         actor=deed.actor,
         via=deed.via,
         action=deed.action,

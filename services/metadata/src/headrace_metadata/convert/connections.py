@@ -5,8 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from headrace.metadata.v1 import connections_pb2, definitions_pb2
+from headrace_chassis.messages import cleared, timestamp
 
-from headrace_metadata.convert.fields import cleared, moment
 from headrace_metadata.domain.connections import Connection, ConnectionChange, ConnectionType, Endpoint
 from headrace_metadata.domain.names import normalise_name
 
@@ -74,8 +74,8 @@ def connection_message(connection: Connection) -> connections_pb2.Connection:
         options=connection.endpoint.options,
         secret_ref=connection.secret_ref,
         has_secret=connection.has_secret,
-        created_at=moment(connection.created_at),
-        updated_at=moment(connection.updated_at),
+        created_at=timestamp(connection.created_at),
+        updated_at=timestamp(connection.updated_at),
         created_by=connection.created_by,
         max_concurrent_stages=connection.max_concurrent_stages,
         **{name: getattr(connection.endpoint, name) for name in _ENDPOINT_FIELDS},

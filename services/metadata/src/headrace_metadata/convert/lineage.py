@@ -1,10 +1,10 @@
 """The lineage of pipelines."""
 
 from headrace.metadata.v1 import lineage_pb2
+from headrace_chassis.messages import timestamp
 from headrace_definition.datasets import Dataset
 
 from headrace_metadata.application.lineage import PipelineLineage
-from headrace_metadata.convert.fields import moment
 from headrace_metadata.convert.pipelines import column_lineage_message, last_run_message
 
 
@@ -25,7 +25,7 @@ def lineage_message(lineage: PipelineLineage) -> lineage_pb2.PipelineLineage:
         ],
         columns=map(column_lineage_message, lineage.columns),
         columns_truncated=lineage.truncated,
-        last_executed=moment(last_run.started_at) if last_run is not None else None,
+        last_executed=timestamp(last_run.started_at) if last_run is not None else None,
         last_run=last_run_message(last_run),
     )
 

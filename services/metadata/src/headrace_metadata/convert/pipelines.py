@@ -5,11 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from headrace.metadata.v1 import definitions_pb2, pipelines_pb2
+from headrace_chassis.messages import cleared, timestamp
 from headrace_definition import ColumnLineage
 from headrace_definition import Problem as Finding
 
 from headrace_metadata.application.validation import Verdict
-from headrace_metadata.convert.fields import cleared, id_text, moment, problem_messages
+from headrace_metadata.convert.fields import id_text, problem_messages
 from headrace_metadata.domain.connections import NamedConnection
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import (
@@ -88,11 +89,11 @@ def pipeline_message(
         yaml_definition=content.text if with_text else None,
         version=pipeline.version,
         status=_status(pipeline.status),
-        created_at=moment(pipeline.created_at),
-        updated_at=moment(pipeline.updated_at),
+        created_at=timestamp(pipeline.created_at),
+        updated_at=timestamp(pipeline.updated_at),
         created_by=pipeline.created_by,
         last_run=last_run_message(pipeline.last_run),
-        next_run_at=moment(pipeline.next_run_at),
+        next_run_at=timestamp(pipeline.next_run_at),
         warnings=problem_messages(warnings),
         **_settings(settings),
     )
@@ -105,8 +106,8 @@ def last_run_message(run: LastRun | None) -> pipelines_pb2.LastRun | None:
     return pipelines_pb2.LastRun(
         run_id=str(run.run_id),
         status=_status(run.status),
-        started_at=moment(run.started_at),
-        finished_at=moment(run.finished_at),
+        started_at=timestamp(run.started_at),
+        finished_at=timestamp(run.finished_at),
     )
 
 
@@ -117,7 +118,7 @@ def version_message(version: Version, *, with_text: bool) -> pipelines_pb2.Pipel
         version=version.number,
         name=version.content.name,
         yaml_definition=version.content.text if with_text else None,
-        created_at=moment(version.created_at),
+        created_at=timestamp(version.created_at),
         created_by=version.created_by,
         **_settings(version.content.settings),
     )

@@ -3,10 +3,10 @@
 import json
 
 from headrace.metadata.v1 import templates_pb2
+from headrace_chassis.messages import optional_id
 from headrace_definition.rendering import tree_to_yaml
 
 from headrace_metadata.application.pipelines import NewPipeline
-from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import Given, clean_tags
 from headrace_metadata.domain.templates import Template, TemplateParameter

@@ -5,8 +5,8 @@ from datetime import date
 from uuid import UUID
 
 from headrace.metadata.v1 import workspaces_pb2
+from headrace_chassis.messages import cleared, timestamp
 
-from headrace_metadata.convert.fields import cleared, moment
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.workspaces import Workspace, WorkspaceChange
 
@@ -54,8 +54,8 @@ def workspace_message(workspace: Workspace) -> workspaces_pb2.Workspace:
         holidays=[day.isoformat() for day in workspace.holidays],
         timezone=workspace.timezone,
         deploy_on_push=workspace.deploy_on_push,
-        created_at=moment(workspace.created_at),
-        updated_at=moment(workspace.updated_at),
+        created_at=timestamp(workspace.created_at),
+        updated_at=timestamp(workspace.updated_at),
     )
 
 

@@ -8,6 +8,7 @@ from headrace.metadata.v1 import api_keys_pb2 as pb
 from headrace.metadata.v1 import api_keys_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.identity import current_principal
+from headrace_chassis.messages import timestamp
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
@@ -16,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_metadata.application.api_keys import ApiKeys
 from headrace_metadata.application.workspaces import scope_of
 from headrace_metadata.convert import api_keys as convert
-from headrace_metadata.convert.fields import moment
 from headrace_metadata.domain.api_keys import ApiKey
 from headrace_metadata.servicers import Context
 from headrace_metadata.store import api_keys as store
@@ -62,5 +62,5 @@ class ApiKeyServicer(api_keys_pb2_grpc.ApiKeyServiceServicer):
     ) -> pb.ExchangeApiKeyResponse:
         token, expires = await self._keys.exchange(request.key)
         return pb.ExchangeApiKeyResponse(
-            token=token, expires_at=moment(datetime.fromtimestamp(expires, tz=UTC))
+            token=token, expires_at=timestamp(datetime.fromtimestamp(expires, tz=UTC))
         )

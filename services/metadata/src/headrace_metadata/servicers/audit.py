@@ -4,12 +4,12 @@ from headrace.metadata.v1 import audit_pb2 as pb
 from headrace.metadata.v1 import audit_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.identity import current_principal
+from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 
 from headrace_metadata.application import workspaces
 from headrace_metadata.convert import audit as convert
-from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.audit import AuditEvent
 from headrace_metadata.servicers import Context
 from headrace_metadata.store import audit as store

@@ -9,6 +9,7 @@ from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidCursor, NotFound
 from headrace_chassis.identity import Principal, current_principal
 from headrace_chassis.ids import uuid7
+from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
@@ -18,7 +19,6 @@ from headrace_metadata.application import workspaces
 from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.probes import ConnectionProbes
 from headrace_metadata.convert import connections as convert
-from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.connections import Connection
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.servicers import Context

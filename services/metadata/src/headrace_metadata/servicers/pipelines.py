@@ -9,6 +9,7 @@ from headrace.metadata.v1 import pipelines_pb2_grpc
 from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidCursor, NotFound
 from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
@@ -20,7 +21,6 @@ from headrace_metadata.application.deletion import PipelineDeletion
 from headrace_metadata.application.pipelines import ContentMoved, NewPipeline, PipelineWriter, Written
 from headrace_metadata.application.validation import PipelineValidator
 from headrace_metadata.convert import pipelines as convert
-from headrace_metadata.convert.fields import optional_id
 from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.pipelines import Change, Pipeline, Version
 from headrace_metadata.servicers import Context

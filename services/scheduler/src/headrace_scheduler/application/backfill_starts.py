@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from uuid import UUID
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.execution.v1 import internal_pb2 as pb
 from headrace.execution.v1 import internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import failure_of, service_metadata
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.ids import NIL
+from headrace_chassis.messages import timestamp
 
 from headrace_scheduler.domain.backfills import BackfillInterval, IntervalState, Move
 from headrace_scheduler.store.backfill_intervals import Leased
@@ -130,9 +129,9 @@ def _start(leased: Leased) -> pb.StartRun:
         trigger_id=str(interval.backfill_id),
         triggered_by=leased.triggered_by,
         # As the tick of a schedule that ends the same interval would have it.
-        logical_date=_stamp(interval.interval.end),
-        interval_start=_stamp(interval.interval.start),
-        interval_end=_stamp(interval.interval.end),
+        logical_date=timestamp(interval.interval.end),
+        interval_start=timestamp(interval.interval.start),
+        interval_end=timestamp(interval.interval.end),
         parameters=leased.parameters.encode(),
         priority=_PRIORITIES[leased.priority],
     )
@@ -151,9 +150,3 @@ def _lost(interval: BackfillInterval) -> Move:
 
 def _ended(interval: BackfillInterval, state: "runs_pb2.RunState.ValueType") -> Move:
     return interval.to(*ENDS[state], run_id=interval.run_id)
-
-
-def _stamp(value: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp

@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.scheduler.v1 import events_pb2
+from headrace_chassis.messages import timestamp
 from headrace_chassis.outbox import NewEvent
 
 from headrace_scheduler.domain.schedules import Schedule
@@ -47,13 +46,5 @@ def _payload(schedule: Schedule) -> events_pb2.ScheduleEvent:
         pipeline_id=str(schedule.pipeline_id),
         workspace_id=str(schedule.workspace_id),
         active=schedule.is_on,
-        next_run_at=_moment(schedule.progress.next_run_at),
+        next_run_at=timestamp(schedule.progress.next_run_at),
     )
-
-
-def _moment(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp

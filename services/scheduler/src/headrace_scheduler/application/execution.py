@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import failure_of, service_metadata
 from headrace_chassis.errors import HeadraceError
 from headrace_chassis.identity import Principal, ServiceTokens
+from headrace_chassis.messages import timestamp
 
 from headrace_scheduler.domain.schedules import Schedule
 
@@ -119,9 +119,9 @@ def _message(start: Start) -> internal_pb2.StartRun:
         trigger=start.trigger,
         trigger_id=start.trigger_id,
         triggered_by=start.triggered_by,
-        logical_date=_moment(start.logical_date),
-        interval_start=_moment(start.interval_start),
-        interval_end=_moment(start.logical_date if start.interval_start else None),
+        logical_date=timestamp(start.logical_date),
+        interval_start=timestamp(start.interval_start),
+        interval_end=timestamp(start.logical_date if start.interval_start else None),
         parameters=b"" if start.parameters == "{}" else start.parameters.encode(),
         overlap=_OVERLAPS[start.overlap],
         queue_limit=start.queue_limit,
@@ -136,11 +136,3 @@ def _decided(decision: internal_pb2.StartDecision) -> Decided:
         reason=decision.reason or None,
         message=decision.message or None,
     )
-
-
-def _moment(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp

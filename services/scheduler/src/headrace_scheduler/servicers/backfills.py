@@ -13,6 +13,7 @@ from headrace_chassis.call_context import remaining_seconds
 from headrace_chassis.database import Database
 from headrace_chassis.errors import InvalidCursor, NotFound
 from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors
 from headrace_chassis.writes import Writes
@@ -22,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_scheduler import backfill_convert as convert
 from headrace_scheduler.application.backfills import BackfillWriter
 from headrace_scheduler.application.metadata import Metadata
-from headrace_scheduler.convert import optional_id
 from headrace_scheduler.domain.backfills import Backfill, BackfillEnded, BackfillInterval, IntervalState
 from headrace_scheduler.errors import BackfillFinished
 from headrace_scheduler.servicers import Context

@@ -14,6 +14,7 @@ from headrace_chassis.errors import InvalidRequest, NotFound, Problem
 from headrace_chassis.idempotency import IdempotencyKey, current_key
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
+from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
 from headrace_chassis.paging import Cursors, page_limit
 from headrace_chassis.writes import Writes
@@ -61,8 +62,8 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self, request: pb.ListSchedulesRequest, context: Context
     ) -> pb.ListSchedulesResponse:
         limit, after = self._pages.begin(request)
-        scope = listed(current_principal(), convert.optional_id(request.workspace_id))
-        filters = store.Filters(convert.optional_id(request.pipeline_id), convert.status(request.status))
+        scope = listed(current_principal(), optional_id(request.workspace_id))
+        filters = store.Filters(optional_id(request.pipeline_id), convert.status(request.status))
         async with self._db.read() as conn:
             found = await store.page(conn, scope, filters, after, limit + 1)  # type: ignore[arg-type]
             total = await store.count(conn, scope, filters) if request.include_total else None
@@ -151,10 +152,10 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
 
     async def GetNextRuns(self, request: pb.GetNextRunsRequest, context: Context) -> pb.GetNextRunsResponse:
         limit = page_limit(request.limit)
-        scope = listed(current_principal(), convert.optional_id(request.workspace_id))
+        scope = listed(current_principal(), optional_id(request.workspace_id))
         pipeline_id, schedule_id = (
-            convert.optional_id(request.pipeline_id),
-            convert.optional_id(request.schedule_id),
+            optional_id(request.pipeline_id),
+            optional_id(request.schedule_id),
         )
         async with self._db.read() as conn:
             now = await self._clock(conn)

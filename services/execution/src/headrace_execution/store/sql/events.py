@@ -1,9 +1,9 @@
 """Run events as the log has them."""
 
 from headrace.execution.v1 import events_pb2, runs_pb2
+from headrace_chassis.messages import timestamp
 from headrace_chassis.outbox import NewEvent
 
-from headrace_execution.convert import timestamp
 from headrace_execution.domain.changes import RunChanged
 
 
