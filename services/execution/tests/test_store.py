@@ -16,8 +16,17 @@ from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.lifecycle import accept, request_cancel
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import PlanNote, Priority
-from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Outcome, Run, StageResult, Warned
-from headrace_execution.domain.states import RunState, StageState
+from headrace_execution.domain.run import (
+    CursorValue,
+    ErrorClass,
+    Failure,
+    Outcome,
+    Run,
+    StageResult,
+    TaskReport,
+    Warned,
+)
+from headrace_execution.domain.states import RunState, StageState, TaskState
 from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.store.port import (
     Closing,
@@ -136,11 +145,13 @@ class TestRuns:
             error=Failure("BROKEN", ErrorClass.TRANSIENT, "nul \x00 and ü", {"row": "7"}),
             failed_task="load0",
             warnings=(Warned("t0_0", "ODD", "odd", {"rows": "3"}),),
+            tasks=(TaskReport("t0_0", TaskState.RUNNING, run.created_at - timedelta(seconds=1)),),
         )
 
         after = await change(
             any_store, run.id, lambda run, moment: finish(run, stage.id, WORKER, stage.fence, result, moment)
         )
+        assert after.stages[0].slot_us >= 1_000_000
 
         kept = await any_store.get(TENANT, run.id)
         assert kept is not None

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
-from headrace.execution.v1 import internal_pb2, logs_pb2, runs_pb2, workers_pb2
+from headrace.execution.v1 import events_pb2, internal_pb2, logs_pb2, runs_pb2, workers_pb2
 from headrace_chassis.messages import timestamp
 
+from headrace_execution.domain.figures import run_figures
 from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
@@ -311,8 +312,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
     """A run as it stands."""
     by_position = {task.position: task for stage in run.stages for task in stage.tasks}
     tasks = [(spec, by_position[position]) for position, spec in enumerate(run.recipe.tasks)]
-    earlier = {task.position for stage in run.stages if stage.was_taken_over for task in stage.tasks}
-    metrics = _metrics(run, [(spec, task) for spec, task in tasks if task.position not in earlier], now)
+    metrics = _metrics(run, now)
     errors = {spec.key: task.error.message for spec, task in tasks if task.error is not None}
     if run.error is not None:
         errors[str(run.id)] = run.error.message
@@ -414,16 +414,25 @@ def _error(failure: Failure | None) -> runs_pb2.TaskError | None:
     return message
 
 
-def _metrics(run: Run, tasks: list[tuple[TaskSpec, Task]], now: datetime) -> runs_pb2.RunMetrics:
-    landed = [receipt for stage in run.stages if not stage.was_taken_over for receipt in stage.receipts]
-    proven = {receipt.sink for receipt in landed}
-    sources = [task for spec, task in tasks if spec.kind == "source"]
-    sinks = [task for spec, task in tasks if spec.kind == "sink" and spec.key not in proven]
+def _metrics(run: Run, now: datetime) -> runs_pb2.RunMetrics:
+    figures = run_figures(run)
     duration = ((run.finished_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     return runs_pb2.RunMetrics(
-        rows_read=sum(task.rows_out for task in sources),
-        rows_written=sum(receipt.rows for receipt in landed) + sum(task.rows_out for task in sinks),
-        bytes_read=sum(task.bytes for task in sources),
-        bytes_written=sum(receipt.bytes for receipt in landed) + sum(task.bytes for task in sinks),
+        rows_read=figures.rows_read,
+        rows_written=figures.rows_written,
+        bytes_read=figures.bytes_read,
+        bytes_written=figures.bytes_written,
         duration_ms=max(int(duration * 1000), 0),
+    )
+
+
+def figures(run: Run) -> events_pb2.RunFigures:
+    """What a run that has ended moved and took."""
+    found = run_figures(run)
+    return events_pb2.RunFigures(
+        rows_read=found.rows_read,
+        rows_written=found.rows_written,
+        bytes_read=found.bytes_read,
+        bytes_written=found.bytes_written,
+        slot_us=found.slot_us,
     )

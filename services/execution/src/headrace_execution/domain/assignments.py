@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from headrace_execution.domain.figures import attempt_us
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.retries import is_retried, retry_delay
 from headrace_execution.domain.run import (
@@ -166,7 +167,7 @@ def lose_worker(run: Run, stage_id: UUID, worker: UUID, fence: int, moment: Mome
         return run
     stage = _lost(
         run,
-        _stage(run, stage_id),
+        _spent(_stage(run, stage_id), moment),
         Failure("WORKER_LOST", ErrorClass.TRANSIENT, "the worker that ran it did not renew its lease"),
         moment,
     )
@@ -198,8 +199,15 @@ def finish(run: Run, stage_id: UUID, worker: UUID, fence: int, result: StageResu
         stage = _settled(run, stage, result, moment)
     else:
         stage = replace(_merge_reports(run, stage, result.tasks), warnings=result.warnings)
-        stage = _ran(run, stage, result, moment)
+        stage = _ran(run, _spent(stage, moment), result, moment)
     return advance(put_stage(run, stage), moment.now)
+
+
+def _spent(stage: Stage, moment: Moment) -> Stage:
+    """A stage whose attempt has ended, with the time that it has held its slot. Settling is not counted."""
+    if stage.purpose is Purpose.SETTLE:
+        return stage
+    return replace(stage, slot_us=stage.slot_us + attempt_us(stage, moment.now))
 
 
 def _ran(run: Run, stage: Stage, result: StageResult, moment: Moment) -> Stage:
@@ -266,6 +274,7 @@ def _timed_out(run: Run, stage: Stage, moment: Moment) -> Stage:
 
 def refuse_to_stop(run: Run, stage: Stage, moment: Moment) -> Stage:
     """A leased stage whose worker was told to stop and has not: its lease is taken away."""
+    stage = _spent(stage, moment)
     if stage.stop is StopReason.TIMED_OUT and not run.is_stopping:
         return _timed_out(run, stage, moment)
     return conclude(run, replace(stage, unsettled=True), StageState.CANCELLED, moment)

@@ -96,4 +96,5 @@ def _as_it_ended(stage: Stage) -> Stage:
         failures=0,
         lost=0,
         error=None,
+        slot_us=0,
     )

@@ -203,6 +203,8 @@ class Stage:
     """The latest failure."""
     warnings: tuple[Warned, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    slot_us: int = 0
+    """How long its attempts that have ended have held slots, in microseconds."""
 
     @property
     def is_final(self) -> bool:

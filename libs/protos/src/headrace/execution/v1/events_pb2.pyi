@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -40,6 +40,8 @@ class RunEvent(_message.Message):
     TRIGGER_ID_FIELD_NUMBER: _builtins.int
     START_KEY_FIELD_NUMBER: _builtins.int
     TRIGGERED_BY_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run (UUID)."""
     pipeline_id: _builtins.str
@@ -76,6 +78,14 @@ class RunEvent(_message.Message):
     def interval_end(self) -> _timestamp_pb2.Timestamp:
         """The end of that interval, exclusive."""
 
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When its first stage started; absent before."""
+
+    @_builtins.property
+    def figures(self) -> Global___RunFigures:
+        """What it moved and took; only in the events of ends."""
+
     def __init__(
         self,
         *,
@@ -93,22 +103,70 @@ class RunEvent(_message.Message):
         trigger_id: _builtins.str = ...,
         start_key: _builtins.str = ...,
         triggered_by: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        figures: Global___RunFigures | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "created_at", b"created_at", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "start_key", b"start_key", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "start_key", b"start_key", "started_at", b"started_at", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__figures: _TypeAlias = _typing.Literal["figures"]  # noqa: Y015
+    _WhichOneofArgType__figures: _TypeAlias = _typing.Literal["_figures", b"_figures"]  # noqa: Y015
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
     _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
     _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
     _WhichOneofReturnType__interval_start: _TypeAlias = _typing.Literal["interval_start"]  # noqa: Y015
     _WhichOneofArgType__interval_start: _TypeAlias = _typing.Literal["_interval_start", b"_interval_start"]  # noqa: Y015
+    _WhichOneofReturnType__started_at: _TypeAlias = _typing.Literal["started_at"]  # noqa: Y015
+    _WhichOneofArgType__started_at: _TypeAlias = _typing.Literal["_started_at", b"_started_at"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__figures) -> _WhichOneofReturnType__figures | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_end) -> _WhichOneofReturnType__interval_end | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_start) -> _WhichOneofReturnType__interval_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
 
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
+
+@_typing.final
+class RunFigures(_message.Message):
+    """What a run that has ended moved and took, without what it took over from the run that it tries again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_READ_FIELD_NUMBER: _builtins.int
+    ROWS_WRITTEN_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
+    SLOT_US_FIELD_NUMBER: _builtins.int
+    rows_read: _builtins.int
+    """Rows that its sources read."""
+    rows_written: _builtins.int
+    """Rows that its sinks landed."""
+    bytes_read: _builtins.int
+    """Bytes that its sources read."""
+    bytes_written: _builtins.int
+    """Bytes that its sinks landed."""
+    slot_us: _builtins.int
+    """How long its attempts have held slots of workers, in microseconds."""
+    def __init__(
+        self,
+        *,
+        rows_read: _builtins.int = ...,
+        rows_written: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+        bytes_written: _builtins.int = ...,
+        slot_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "bytes_written", b"bytes_written", "rows_read", b"rows_read", "rows_written", b"rows_written", "slot_us", b"slot_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunFigures: _TypeAlias = RunFigures  # noqa: Y015

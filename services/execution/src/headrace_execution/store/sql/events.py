@@ -4,6 +4,7 @@ from headrace.execution.v1 import events_pb2, runs_pb2
 from headrace_chassis.messages import timestamp
 from headrace_chassis.outbox import NewEvent
 
+from headrace_execution.convert import figures
 from headrace_execution.domain.changes import RunChanged
 
 
@@ -25,6 +26,8 @@ def to_event(change: RunChanged) -> NewEvent:
         trigger_id=run.trigger.id or "",
         start_key=run.trigger.start_key or "",
         triggered_by=run.triggered_by,
+        started_at=timestamp(run.started_at),
+        figures=figures(run) if run.is_final else None,
     )
     return NewEvent(
         type=f"io.headrace.run.{change.kind}.v1",

@@ -112,6 +112,8 @@ STAGE_COLUMNS: tuple[Column[StageRow], ...] = (
     Column("error", "text", lambda r: dump_failure(r.stage.error)),
     Column("warnings", "text", lambda r: dump_warnings(r.stage.warnings)),
     Column("receipts", "text", lambda r: dump_receipts(r.stage.receipts)),
+    # NULL means none: most inserts leave it out.
+    Column("slot_us", "bigint", lambda r: r.stage.slot_us or None),
     Column("limited", "text", lambda r: to_words(r.run.spec(r.stage).limits), changes=False),
 )
 
@@ -221,6 +223,7 @@ def to_stage(row: Mapping[str, Any], tasks: tuple[Task, ...]) -> Stage:
         error=load_failure(row["error"]),
         warnings=load_warnings(row["warnings"]),
         receipts=load_receipts(row["receipts"]),
+        slot_us=row["slot_us"] or 0,
     )
 
 
