@@ -146,6 +146,35 @@ class MetadataStandIn(
         found = [self.connections[name] for name in request.connections if name in self.connections]
         return definitions_pb2.ResolveConnectionsResponse(connections=found)
 
+    async def BatchDescribePipelines(
+        self, request: definitions_pb2.BatchDescribePipelinesRequest, context: Any
+    ) -> definitions_pb2.BatchDescribePipelinesResponse:
+        """The pipelines that there are, and where their connections lead."""
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "metadata is away")
+        answer = definitions_pb2.BatchDescribePipelinesResponse()
+        for wanted in request.pipelines:
+            if wanted.pipeline_id not in self.definitions:
+                continue
+            found = answer.pipelines.add(
+                pipeline_id=wanted.pipeline_id,
+                slug="a-pipeline",
+                name=self.definitions[wanted.pipeline_id].name,
+                workspace_slug="default",
+            )
+            for word in wanted.connections:
+                if (known := self.connections.get(word)) is not None:
+                    found.connections.add(
+                        reference=word,
+                        id=known.id,
+                        name=word,
+                        type=known.type,
+                        host=known.host,
+                        database=known.database,
+                        port=known.port or None,
+                    )
+        return answer
+
     async def BatchGetWorkspaces(
         self, request: definitions_pb2.BatchGetWorkspacesRequest, context: Any
     ) -> definitions_pb2.BatchGetWorkspacesResponse:

@@ -20,6 +20,7 @@ from headrace_execution.domain.run import (
     CursorValue,
     ErrorClass,
     Failure,
+    LoadShape,
     Outcome,
     Run,
     StageResult,
@@ -138,7 +139,8 @@ class TestRuns:
         (run,) = await add(any_store, {"made": recipe((), (0,), max_retries=3)})
         run = await lease(any_store, run)
         stage = run.stages[0]
-        landed = receipt(run, cursors=(CursorValue("load0", "t0_0", b"\x00\xff"),))
+        shape = LoadShape((("id", "BIGINT"),), (("t0_0", (("id", "BIGINT"), ("x", "DATE"))),))
+        landed = receipt(run, cursors=(CursorValue("load0", "t0_0", b"\x00\xff"),), shape=shape)
         result = StageResult(
             Outcome.FAILED,
             receipts=(landed,),

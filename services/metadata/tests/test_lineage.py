@@ -3,8 +3,9 @@
 from typing import Any
 
 from headrace.common.v1 import reasons_pb2
-from headrace.metadata.v1 import connections_pb2, pipelines_pb2
+from headrace.metadata.v1 import connections_pb2, definitions_pb2, pipelines_pb2
 from headrace.metadata.v1 import lineage_pb2 as pb
+from headrace_chassis.channels import call_metadata
 from headrace_chassis.ids import uuid7
 from headrace_metadata.application.lineage import MAX_COLUMNS
 
@@ -127,3 +128,26 @@ async def test_what_does_not_exist_for_the_caller_has_no_lineage(service: Servic
     )
     for call in (foreign, unknown):
         assert (await failure(call)).reason == reasons_pb2.REASON_NOT_FOUND
+
+
+async def test_runs_are_told_of_by_the_names_and_places_that_others_know(service: Service) -> None:
+    source = await _connect(service, "sales-db", "sales_db")
+    pipeline = await service.create("Daily Sales")
+    words = ["sales-db", source, "gone"]
+    wanted = definitions_pb2.PipelineConnections(pipeline_id=pipeline.id, connections=words)
+    unknown = definitions_pb2.PipelineConnections(pipeline_id=str(uuid7()))
+    request = definitions_pb2.BatchDescribePipelinesRequest(pipelines=[wanted, unknown])
+
+    answer = await service.definitions.BatchDescribePipelines(request, metadata=service.service())
+
+    (found,) = answer.pipelines
+    assert (found.slug, found.name, found.workspace_slug) == ("daily-sales", "Daily Sales", "default")
+    assert {each.reference for each in found.connections} == {"sales-db", source}
+    assert {(each.host, each.database, each.HasField("port")) for each in found.connections} == {
+        ("sales-db.internal", "sales_db", False)
+    }
+    assert CANARY not in str(answer)
+    assert "etl" not in str(answer)
+    stranger = call_metadata(service.authority.service("execution", tenant=uuid7()))
+    foreign = await service.definitions.BatchDescribePipelines(request, metadata=stranger)
+    assert not foreign.pipelines

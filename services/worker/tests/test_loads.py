@@ -89,7 +89,11 @@ async def test_an_attempt_after_the_load_landed_lands_nothing_again(
     second = await bench.run(load("[{id: 1}]"), root_run_id=root, fence=2)
 
     assert outcome(second) == "COMPLETED"
-    assert second.receipts == first.receipts
+    (receipt,) = first.receipts
+    assert [(column.name, column.type) for column in receipt.columns] == [("id", "BIGINT")]
+    for told_by_the_attempt_that_landed in ("columns", "sources"):
+        receipt.ClearField(told_by_the_attempt_that_landed)
+    assert list(second.receipts) == [receipt]
     assert states(second) == {"rows": "COMPLETED", "out": "COMPLETED"}
     assert await fetch(warehouse) == [(1,)]
 

@@ -134,6 +134,9 @@ sinks: [{id: out, input: named, connection: duck, table: result}]
     assert rows(result) == counted
     (receipt,) = result.receipts
     assert (receipt.sink, receipt.rows, receipt.fence) == ("out", 2, 1)
+    assert [column.name for column in receipt.columns] == ["id", "carrier", "delay", "dest", "name"]
+    read = {source.task: [column.name for column in source.columns] for source in receipt.sources}
+    assert read == {"flights": ["id", "carrier", "delay", "dest"], "airlines": ["carrier", "name"]}
 
 
 async def test_a_lookup_whose_key_is_not_unique_fails_the_run(bench: EngineBench) -> None:

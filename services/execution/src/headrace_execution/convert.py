@@ -13,9 +13,11 @@ from headrace_execution.domain.figures import run_figures
 from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
+    Columns,
     CursorValue,
     ErrorClass,
     Failure,
+    LoadShape,
     Outcome,
     Receipt,
     Run,
@@ -190,7 +192,19 @@ def _receipt(message: workers_pb2.Receipt) -> Receipt:
         landed_at=_instant(message.landed_at) if message.HasField("landed_at") else None,
         cursors=tuple(CursorValue(item.sink, item.source, item.value) for item in message.cursors),
         output=_output(message.output) if message.HasField("output") else None,
+        shape=_shape(message) if message.columns else None,
     )
+
+
+def _shape(message: workers_pb2.Receipt) -> LoadShape:
+    return LoadShape(
+        columns=_told_columns(message.columns),
+        sources=tuple((source.task, _told_columns(source.columns)) for source in message.sources),
+    )
+
+
+def _told_columns(columns: Iterable[runs_pb2.OutputColumn]) -> Columns:
+    return tuple((_text(column.name), column.type) for column in columns)
 
 
 def _output(message: workers_pb2.StoredOutput) -> StoredOutput:
@@ -199,7 +213,7 @@ def _output(message: workers_pb2.StoredOutput) -> StoredOutput:
         format=message.format,
         bytes=message.bytes,
         sha256=message.sha256,
-        columns=tuple((column.name, column.type) for column in message.columns),
+        columns=_told_columns(message.columns),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeAlias
 from uuid import UUID
 
 from headrace_execution.domain.recipe import Priority, Recipe, StageSpec
@@ -87,6 +88,10 @@ class CursorValue:
     value: bytes
 
 
+Columns: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and types of columns, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
     """A file in the artifact store that an output sink has written."""
@@ -96,8 +101,16 @@ class StoredOutput:
     """parquet, csv or json."""
     bytes: int
     sha256: str
-    columns: tuple[tuple[str, str], ...]
-    """Names and types, in order."""
+    columns: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class LoadShape:
+    """What the rows of a load look like, as the worker that landed it found."""
+
+    columns: Columns
+    sources: tuple[tuple[str, Columns], ...]
+    """The sources, by task, that they were computed from in the load's stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,8 @@ class Receipt:
     cursors: tuple[CursorValue, ...] = ()
     output: StoredOutput | None = None
     """The file, where the load is an output: this receipt is all that points to it."""
+    shape: LoadShape | None = None
+    """None where the worker that told of it had not landed it itself, or would have had too much to tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from headrace_definition.plan import Plan, SourceTask, TransformTask
 
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.definitions import DefinitionChecker, Text
-from headrace_metadata.domain.connections import Connection
+from headrace_metadata.application.places import places
 from headrace_metadata.domain.pipelines import Pipeline, Version
 from headrace_metadata.errors import told
 from headrace_metadata.store import connections, pipelines, references
@@ -79,12 +79,12 @@ class LineageReader:
             found = await connections.by_words(
                 conn, principal.tenant, pipeline.workspace_id, plan.connections
             )
-        places = _places(plan.connections, found)
-        return await self._checker.in_thread(lambda: _lineage(pipeline, version.number, plan, places))
+        known = places(plan.connections, found)
+        return await self._checker.in_thread(lambda: _lineage(pipeline, version.number, plan, known))
 
 
 def _lineage(
-    pipeline: Pipeline, number: int, plan: Plan, places: Mapping[str, ConnectionPlace]
+    pipeline: Pipeline, number: int, plan: Plan, known: Mapping[str, ConnectionPlace]
 ) -> PipelineLineage:
     traced = column_lineage(plan)
     sources = {task.key for task in plan.tasks if isinstance(task, SourceTask)}
@@ -93,7 +93,7 @@ def _lineage(
     return PipelineLineage(
         pipeline=pipeline,
         version=number,
-        datasets=datasets(plan, places),
+        datasets=datasets(plan, known),
         transformations=tuple(
             Transformation(task.key, task.type, task.inputs, traced.tables[task.key])
             for task in plan.tasks
@@ -114,27 +114,3 @@ def _bounded(columns: Iterable[ColumnLineage]) -> tuple[ColumnLineage, ...]:
             break
         shown.append(column)
     return tuple(shown)
-
-
-def _places(words: Iterable[str], found: Iterable[Connection]) -> dict[str, ConnectionPlace]:
-    """Where connections lead, by the words that name them; a name wins over an id that reads the same."""
-    by_word: dict[str, ConnectionPlace] = {}
-    known = [(each, _place(each)) for each in found]
-    by_word |= {str(each.id): place for each, place in known}
-    by_word |= {each.name: place for each, place in known}
-    return {word: by_word[word] for word in words if word in by_word}
-
-
-def _place(connection: Connection) -> ConnectionPlace:
-    endpoint = connection.endpoint
-    search_path = endpoint.options.get("search_path", "").split(",")[0].strip().strip('"')
-    return ConnectionPlace(
-        id=str(connection.id),
-        name=connection.name,
-        type=endpoint.type,
-        host=endpoint.host,
-        port=endpoint.port,
-        database=endpoint.database,
-        path=endpoint.path,
-        default_schema=search_path if search_path and not search_path.startswith("$") else None,
-    )

@@ -1,10 +1,11 @@
 """The lineage of pipelines."""
 
-from headrace.metadata.v1 import lineage_pb2
+from headrace.metadata.v1 import definitions_pb2, lineage_pb2
 from headrace_chassis.messages import timestamp
-from headrace_definition.datasets import Dataset
+from headrace_definition.datasets import ConnectionPlace, Dataset
 
 from headrace_metadata.application.lineage import PipelineLineage
+from headrace_metadata.application.places import DescribedPipeline
 from headrace_metadata.convert.pipelines import column_lineage_message, last_run_message
 
 
@@ -39,4 +40,29 @@ def _dataset_message(dataset: Dataset) -> lineage_pb2.LineageDataset:
         namespace=dataset.namespace,
         connection=place.name if place is not None else None,
         connection_id=place.id if place is not None else None,
+    )
+
+
+def described_message(pipeline: DescribedPipeline) -> definitions_pb2.DescribedPipeline:
+    """How a pipeline is called, and where its connections lead."""
+    return definitions_pb2.DescribedPipeline(
+        pipeline_id=str(pipeline.id),
+        slug=pipeline.slug,
+        name=pipeline.name,
+        workspace_slug=pipeline.workspace_slug,
+        connections=[_place_message(word, place) for word, place in pipeline.places.items()],
+    )
+
+
+def _place_message(word: str, place: ConnectionPlace) -> definitions_pb2.ConnectionPlace:
+    return definitions_pb2.ConnectionPlace(
+        reference=word,
+        id=place.id,
+        name=place.name,
+        type=place.type,
+        host=place.host,
+        port=place.port,
+        database=place.database,
+        path=place.path,
+        default_schema=place.default_schema,
     )

@@ -12,8 +12,10 @@ from headrace_chassis.writes import Writes
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_metadata.application.deletion import acknowledge_purge
+from headrace_metadata.application.places import describe
 from headrace_metadata.application.resolution import resolve
 from headrace_metadata.convert.connections import resolved_message
+from headrace_metadata.convert.lineage import described_message
 from headrace_metadata.convert.pipelines import definition_message
 from headrace_metadata.convert.workspaces import workspace_message
 from headrace_metadata.keyring import Keyring
@@ -55,6 +57,15 @@ class DefinitionServicer(definitions_pb2_grpc.DefinitionServiceServicer):
         return pb.ResolveConnectionsResponse(
             connections=[resolved_message(each.reference, each.connection, each.secret) for each in resolved]
         )
+
+    async def BatchDescribePipelines(
+        self, request: pb.BatchDescribePipelinesRequest, context: Context
+    ) -> pb.BatchDescribePipelinesResponse:
+        tenant = current_principal().tenant
+        wanted = {UUID(each.pipeline_id): each.connections for each in request.pipelines}
+        async with self._db.read() as conn:
+            found = await describe(conn, tenant, wanted)
+        return pb.BatchDescribePipelinesResponse(pipelines=map(described_message, found))
 
     async def BatchGetWorkspaces(
         self, request: pb.BatchGetWorkspacesRequest, context: Context

@@ -78,6 +78,8 @@ def receipt_messages(landed: Iterable[LandedLoad]) -> list[workers_pb2.Receipt]:
         message.landed_at.FromDatetime(receipt.committed_at)
         if load.output is not None:
             message.output.CopyFrom(load.output)
+        if load.shape is not None:
+            load.shape.tell(message)
         for source, value in load.cursors.items():
             message.cursors.add(sink=load.task, source=source, value=value)
         messages.append(message)

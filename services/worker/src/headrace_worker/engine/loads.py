@@ -25,6 +25,7 @@ from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.cursor_values import unpack_cursors
 from headrace_worker.engine.outputs import Outputs, OutputSink
+from headrace_worker.engine.shapes import LoadShape
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class LandedLoad:
     receipt: Receipt
     output: workers_pb2.StoredOutput | None = None
     """The file, where the load is an output of the run."""
+    shape: LoadShape | None = None
+    """What its rows look like, where this attempt has staged them."""
 
     @property
     def cursors(self) -> dict[str, bytes]:
@@ -54,6 +57,7 @@ class Load:
     receipt: Receipt | None = None
     committing: bool = False
     """A commit was begun: without a receipt, nobody knows whether it landed."""
+    shape: LoadShape | None = None
 
     @property
     def landed(self) -> LandedLoad | None:
@@ -61,7 +65,7 @@ class Load:
         if self.receipt is None:
             return None
         output = self.sink.output if isinstance(self.sink, OutputSink) else None
-        return LandedLoad(self.task.key, self.key.partition, self.receipt, output)
+        return LandedLoad(self.task.key, self.key.partition, self.receipt, output, self.shape)
 
     async def stage(
         self, scratch: Scratch, relation: str, columns: Sequence[Column], progress: ProgressListener

@@ -52,6 +52,7 @@ from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
 from headrace_worker.engine.run_context import RunContext
 from headrace_worker.engine.run_log import RunLog
+from headrace_worker.engine.shapes import LoadShape, exact
 from headrace_worker.engine.views import can_wait
 
 _log = logging.getLogger(__name__)
@@ -243,8 +244,10 @@ class StageRunner:
 
             with self._blaming(load.task.key):
                 result = await copy_through(source, load.sink, progress)
-        if result is None:
-            return False
+            if result is None:
+                return False
+            columns = await source.columns()
+            load.shape = LoadShape(columns, {key: columns})
         self._board.start(load.task.key)
         self._note_source(task, reading, result.rows, result.bytes, result.cursor, result.warnings)
         self._board.moved(load.task.key, rows_in=result.rows, size=result.bytes)
@@ -375,9 +378,17 @@ class StageRunner:
         self._board.start(key)
         with self._blaming(key):
             columns = reading.columns.get(relation, ())
+            load.shape = self._shape(await scratch.columns(relation), relation, reading)
             rows = await load.stage(scratch, relation, columns, self._board.writing(key))
         self._board.moved(key, rows_in=rows)
         await self._release(scratch, reading, relation)
+
+    def _shape(self, found: Sequence[Column], relation: str, reading: _Reading) -> LoadShape:
+        origins = self._program.sources_of(relation)
+        sources = (task.key for task in self._program.sources if task.key in origins)
+        return LoadShape(
+            exact(found, reading.columns.get(relation, ())), {key: reading.columns[key] for key in sources}
+        )
 
     def _discard_all(self, reading: _Reading) -> None:
         for task in self._program.discards:

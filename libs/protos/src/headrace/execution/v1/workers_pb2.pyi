@@ -857,6 +857,8 @@ class Receipt(_message.Message):
     LANDED_AT_FIELD_NUMBER: _builtins.int
     CURSORS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     """The sink task."""
     partition: _builtins.str
@@ -881,6 +883,18 @@ class Receipt(_message.Message):
     def output(self) -> Global___StoredOutput:
         """The file, where the load is an output of the run."""
 
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[_runs_pb2.OutputColumn]:
+        """The columns of the rows that landed, in order; none where an earlier attempt landed them, or where there are more
+        than a thousand to tell of.
+        """
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceColumns]:
+        """The sources whose rows they were computed from in this stage, with their columns as they were read; told with
+        `columns`.
+        """
+
     def __init__(
         self,
         *,
@@ -893,16 +907,46 @@ class Receipt(_message.Message):
         landed_at: _timestamp_pb2.Timestamp | None = ...,
         cursors: _abc.Iterable[Global___Cursor] | None = ...,
         output: Global___StoredOutput | None = ...,
+        columns: _abc.Iterable[_runs_pb2.OutputColumn] | None = ...,
+        sources: _abc.Iterable[Global___SourceColumns] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "landed_at", b"landed_at", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "bytes", b"bytes", "checksum", b"checksum", "cursors", b"cursors", "fence", b"fence", "landed_at", b"landed_at", "output", b"output", "partition", b"partition", "rows", b"rows", "sink", b"sink"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "bytes", b"bytes", "checksum", b"checksum", "columns", b"columns", "cursors", b"cursors", "fence", b"fence", "landed_at", b"landed_at", "output", b"output", "partition", b"partition", "rows", b"rows", "sink", b"sink", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
     _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class SourceColumns(_message.Message):
+    """What a source was found to consist of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The source task."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[_runs_pb2.OutputColumn]:
+        """Its columns, in order. The type is the one of its own system where that has no exact counterpart."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        columns: _abc.Iterable[_runs_pb2.OutputColumn] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceColumns: _TypeAlias = SourceColumns  # noqa: Y015
 
 @_typing.final
 class StoredOutput(_message.Message):

@@ -372,6 +372,195 @@ class ResolvedConnection(_message.Message):
 Global___ResolvedConnection: _TypeAlias = ResolvedConnection  # noqa: Y015
 
 @_typing.final
+class BatchDescribePipelinesRequest(_message.Message):
+    """Which pipelines to describe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineConnections]:
+        """The pipelines, each once."""
+
+    def __init__(
+        self,
+        *,
+        pipelines: _abc.Iterable[Global___PipelineConnections] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipelines", b"pipelines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDescribePipelinesRequest: _TypeAlias = BatchDescribePipelinesRequest  # noqa: Y015
+
+@_typing.final
+class PipelineConnections(_message.Message):
+    """A pipeline and connections of its workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline (UUID)."""
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names or ids of connections."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        connections: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineConnections: _TypeAlias = PipelineConnections  # noqa: Y015
+
+@_typing.final
+class BatchDescribePipelinesResponse(_message.Message):
+    """The pipelines that exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___DescribedPipeline]:
+        """In no particular order."""
+
+    def __init__(
+        self,
+        *,
+        pipelines: _abc.Iterable[Global___DescribedPipeline] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipelines", b"pipelines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDescribePipelinesResponse: _TypeAlias = BatchDescribePipelinesResponse  # noqa: Y015
+
+@_typing.final
+class DescribedPipeline(_message.Message):
+    """How a pipeline is called, and where connections of its workspace lead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    SLUG_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKSPACE_SLUG_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline (UUID)."""
+    slug: _builtins.str
+    """Its slug, which stays when it is renamed."""
+    name: _builtins.str
+    """Its name."""
+    workspace_slug: _builtins.str
+    """The slug of its workspace."""
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectionPlace]:
+        """The connections that were asked for; one that does not exist is missing."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        slug: _builtins.str = ...,
+        name: _builtins.str = ...,
+        workspace_slug: _builtins.str = ...,
+        connections: _abc.Iterable[Global___ConnectionPlace] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "name", b"name", "pipeline_id", b"pipeline_id", "slug", b"slug", "workspace_slug", b"workspace_slug"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribedPipeline: _TypeAlias = DescribedPipeline  # noqa: Y015
+
+@_typing.final
+class ConnectionPlace(_message.Message):
+    """Where a connection leads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    DEFAULT_SCHEMA_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """The word by which it was asked for."""
+    id: _builtins.str
+    """Identity (UUID)."""
+    name: _builtins.str
+    """Its name."""
+    type: _builtins.str
+    """The kind of system, in lower case: "postgresql", "sqlite", "duckdb", "file"."""
+    host: _builtins.str
+    """The server's name or address."""
+    port: _builtins.int
+    """The server's port; absent means the usual one."""
+    database: _builtins.str
+    """The database on the server."""
+    path: _builtins.str
+    """The file or folder."""
+    default_schema: _builtins.str
+    """The schema of tables that are named without one, where it is not the usual one of the type."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        host: _builtins.str | None = ...,
+        port: _builtins.int | None = ...,
+        database: _builtins.str | None = ...,
+        path: _builtins.str | None = ...,
+        default_schema: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_default_schema", b"_default_schema", "_host", b"_host", "_path", b"_path", "_port", b"_port", "database", b"database", "default_schema", b"default_schema", "host", b"host", "path", b"path", "port", b"port"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_database", b"_database", "_default_schema", b"_default_schema", "_host", b"_host", "_path", b"_path", "_port", b"_port", "database", b"database", "default_schema", b"default_schema", "host", b"host", "id", b"id", "name", b"name", "path", b"path", "port", b"port", "reference", b"reference", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__database: _TypeAlias = _typing.Literal["database"]  # noqa: Y015
+    _WhichOneofArgType__database: _TypeAlias = _typing.Literal["_database", b"_database"]  # noqa: Y015
+    _WhichOneofReturnType__default_schema: _TypeAlias = _typing.Literal["default_schema"]  # noqa: Y015
+    _WhichOneofArgType__default_schema: _TypeAlias = _typing.Literal["_default_schema", b"_default_schema"]  # noqa: Y015
+    _WhichOneofReturnType__host: _TypeAlias = _typing.Literal["host"]  # noqa: Y015
+    _WhichOneofArgType__host: _TypeAlias = _typing.Literal["_host", b"_host"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__port: _TypeAlias = _typing.Literal["port"]  # noqa: Y015
+    _WhichOneofArgType__port: _TypeAlias = _typing.Literal["_port", b"_port"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__database) -> _WhichOneofReturnType__database | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_schema) -> _WhichOneofReturnType__default_schema | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host) -> _WhichOneofReturnType__host | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__port) -> _WhichOneofReturnType__port | None: ...
+
+Global___ConnectionPlace: _TypeAlias = ConnectionPlace  # noqa: Y015
+
+@_typing.final
 class BatchGetWorkspacesRequest(_message.Message):
     """Which workspaces to return."""
 

@@ -45,6 +45,11 @@ class DefinitionServiceStub:
                 request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.SerializeToString,
                 response_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.FromString,
                 _registered_method=True)
+        self.BatchDescribePipelines = channel.unary_unary(
+                '/headrace.metadata.v1.DefinitionService/BatchDescribePipelines',
+                request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesRequest.SerializeToString,
+                response_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesResponse.FromString,
+                _registered_method=True)
         self.BatchGetWorkspaces = channel.unary_unary(
                 '/headrace.metadata.v1.DefinitionService/BatchGetWorkspaces',
                 request_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchGetWorkspacesRequest.SerializeToString,
@@ -73,6 +78,15 @@ class DefinitionServiceServicer:
         """Returns connections of a workspace with their secrets in the clear, for one stage of a run. References to secrets
         that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
         answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDescribePipelines(self, request, context):
+        """Returns how pipelines of the caller's tenant are called and where connections of their workspaces lead, for those
+        who tell others what runs read and wrote; never a login, a secret or an option. A pipeline that is being deleted is
+        returned for as long as something of it is kept; one that does not exist is missing from the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +121,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.ResolveConnections,
                     request_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.FromString,
                     response_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.SerializeToString,
+            ),
+            'BatchDescribePipelines': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDescribePipelines,
+                    request_deserializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesRequest.FromString,
+                    response_serializer=headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesResponse.SerializeToString,
             ),
             'BatchGetWorkspaces': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetWorkspaces,
@@ -174,6 +193,33 @@ class DefinitionService:
             '/headrace.metadata.v1.DefinitionService/ResolveConnections',
             headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsRequest.SerializeToString,
             headrace_dot_metadata_dot_v1_dot_definitions__pb2.ResolveConnectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDescribePipelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.metadata.v1.DefinitionService/BatchDescribePipelines',
+            headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesRequest.SerializeToString,
+            headrace_dot_metadata_dot_v1_dot_definitions__pb2.BatchDescribePipelinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,11 @@ class DefinitionServiceStub:
     that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
     answer.
     """
+    BatchDescribePipelines: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.BatchDescribePipelinesRequest, _definitions_pb2.BatchDescribePipelinesResponse]
+    """Returns how pipelines of the caller's tenant are called and where connections of their workspaces lead, for those
+    who tell others what runs read and wrote; never a login, a secret or an option. A pipeline that is being deleted is
+    returned for as long as something of it is kept; one that does not exist is missing from the answer.
+    """
     BatchGetWorkspaces: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.BatchGetWorkspacesRequest, _definitions_pb2.BatchGetWorkspacesResponse]
     """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
     in them start from. A workspace that does not exist is missing from the answer. Changes are told by
@@ -65,6 +70,11 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """Returns connections of a workspace with their secrets in the clear, for one stage of a run. References to secrets
     that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
     answer.
+    """
+    BatchDescribePipelines: _aio.UnaryUnaryMultiCallable[_definitions_pb2.BatchDescribePipelinesRequest, _definitions_pb2.BatchDescribePipelinesResponse]  # type: ignore[assignment]
+    """Returns how pipelines of the caller's tenant are called and where connections of their workspaces lead, for those
+    who tell others what runs read and wrote; never a login, a secret or an option. A pipeline that is being deleted is
+    returned for as long as something of it is kept; one that does not exist is missing from the answer.
     """
     BatchGetWorkspaces: _aio.UnaryUnaryMultiCallable[_definitions_pb2.BatchGetWorkspacesRequest, _definitions_pb2.BatchGetWorkspacesResponse]  # type: ignore[assignment]
     """Returns workspaces of the caller's tenant with their calendars: the time zone, country and holidays that schedules
@@ -98,6 +108,17 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns connections of a workspace with their secrets in the clear, for one stage of a run. References to secrets
         that the worker itself resolves are returned as they are. A connection that does not exist is missing from the
         answer.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDescribePipelines(
+        self,
+        request: _definitions_pb2.BatchDescribePipelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.BatchDescribePipelinesResponse, _abc.Awaitable[_definitions_pb2.BatchDescribePipelinesResponse]]:
+        """Returns how pipelines of the caller's tenant are called and where connections of their workspaces lead, for those
+        who tell others what runs read and wrote; never a login, a secret or an option. A pipeline that is being deleted is
+        returned for as long as something of it is kept; one that does not exist is missing from the answer.
         """
 
     @_abc_1.abstractmethod

@@ -7,7 +7,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from headrace_execution.domain.recipe import PlanNote, Policy, Recipe, StageSpec, TaskSpec
-from headrace_execution.domain.run import CursorValue, ErrorClass, Failure, Receipt, StoredOutput, Warned
+from headrace_execution.domain.run import (
+    Columns,
+    CursorValue,
+    ErrorClass,
+    Failure,
+    LoadShape,
+    Receipt,
+    StoredOutput,
+    Warned,
+)
 
 _FORMAT = 1
 
@@ -71,6 +80,7 @@ def dump_receipts(receipts: Sequence[Receipt]) -> str | None:
                 "landedAt": item.landed_at.isoformat() if item.landed_at else None,
                 "cursors": [[cursor.sink, cursor.source, cursor.value.hex()] for cursor in item.cursors],
                 **({"output": asdict(item.output)} if item.output is not None else {}),
+                **({"shape": asdict(item.shape)} if item.shape is not None else {}),
             }
             for item in receipts
         ]
@@ -94,6 +104,7 @@ def load_receipts(text: str | None) -> tuple[Receipt, ...]:
                 CursorValue(sink, source, bytes.fromhex(value)) for sink, source, value in item["cursors"]
             ),
             output=_output(item.get("output")),
+            shape=_shape(item.get("shape")),
         )
         for item in json.loads(text)
     )
@@ -102,8 +113,18 @@ def load_receipts(text: str | None) -> tuple[Receipt, ...]:
 def _output(value: dict[str, Any] | None) -> StoredOutput | None:
     if value is None:
         return None
-    columns = tuple((name, kind) for name, kind in value["columns"])
-    return StoredOutput(**{**value, "columns": columns})
+    return StoredOutput(**{**value, "columns": _columns(value["columns"])})
+
+
+def _shape(value: dict[str, Any] | None) -> LoadShape | None:
+    if value is None:
+        return None
+    sources = tuple((task, _columns(columns)) for task, columns in value["sources"])
+    return LoadShape(_columns(value["columns"]), sources)
+
+
+def _columns(value: list[list[str]]) -> Columns:
+    return tuple((name, kind) for name, kind in value)
 
 
 def dump_recipe(recipe: Recipe) -> str:
