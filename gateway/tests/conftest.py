@@ -1,6 +1,5 @@
 """A real gateway on a real port, in front of stand-ins: the generated servicers, served in process."""
 
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,13 +8,13 @@ import httpx
 import pytest
 import pytest_asyncio
 from google.protobuf import empty_pb2
-from google.protobuf.descriptor import ServiceDescriptor
-from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
-from headrace.metadata.v1 import pipelines_pb2, pipelines_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
-from headrace_chassis.errors import NotFound, NotImplementedHere, VersionMismatch
+from headrace.execution.v1 import runs_pb2
+from headrace.metadata.v1 import pipelines_pb2, workspaces_pb2
+from headrace_chassis.errors import NotFound, VersionMismatch
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.server import HttpServer
 from headrace_gateway.wiring import Parts, build
@@ -45,22 +44,7 @@ class Recorder:
         return default if answer is None else await answer(request, context)
 
 
-def standing_in(service: ServiceDescriptor, kind: Any, *arguments: Any) -> Any:
-    """Makes a stand-in that answers UNIMPLEMENTED where it has no answer of its own, so that it need not
-    know every RPC of its contract."""
-    stand_in = kind(*arguments)
-
-    async def missing(request: Any, context: Any) -> Any:
-        raise NotImplementedHere(type(request).__name__)
-
-    for rpc in service.methods:
-        own = getattr(stand_in, rpc.name)
-        if not (inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own)):
-            setattr(stand_in, rpc.name, missing)
-    return stand_in
-
-
-class Pipelines(pipelines_pb2_grpc.PipelineServiceServicer):
+class Pipelines:
     """Answers with a pipeline at version 3."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -106,7 +90,7 @@ class Pipelines(pipelines_pb2_grpc.PipelineServiceServicer):
         return await self._recorder.take(request, context, version)
 
 
-class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
+class Workspaces:
     """Answers with what was sent."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -126,7 +110,7 @@ class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
         return await self._recorder.take(request, context, workspaces_pb2.Workspace(id=request.id))
 
 
-class Runs(runs_pb2_grpc.RunServiceServicer):
+class Runs:
     """Answers with a run that goes on."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -183,19 +167,17 @@ class Served:
 Serve = Callable[..., Awaitable[Served]]
 
 
-def _service(messages: Any, generated: Any, name: str, kind: Any, recorder: Recorder) -> Service:
-    descriptor = messages.DESCRIPTOR.services_by_name[name]
-    add_to_server = getattr(generated, f"add_{name}Servicer_to_server")
-    return descriptor, add_to_server, standing_in(descriptor, kind, recorder)
+def _service(messages: Any, name: str, implementation: object) -> Service:
+    return stand_in(messages.DESCRIPTOR.services_by_name[name], implementation)
 
 
 async def start(stack: AsyncExitStack, authority: Authority, **settings: Any) -> Served:
     """Serves a gateway in front of the stand-ins until the stack unwinds."""
     recorder = Recorder()
     services = [
-        _service(pipelines_pb2, pipelines_pb2_grpc, "PipelineService", Pipelines, recorder),
-        _service(workspaces_pb2, workspaces_pb2_grpc, "WorkspaceService", Workspaces, recorder),
-        _service(runs_pb2, runs_pb2_grpc, "RunService", Runs, recorder),
+        _service(pipelines_pb2, "PipelineService", Pipelines(recorder)),
+        _service(workspaces_pb2, "WorkspaceService", Workspaces(recorder)),
+        _service(runs_pb2, "RunService", Runs(recorder)),
     ]
     back = await stack.enter_async_context(serve(authority, services))
     targets = {"metadata": back.target, "execution": back.target}

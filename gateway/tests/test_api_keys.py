@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc
+from headrace.metadata.v1 import api_keys_pb2
 from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.errors import HeadraceError, Unauthenticated, Unavailable
 from headrace_chassis.identity import Role, TokenVerifier
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.http.api_keys import BELIEVED_SECONDS, ApiKeyExchange
 from headrace_gateway.server import HttpServer
@@ -24,7 +25,7 @@ PIPELINES = "/api/v1/pipelines"
 VALID = "hr_valid"
 
 
-class Keys(api_keys_pb2_grpc.ApiKeyServiceServicer):
+class Keys:
     """Owns keys as metadata does, and counts how often it is asked."""
 
     def __init__(self, authority: Authority) -> None:
@@ -40,9 +41,6 @@ class Keys(api_keys_pb2_grpc.ApiKeyServiceServicer):
 
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         return api_keys_pb2.ApiKey(id=str(uuid.UUID(int=1)), name=request.name, key=VALID)
-
-    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
 
     async def ExchangeApiKey(self, request: Any, context: Any) -> Any:
         self.asked += 1
@@ -74,11 +72,7 @@ class World:
 @pytest_asyncio.fixture
 async def world(authority: Authority) -> AsyncIterator[World]:
     keys = Keys(authority)
-    service = (
-        api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
-        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
-        keys,
-    )
+    service = stand_in(api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], keys)
     async with AsyncExitStack() as stack:
         back = await stack.enter_async_context(serve(authority, [service]))
         settings = GatewaySettings(

@@ -12,11 +12,9 @@ import pytest
 import pytest_asyncio
 from headrace.execution.v1 import (
     runs_pb2,
-    runs_pb2_grpc,
     stream_tickets_pb2,
-    stream_tickets_pb2_grpc,
 )
-from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc
+from headrace.metadata.v1 import api_keys_pb2
 from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.errors import NotFound, Unauthenticated
@@ -27,13 +25,14 @@ from headrace_chassis.settings import ServerSettings
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.ports import free_port
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_chassis.testing.waiting import eventually
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.wiring import build
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .conftest import PIPELINE, RUN, Recorder, serve_parts, standing_in
+from .conftest import PIPELINE, RUN, Recorder, serve_parts
 from .test_api_keys import VALID, Keys
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,7 +44,7 @@ SERVICE = runs_pb2.DESCRIPTOR.services_by_name["RunService"]
 WATCHERS = 1000
 
 
-class WatchedRun(runs_pb2_grpc.RunServiceServicer):
+class WatchedRun:
     """One run, of which the test says how it stands. It outlives the server, as a database does."""
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ class WatchedRun(runs_pb2_grpc.RunServiceServicer):
             self.open -= 1
 
 
-class Tickets(stream_tickets_pb2_grpc.StreamTicketServiceServicer):
+class Tickets:
     """Takes each ticket once, as the service does."""
 
     def __init__(self, authority: Authority) -> None:
@@ -112,8 +111,8 @@ class House:
 
     def __init__(self, authority: Authority, stack: AsyncExitStack) -> None:
         self.authority = authority
-        self.run: WatchedRun = standing_in(SERVICE, WatchedRun)
-        self.tickets: Tickets = standing_in(TICKETS, Tickets, authority)
+        self.run = WatchedRun()
+        self.tickets = Tickets(authority)
         self.port = free_port()
         self.server: GrpcServer | None = None
         self.gateway: Any = None
@@ -128,9 +127,7 @@ class House:
     async def serve(self) -> None:
         listen = {"grpc_listen": f"127.0.0.1:{self.port}", "drain_seconds": 0.0}
         settings = ServerSettings(**{**self.authority.server_values(), **listen})
-        add = runs_pb2_grpc.add_RunServiceServicer_to_server
-        add_tickets = stream_tickets_pb2_grpc.add_StreamTicketServiceServicer_to_server
-        services: list[Service] = [(SERVICE, add, self.run), (TICKETS, add_tickets, self.tickets)]
+        services: list[Service] = [stand_in(SERVICE, self.run), stand_in(TICKETS, self.tickets)]
         self.server = GrpcServer(settings, TokenVerifier(settings), services)
         await self.server.start()
 
@@ -357,8 +354,7 @@ async def test_it_ends_when_the_token_expires_and_goes_on_for_the_others(house: 
 async def test_with_an_api_key_it_goes_on_as_long_as_the_key_is_valid(authority: Authority) -> None:
     keys = Keys(authority)
     keys.tokens = ApiKeyTokens(authority.service_key_file("metadata"), 1.0)
-    add = api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server
-    services: list[Service] = [(api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], add, keys)]
+    services = [stand_in(api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], keys)]
     async with AsyncExitStack() as stack:
         owner = await stack.enter_async_context(serve(authority, services))
         house = House(authority, stack)

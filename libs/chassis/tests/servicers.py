@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from headrace.execution.v1 import workers_pb2, workers_pb2_grpc
-from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
+from headrace.execution.v1 import workers_pb2
+from headrace.metadata.v1 import api_keys_pb2, workspaces_pb2
 from headrace_chassis.server import Service
+from headrace_chassis.testing.stand_ins import stand_in
 
 Behaviour = Callable[[Any], Awaitable[Any]]
 
 
-class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
+class Workspaces:
     """Answers what a test tells it to; keeps the last request."""
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
@@ -35,7 +36,7 @@ class Workspaces(workspaces_pb2_grpc.WorkspaceServiceServicer):
         return await self._answer(request, workspaces_pb2.Workspace())
 
 
-class Workers(workers_pb2_grpc.WorkerServiceServicer):
+class Workers:
     """Echoes each heartbeat of the stream."""
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class Workers(workers_pb2_grpc.WorkerServiceServicer):
         return workers_pb2.ResolveSecretsResponse()
 
 
-class ApiKeys(api_keys_pb2_grpc.ApiKeyServiceServicer):
+class ApiKeys:
     """Has one RPC that anybody may call, and others."""
 
     async def ListApiKeys(self, request: Any, context: Any) -> Any:
@@ -61,32 +62,17 @@ class ApiKeys(api_keys_pb2_grpc.ApiKeyServiceServicer):
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         return api_keys_pb2.ApiKey()
 
-    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
-
     async def ExchangeApiKey(self, request: Any, context: Any) -> Any:
         return api_keys_pb2.ExchangeApiKeyResponse(token="t")
 
 
 def api_keys() -> Service:
-    return (
-        api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
-        api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
-        ApiKeys(),
-    )
+    return stand_in(api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"], ApiKeys())
 
 
 def workspaces(implementation: Workspaces) -> Service:
-    return (
-        workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
-        workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
-        implementation,
-    )
+    return stand_in(workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"], implementation)
 
 
 def workers(implementation: Workers) -> Service:
-    return (
-        workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],
-        workers_pb2_grpc.add_WorkerServiceServicer_to_server,
-        implementation,
-    )
+    return stand_in(workers_pb2.DESCRIPTOR.services_by_name["WorkerService"], implementation)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
+from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import (
     internal_pb2_grpc,
     logs_pb2,
@@ -26,13 +26,14 @@ from headrace.execution.v1 import (
     workers_pb2,
     workers_pb2_grpc,
 )
-from headrace.metadata.v1 import definitions_pb2, definitions_pb2_grpc
+from headrace.metadata.v1 import definitions_pb2
 from headrace_chassis.agents import AgentRunner
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
 from headrace_chassis.ids import uuid7
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.serving import Served, serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_chassis.testing.waiting import eventually
 from headrace_execution.config import ExecutionSettings
 from headrace_execution.wiring import SERVICE, Parts
@@ -78,9 +79,7 @@ sinks: [{id: load, input: kept, connection: warehouse, table: public.target}]
 """
 
 
-class MetadataStandIn(
-    definitions_pb2_grpc.DefinitionServiceServicer, event_log_pb2_grpc.EventLogServiceServicer
-):
+class MetadataStandIn:
     """Metadata as far as execution sees it."""
 
     def __init__(self) -> None:
@@ -413,16 +412,8 @@ class Cluster:
             serve(
                 self._authority,
                 [
-                    (
-                        definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
-                        definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
-                        self.metadata,
-                    ),
-                    (
-                        event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-                        event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
-                        self.metadata,
-                    ),
+                    stand_in(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"], self.metadata),
+                    stand_in(event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"], self.metadata),
                 ],
             )
         )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
-from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
+from headrace.common.v1 import event_log_pb2
+from headrace.execution.v1 import internal_pb2
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.postgres import PostgresServer, migrated_database
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_metadata.config import MetadataSettings
 from headrace_metadata.wiring import MIGRATIONS, SERVICE, Parts
 from pydantic import SecretStr
@@ -43,22 +44,14 @@ def settings(authority: Authority, migrated_url: str) -> MetadataSettings:
 async def service(settings: MetadataSettings, authority: Authority) -> AsyncIterator[Service]:
     """The service under test, served in process beside its execution."""
     authority.service_key_file("execution")
-    stand_in = ExecutionStandIn()
+    behind = ExecutionStandIn()
     async with AsyncExitStack() as stack:
         execution = await stack.enter_async_context(
             serve(
                 authority,
                 [
-                    (
-                        internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
-                        internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
-                        stand_in,
-                    ),
-                    (
-                        event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-                        event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
-                        stand_in,
-                    ),
+                    stand_in(internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"], behind),
+                    stand_in(event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"], behind),
                 ],
             )
         )
@@ -66,4 +59,4 @@ async def service(settings: MetadataSettings, authority: Authority) -> AsyncIter
         parts = Parts(settings, base, execution.channel, execution.channel)
         stack.callback(parts.checker.close)
         served = await stack.enter_async_context(serve(authority, parts.services()))
-        yield Service(base, parts, stand_in, authority, served.channel)
+        yield Service(base, parts, behind, authority, served.channel)

@@ -10,7 +10,7 @@ from uuid import UUID
 import grpc
 import pytest
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc, reasons_pb2
-from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
+from headrace.execution.v1 import internal_pb2
 from headrace.metadata.v1 import (
     api_keys_pb2_grpc,
     audit_pb2_grpc,
@@ -40,9 +40,7 @@ def keyring_json(active: str, *key_ids: str) -> str:
     return json.dumps({"active": active, "keys": keys})
 
 
-class ExecutionStandIn(
-    internal_pb2_grpc.ExecutionInternalServiceServicer, event_log_pb2_grpc.EventLogServiceServicer
-):
+class ExecutionStandIn:
     """Execution as metadata sees it: pipelines with live runs, answers of workers, and a log of events."""
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
-from headrace.execution.v1 import events_pb2, internal_pb2, internal_pb2_grpc, runs_pb2
+from headrace.common.v1 import event_log_pb2
+from headrace.execution.v1 import events_pb2, internal_pb2, runs_pb2
 from headrace.scheduler.v1 import backfills_pb2 as pb
 from headrace.scheduler.v1 import backfills_pb2_grpc
 from headrace_chassis.database import driver
@@ -21,6 +21,7 @@ from headrace_chassis.server import Service as ServedService
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.domain.backfills import BackfillStatus, IntervalState
 from headrace_scheduler.loops.backfill_driver import BackfillDriver
@@ -34,7 +35,6 @@ from .support import (
     MetadataStandIn,
     Service,
     metadata_services,
-    only_what_is_asked,
     stamp,
 )
 
@@ -55,10 +55,7 @@ class StandInRun:
     state: int = runs_pb2.RUN_STATE_RUNNING
 
 
-@only_what_is_asked
-class RunningExecution(
-    internal_pb2_grpc.ExecutionInternalServiceServicer, event_log_pb2_grpc.EventLogServiceServicer
-):
+class RunningExecution:
     """Decides each key once, and keeps runs going until a test ends them."""
 
     def __init__(self) -> None:
@@ -182,14 +179,14 @@ class RunningExecution(
 @asynccontextmanager
 async def backfills_of(settings: SchedulerSettings, authority: Authority) -> AsyncIterator["Backfills"]:
     """A scheduler in process beside its metadata and execution; agents run when a test says so."""
-    metadata, execution, clock = MetadataStandIn(), RunningExecution(), Clock()  # type: ignore[abstract]
+    metadata, execution, clock = MetadataStandIn(), RunningExecution(), Clock()
     async with AsyncExitStack() as stack:
         beside = await stack.enter_async_context(serve(authority, metadata_services(metadata)))
         behind = await stack.enter_async_context(serve(authority, running_execution_services(execution)))
         base = Foundation(SERVICE, settings, stack)
         parts = Parts(settings, base, beside.channel, behind.channel, clock=clock)
         served = await stack.enter_async_context(serve(authority, parts.services()))
-        unused = ExecutionStandIn()  # type: ignore[abstract]  # see only_what_is_asked
+        unused = ExecutionStandIn()
         service = Service(base, parts, metadata, unused, clock, authority, served.channel)
         async with base.db.transaction() as conn:
             # The agents look after all that there is, also after what other tests have left.
@@ -197,19 +194,11 @@ async def backfills_of(settings: SchedulerSettings, authority: Authority) -> Asy
         yield Backfills(service, execution)
 
 
-def running_execution_services(stand_in: RunningExecution) -> list[ServedService]:
+def running_execution_services(behind: RunningExecution) -> list[ServedService]:
     """What a server needs to serve the stand-in."""
     return [
-        (
-            internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
-            internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-            event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
-            stand_in,
-        ),
+        stand_in(internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"], behind),
+        stand_in(event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"], behind),
     ]
 
 

@@ -36,7 +36,7 @@ def settings(authority: Authority, migrated_url: str) -> SchedulerSettings:
 @pytest_asyncio.fixture
 async def service(settings: SchedulerSettings, authority: Authority) -> AsyncIterator[Service]:
     """The service under test, served in process beside its metadata and execution."""
-    metadata, execution, clock = MetadataStandIn(), ExecutionStandIn(), Clock()  # type: ignore[abstract]  # see only_what_is_asked
+    metadata, execution, clock = MetadataStandIn(), ExecutionStandIn(), Clock()
     async with AsyncExitStack() as stack:
         beside = await stack.enter_async_context(
             serve(authority, [*metadata_services(metadata), *execution_services(execution)])

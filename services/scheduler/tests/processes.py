@@ -73,7 +73,7 @@ async def replicas_beside(
     """Replicas that a test starts, with these services of execution; all are stopped at the end."""
     points = folder / "points"
     points.mkdir()
-    metadata = MetadataStandIn()  # type: ignore[abstract]
+    metadata = MetadataStandIn()
     workspace, pipeline = str(uuid7()), str(uuid7())
     metadata.workspaces[TENANT, workspace] = workspaces_pb2.Workspace(
         id=workspace, timezone="UTC", updated_at=stamp(NOON)

@@ -5,35 +5,31 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc, reasons_pb2
-from headrace.execution.v1 import internal_pb2, internal_pb2_grpc
+from headrace.execution.v1 import internal_pb2
 from headrace.metadata.v1 import (
     definitions_pb2,
-    definitions_pb2_grpc,
     pipelines_pb2,
-    pipelines_pb2_grpc,
     workspaces_pb2,
-    workspaces_pb2_grpc,
 )
 from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
 from headrace_chassis.channels import Metadata, call_metadata
 from headrace_chassis.database import driver
-from headrace_chassis.errors import HeadraceError, NotFound, NotImplementedHere, from_rpc_error
+from headrace_chassis.errors import HeadraceError, NotFound, from_rpc_error
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
 from headrace_chassis.server import Service as ServedService
 from headrace_chassis.service import Foundation
 from headrace_chassis.testing.authority import Authority
+from headrace_chassis.testing.stand_ins import stand_in
 from headrace_scheduler.wiring import Parts
 from sqlalchemy.ext.asyncio import AsyncConnection
-
-T = TypeVar("T")
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 """A Wednesday."""
@@ -53,26 +49,7 @@ class Clock:
         self.now += timedelta(**span)
 
 
-def only_what_is_asked(stand_in: type[T]) -> type[T]:
-    """A servicer whose other RPCs say that they are not there: a server demands that all are."""
-
-    async def absent(self: object, request: Any, context: Any) -> Any:
-        raise NotImplementedHere("this RPC of a stand-in")
-
-    for base in stand_in.__bases__:
-        for name in vars(base):
-            if name[0].isupper() and name not in vars(stand_in):
-                setattr(stand_in, name, absent)
-    return stand_in
-
-
-@only_what_is_asked
-class MetadataStandIn(
-    pipelines_pb2_grpc.PipelineServiceServicer,
-    workspaces_pb2_grpc.WorkspaceServiceServicer,
-    definitions_pb2_grpc.DefinitionServiceServicer,
-    event_log_pb2_grpc.EventLogServiceServicer,
-):
+class MetadataStandIn:
     """Metadata as the scheduler sees it: pipelines and workspaces of tenants, and a log of events."""
 
     def __init__(self) -> None:
@@ -123,8 +100,7 @@ class MetadataStandIn(
         )
 
 
-@only_what_is_asked
-class ExecutionStandIn(internal_pb2_grpc.ExecutionInternalServiceServicer):
+class ExecutionStandIn:
     """Execution as the scheduler sees it: the same key always gets the same decision."""
 
     def __init__(self) -> None:
@@ -168,40 +144,18 @@ class ExecutionStandIn(internal_pb2_grpc.ExecutionInternalServiceServicer):
         ]
 
 
-def execution_services(stand_in: ExecutionStandIn) -> list[ServedService]:
+def execution_services(behind: ExecutionStandIn) -> list[ServedService]:
     """What a server of execution's stand-in serves."""
-    return [
-        (
-            internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"],
-            internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
-            stand_in,
-        )
-    ]
+    return [stand_in(internal_pb2.DESCRIPTOR.services_by_name["ExecutionInternalService"], behind)]
 
 
-def metadata_services(stand_in: MetadataStandIn) -> list[ServedService]:
+def metadata_services(behind: MetadataStandIn) -> list[ServedService]:
     """What a server needs to serve the stand-in."""
     return [
-        (
-            pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"],
-            pipelines_pb2_grpc.add_PipelineServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
-            workspaces_pb2_grpc.add_WorkspaceServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"],
-            definitions_pb2_grpc.add_DefinitionServiceServicer_to_server,
-            stand_in,
-        ),
-        (
-            event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-            event_log_pb2_grpc.add_EventLogServiceServicer_to_server,
-            stand_in,
-        ),
+        stand_in(pipelines_pb2.DESCRIPTOR.services_by_name["PipelineService"], behind),
+        stand_in(workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"], behind),
+        stand_in(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"], behind),
+        stand_in(event_log_pb2.DESCRIPTOR.services_by_name["EventLogService"], behind),
     ]
 
 

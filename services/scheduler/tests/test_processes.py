@@ -86,7 +86,7 @@ class Schedulers:
 @pytest_asyncio.fixture
 async def schedulers(authority: Authority, database_url: str, tmp_path: Path) -> AsyncIterator[Schedulers]:
     """No replica runs yet."""
-    execution = ExecutionStandIn()  # type: ignore[abstract]
+    execution = ExecutionStandIn()
     services = execution_services(execution)
     async with replicas_beside(authority, database_url, tmp_path, services) as replicas:
         yield Schedulers(replicas, execution)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from headrace.common.v1 import reasons_pb2
-from headrace.execution.v1 import workers_pb2, workers_pb2_grpc
+from headrace.execution.v1 import workers_pb2
 from headrace_chassis.errors import HeadraceError
 from headrace_chassis.server import Service
+from headrace_chassis.testing.stand_ins import stand_in
 
 Requests = AsyncIterator[workers_pb2.ConnectRequest]
 
@@ -67,7 +68,7 @@ class Stream:
         return (await self.until(found))[0]  # type: ignore[no-any-return]
 
 
-class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
+class ScriptedExecution:
     """Welcomes workers, renews what it is told to, and keeps everything that they say."""
 
     def __init__(self) -> None:
@@ -137,8 +138,7 @@ class ScriptedExecution(workers_pb2_grpc.WorkerServiceServicer):
     @property
     def service(self) -> Service:
         """As the chassis serves it."""
-        descriptor = workers_pb2.DESCRIPTOR.services_by_name["WorkerService"]
-        return (descriptor, workers_pb2_grpc.add_WorkerServiceServicer_to_server, self)
+        return stand_in(workers_pb2.DESCRIPTOR.services_by_name["WorkerService"], self)
 
 
 def stage(payload: bytes, *, fence: int = 1, **fields: Any) -> workers_pb2.Assignment:
