@@ -17,10 +17,9 @@ from headrace_artifacts.store import (
     ArtifactMissing,
     ArtifactStore,
     ArtifactStoreFull,
-    check_url,
-    open_store,
     read_all,
 )
+from headrace_artifacts.urls import check_url, open_store
 from pyarrow import fs
 
 

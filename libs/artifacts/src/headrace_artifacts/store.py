@@ -1,14 +1,10 @@
-"""What every artifact store does, and how one is opened."""
+"""What every artifact store does."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
-
-SCHEMES = ("file", "s3", "gs")
 
 
 class ArtifactError(Exception):
@@ -65,41 +61,6 @@ class ArtifactStore(Protocol):
 
     def delete_below(self, prefix: str) -> None:
         """Removes all objects whose keys begin with the prefix and a slash."""
-
-
-def check_url(url: str) -> str:
-    """The URL of a store itself.
-
-    Raises:
-        ValueError: when it names no place where artifacts can be kept.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
-        raise ValueError("a URL with file://, s3:// or gs:// is expected")
-    if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
-        raise ValueError("a folder's URL has three slashes and an absolute path: file:///var/lib/headrace")
-    if parts.scheme != "file" and not parts.netloc:
-        raise ValueError(f"{parts.scheme}:// needs the name of a bucket")
-    if parts.username or parts.password:
-        raise ValueError("credentials come from the environment, not from the URL")
-    return url
-
-
-def open_store(url: str) -> ArtifactStore:
-    """The store that a URL names.
-
-    Raises:
-        ValueError: when the URL names none.
-        ArtifactError: when it cannot be used.
-    """
-    parts = urlsplit(check_url(url))
-    if parts.scheme == "file":
-        from headrace_artifacts.local import LocalStore
-
-        return LocalStore(Path(unquote(parts.path)))
-    from headrace_artifacts.remote import open_remote
-
-    return open_remote(url)
 
 
 def read_all(store: ArtifactStore, key: str, most: int) -> bytes:

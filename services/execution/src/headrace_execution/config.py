@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Self
 
-from headrace_artifacts.store import check_url
+from headrace_artifacts.urls import check_url
 from headrace_chassis.settings import ServiceSettings
 from pydantic import Field, field_validator, model_validator
 

@@ -21,7 +21,7 @@ from headrace.execution.v1 import (
     workers_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2_grpc
-from headrace_artifacts.store import open_store
+from headrace_artifacts.urls import open_store
 from headrace_chassis.agents import Agent
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.channels import service_metadata

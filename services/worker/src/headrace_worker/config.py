@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Self
 
-from headrace_artifacts.store import check_url
+from headrace_artifacts.urls import check_url
 from headrace_chassis.settings import ObservedSettings
 from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import NoDecode

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.execution.v1 import workers_pb2_grpc
-from headrace_artifacts.store import open_store
+from headrace_artifacts.urls import open_store
 from headrace_chassis.agents import AgentRunner
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
 from headrace_chassis.identity import WorkerTokens
