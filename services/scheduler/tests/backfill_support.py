@@ -247,7 +247,7 @@ class Backfills:
 
     async def drive(self) -> None:
         """Hears of all ends, and starts all that may start."""
-        while await self.service.parts.backfill_follower.run_once():
+        while await self.service.parts.run_end_follower.run_once():
             pass
         while await self.driver.run_once():
             pass

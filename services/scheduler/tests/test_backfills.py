@@ -264,7 +264,7 @@ async def test_an_end_that_overtakes_its_start_counts(backfills: Backfills) -> N
     claimed = await backfills.service.base.db.run(backfills.driver._claim)
     moves = await backfills.driver._starts.start(backfills.service.tenant, claimed)
     backfills.execution.end(list(backfills.execution.runs))
-    await backfills.service.parts.backfill_follower.run_once()
+    await backfills.service.parts.run_end_follower.run_once()
     # when
     await backfills.driver._record(moves)
     # then
@@ -383,7 +383,7 @@ async def test_storms_of_pause_resume_cancel_and_crashes_add_up(backfills: Backf
             execution.end(
                 some, FAILED if verb == "fail" else runs_pb2.RUN_STATE_COMPLETED, told=verb != "lose"
             )
-            await backfills.service.parts.backfill_follower.run_once()
+            await backfills.service.parts.run_end_follower.run_once()
         told = await backfills.check_counts(made)
         running = [run.start.interval_start.ToDatetime() for run in execution.live(tenant)]
         assert len(running) == len(set(running)) <= told.concurrency

@@ -66,7 +66,7 @@ class Graph:
     async def settle(self) -> None:
         """Lets everything happen that is going to."""
         parts = self.service.parts
-        while await parts.dependency_follower.run_once():
+        while await parts.run_end_follower.run_once():
             pass
         await parts.dependent_starter.run_once()
         await self.service.tick()

@@ -34,11 +34,10 @@ from headrace_scheduler.application.pipelines import EVENTS, PipelineFollower
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.config import SchedulerSettings
 from headrace_scheduler.loops.backfill_driver import BackfillDriver
-from headrace_scheduler.loops.backfill_follower import BackfillFollower
-from headrace_scheduler.loops.dependency_follower import DependencyFollower
 from headrace_scheduler.loops.dependency_gate import DependencyGate
 from headrace_scheduler.loops.dependent_starter import DependentStarter
 from headrace_scheduler.loops.purger import Purger
+from headrace_scheduler.loops.run_end_follower import RunEndFollower
 from headrace_scheduler.loops.schedule_ticker import ScheduleTicker
 from headrace_scheduler.loops.tick_pruner import TickPruner
 from headrace_scheduler.loops.tick_starter import TickStarter
@@ -92,12 +91,6 @@ class Parts:
             event_log_pb2_grpc.EventLogServiceStub(execution),
             lambda: service_metadata(base.tokens, NIL),
         )
-        self.dependency_follower = DependencyFollower(
-            base.db,
-            runs_ended,
-            followed=self._upstreams_ended,
-            bus=base.bus,
-        )
         self.follower = PipelineFollower(clock, self._changed)
         self.purger = Purger(base.db, self.metadata)
         self.pruner = TickPruner(base.db, clock, timedelta(days=settings.tick_retention_days))
@@ -106,11 +99,12 @@ class Parts:
         self.writer = ScheduleWriter(clock)
         starts = BackfillStarts(execution, base.tokens, settings.start_timeout_seconds)
         self.backfill_driver = BackfillDriver(base.db, starts, committed=base.relay.wake, clock=clock)
-        self.backfill_follower = BackfillFollower(
+        self.run_end_follower = RunEndFollower(
             base.db,
             runs_ended,
-            followed=self._followed,
-            bus=base.bus,
+            base.bus,
+            intervals_ended=self._intervals_ended,
+            upstreams_ended=self._upstreams_ended,
         )
 
     def services(self) -> list[Service]:
@@ -177,10 +171,9 @@ class Parts:
             *self.starters,
             self.pruner,
             self.backfill_driver,
-            self.backfill_follower,
             self.gate,
             self.dependent_starter,
-            self.dependency_follower,
+            self.run_end_follower,
             self.purger,
             follower,
         ]
@@ -205,7 +198,7 @@ class Parts:
         self.dependent_starter.wake()
         self.gate.wake()
 
-    def _followed(self) -> None:
+    def _intervals_ended(self) -> None:
         self.backfill_driver.wake()
         self._base.relay.wake()
 
