@@ -49,6 +49,7 @@ class World:
     schedule: str
     backfill: str
     dependency: str
+    alert: str
 
     def path(self, template: str) -> str:
         """The template with ids that exist."""
@@ -60,6 +61,7 @@ class World:
             "schedules": self.schedule,
             "backfill": self.backfill,
             "dependencies": self.dependency,
+            "alerts": self.alert,
         }
         filled = template.replace("{version}", "1").replace("{runId}", self.run)
         filled = filled.replace("{industry}/{name}", "retail/daily_sales")
@@ -88,6 +90,7 @@ def world(admin: httpx.Client, warehouse: str) -> World:
         schedule=schedule["id"],
         backfill=backfill["id"],
         dependency=dependency["id"],
+        alert=_alert(admin),
     )
 
 
@@ -157,7 +160,6 @@ ABSENT = [
     ("GET", "/api/v1/git/repos"),
     ("POST", "/api/v1/git/webhooks"),
     ("GET", "/api/v1/flink/jobs"),
-    ("GET", "/api/v1/monitoring/alerts"),
     ("GET", "/v1/pipelines"),
     ("GET", "/canvas/api/v1/pipelines"),
     ("GET", "/named/api/v1/pipelines"),
@@ -321,6 +323,7 @@ def _prepare(
         "resumeSchedule": {},
         "createBackfill": _days(world.pipeline),
         "triggerSchedule": {},
+        "acknowledgeAlert": {"note": name},
         "createPipelineFromTemplate": {"pipelineName": name},
     }
     if operation in ("pauseBackfill", "resumeBackfill", "cancelBackfill", "retryBackfill"):
@@ -376,6 +379,19 @@ def _check_shape(operation: str, answer: dict[str, Any]) -> None:
     for key, value in answer.items():
         assert not key.endswith("At") or value.endswith("Z")
     assert "secret" not in answer
+
+
+def _alert(admin: httpx.Client) -> str:
+    """An alert of a pipeline whose quality check is not met."""
+    check = "quality_checks:\n  - {id: many, type: row_count, input: noop, min: 2}\n"
+    pipeline = create_pipeline(admin, NOOP.replace("sinks:", f"{check}sinks:"))
+    run = demand(admin.post(f"pipelines/{pipeline['id']}/run", json={}), 202)
+    assert wait_for_end(admin, run["runId"])["overallStatus"] == "FAILED"
+    narrow = {"pipelineId": pipeline["id"]}
+    found = until(
+        lambda: demand(admin.get("monitoring/alerts", params=narrow), 200), lambda page: bool(page["data"])
+    )
+    return str(found["data"][0]["id"])
 
 
 def _yearly(pipeline: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
         StatusCode.INVALID_ARGUMENT, 400, "Secret reference forbidden"
     ),
     reasons.REASON_QUOTA_EXCEEDED: Entry(StatusCode.RESOURCE_EXHAUSTED, 429, "Quota exceeded"),
+    reasons.REASON_ALERT_RESOLVED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Alert resolved"),
     reasons.REASON_OUTPUT_NOT_LANDED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Output not landed"),
     reasons.REASON_SCHEDULE_MANAGED: Entry(
         StatusCode.FAILED_PRECONDITION, 409, "Schedule managed by its pipeline"

@@ -49,6 +49,9 @@ class ExecutionSettings(ServiceSettings):
         le=3650,
         description="How long it is remembered what was decided of starts that other services asked for.",
     )
+    alert_retention_days: float = Field(
+        90.0, ge=1, le=3650, description="How long alerts are kept after they were resolved."
+    )
     stream_ticket_seconds: float = Field(
         30.0, ge=1, le=300, description="How long a ticket for the stream of a run can be used."
     )

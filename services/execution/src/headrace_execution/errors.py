@@ -111,3 +111,12 @@ class OutputNotLanded(HeadraceError):
         super().__init__(
             f"output {sink} of run {run}: the run is {state} and {told}", metadata={"status": state}
         )
+
+
+class AlertAlreadyResolved(HeadraceError):
+    """The alert is resolved, so that nobody can take it on any more."""
+
+    reason = reasons_pb2.REASON_ALERT_RESOLVED
+
+    def __init__(self, alert: UUID) -> None:
+        super().__init__(f"alert {alert} is resolved already")

@@ -7,6 +7,8 @@ from datetime import timedelta
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
 from headrace.execution.v1 import (
+    alerts_pb2,
+    alerts_pb2_grpc,
     internal_pb2,
     internal_pb2_grpc,
     logs_pb2,
@@ -26,13 +28,14 @@ from headrace_chassis.agents import Agent
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.channels import service_metadata
 from headrace_chassis.consumer import EventConsumer
-from headrace_chassis.event_sources import ServiceEvents
+from headrace_chassis.event_sources import OwnEvents, ServiceEvents
 from headrace_chassis.ids import NIL, uuid7
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.outbox import event_log
 from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.slots import StreamSlots
+from headrace_chassis.writes import Writes
 
 from headrace_execution import signals
 from headrace_execution.acceptance.acceptor import Acceptor
@@ -41,6 +44,8 @@ from headrace_execution.acceptance.definitions import DefinitionReader
 from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
+from headrace_execution.alerting.late_watcher import LateWatcher
+from headrace_execution.alerting.run_follower import ENDED, RunFollower
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
@@ -55,6 +60,7 @@ from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, 
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
 from headrace_execution.probing import Prober
+from headrace_execution.servicers.alerts import AlertServicer
 from headrace_execution.servicers.internal import InternalServicer
 from headrace_execution.servicers.logs import RunLogServicer
 from headrace_execution.servicers.outputs import RunOutputServicer
@@ -128,6 +134,7 @@ class Parts:
             base.tokens,
             timedelta(days=settings.start_retention_days),
             self.artifacts,
+            timedelta(days=settings.alert_retention_days),
         )
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
@@ -172,6 +179,15 @@ class Parts:
                 outputs_pb2.DESCRIPTOR.services_by_name["RunOutputService"],
                 outputs_pb2_grpc.add_RunOutputServiceServicer_to_server,
                 self.outputs,
+            ),
+            (
+                alerts_pb2.DESCRIPTOR.services_by_name["AlertService"],
+                alerts_pb2_grpc.add_AlertServiceServicer_to_server,
+                AlertServicer(
+                    self.store,
+                    Writes(SERVICE, self._base.db, self._base.relay.wake),
+                    self._base.cursors,
+                ),
             ),
             (
                 logs_pb2.DESCRIPTOR.services_by_name["RunLogService"],
@@ -222,7 +238,20 @@ class Parts:
             self.purger,
             self.sweeper,
             follower,
+            *self._alerting(),
         ]
+
+    def _alerting(self) -> list[Agent]:
+        """What makes alerts, behind the runs."""
+        judge = EventConsumer(
+            self._base.db,
+            "execution.alerts",
+            OwnEvents(SERVICE, self._base.db),
+            RunFollower(self.store).handle,
+            types=ENDED,
+            bus=self._base.bus,
+        )
+        return [judge, LateWatcher(self.store, self.signals)]
 
 
 async def serve(settings: ExecutionSettings, stop: Stop) -> None:

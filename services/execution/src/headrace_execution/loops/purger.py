@@ -50,6 +50,7 @@ class Purger(Agent):
         tokens: ServiceTokens,
         start_retention: timedelta,
         artifacts: ArtifactStore,
+        alert_retention: timedelta,
     ) -> None:
         self._artifacts = artifacts
         self._store = store
@@ -58,6 +59,7 @@ class Purger(Agent):
         self._metadata = metadata
         self._tokens = tokens
         self._start_retention = start_retention
+        self._alert_retention = alert_retention
 
     async def run_once(self) -> bool:
         """Does one piece for each of some pipelines; more is waiting when one of them is not empty yet."""
@@ -121,6 +123,7 @@ class Purger(Agent):
         await tx.starts.forget(self._start_retention, BATCH)
         await tx.pipelines.forget_purged(FORGET_AFTER, BATCH)
         await tx.probes.forget(BATCH)
+        await tx.alerts.forget_resolved(self._alert_retention, BATCH)
 
 
 class DeletionFollower:

@@ -3,7 +3,7 @@ any to it.
 
 All operations take batches. Everything within `Store.run` is one transaction; what it locks stays locked
 to its end, in this order, so that no two transactions wait for one another: keys of starts, then gates, then
-runs (by id), then limits, then claims.
+alerts, then runs (by id), then limits, then claims.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -22,6 +22,7 @@ from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
 from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.domain.triggers import Peer, Trigger
+from headrace_execution.store.alerts_port import Alerts
 
 T = TypeVar("T")
 TriggerKey: TypeAlias = tuple[UUID, str]
@@ -413,6 +414,8 @@ class Tx(Protocol):
     def starts(self) -> Starts: ...
     @property
     def logs(self) -> Logs: ...
+    @property
+    def alerts(self) -> Alerts: ...
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """Adds events to the log."""

@@ -111,6 +111,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The pipelines would depend on one another in a circle (FAILED_PRECONDITION)."""
     REASON_DEPENDENCY_EXISTS: _Reason.ValueType  # 44
     """The one pipeline depends on the other already (ALREADY_EXISTS)."""
+    REASON_ALERT_RESOLVED: _Reason.ValueType  # 50
+    """The alert is resolved already (FAILED_PRECONDITION)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -199,6 +201,8 @@ REASON_DEPENDENCY_CYCLE: Reason.ValueType  # 43
 """The pipelines would depend on one another in a circle (FAILED_PRECONDITION)."""
 REASON_DEPENDENCY_EXISTS: Reason.ValueType  # 44
 """The one pipeline depends on the other already (ALREADY_EXISTS)."""
+REASON_ALERT_RESOLVED: Reason.ValueType  # 50
+"""The alert is resolved already (FAILED_PRECONDITION)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

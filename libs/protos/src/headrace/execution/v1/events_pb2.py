@@ -23,18 +23,21 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from headrace.execution.v1 import alerts_pb2 as headrace_dot_execution_dot_v1_dot_alerts__pb2
 from headrace.execution.v1 import runs_pb2 as headrace_dot_execution_dot_v1_dot_runs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/execution/v1/events.proto\x12\x15headrace.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/execution/v1/runs.proto\"\xab\x05\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x18\n\x10pipeline_version\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x15\n\rwarning_count\x18\x08 \x01(\x05\x12\x37\n\x0einterval_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x35\n\x0cinterval_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x33\n\x07trigger\x18\x0b \x01(\x0e\x32\".headrace.execution.v1.TriggerKind\x12\x12\n\ntrigger_id\x18\x0c \x01(\t\x12\x11\n\tstart_key\x18\r \x01(\t\x12\x14\n\x0ctriggered_by\x18\x0e \x01(\t\x12\x33\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x12\x37\n\x07\x66igures\x18\x10 \x01(\x0b\x32!.headrace.execution.v1.RunFiguresH\x04\x88\x01\x01\x42\x0e\n\x0c_finished_atB\x11\n\x0f_interval_startB\x0f\n\r_interval_endB\r\n\x0b_started_atB\n\n\x08_figures\"q\n\nRunFigures\x12\x11\n\trows_read\x18\x01 \x01(\x03\x12\x14\n\x0crows_written\x18\x02 \x01(\x03\x12\x12\n\nbytes_read\x18\x03 \x01(\x03\x12\x15\n\rbytes_written\x18\x04 \x01(\x03\x12\x0f\n\x07slot_us\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/execution/v1/events.proto\x12\x15headrace.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"headrace/execution/v1/alerts.proto\x1a headrace/execution/v1/runs.proto\"\xd3\x05\n\x08RunEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x18\n\x10pipeline_version\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x15\n\rwarning_count\x18\x08 \x01(\x05\x12\x37\n\x0einterval_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x35\n\x0cinterval_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x33\n\x07trigger\x18\x0b \x01(\x0e\x32\".headrace.execution.v1.TriggerKind\x12\x12\n\ntrigger_id\x18\x0c \x01(\t\x12\x11\n\tstart_key\x18\r \x01(\t\x12\x14\n\x0ctriggered_by\x18\x0e \x01(\t\x12\x33\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x12\x37\n\x07\x66igures\x18\x10 \x01(\x0b\x32!.headrace.execution.v1.RunFiguresH\x04\x88\x01\x01\x12\x10\n\x08retry_of\x18\x11 \x01(\t\x12\x14\n\x0c\x66ull_refresh\x18\x12 \x01(\x08\x42\x0e\n\x0c_finished_atB\x11\n\x0f_interval_startB\x0f\n\r_interval_endB\r\n\x0b_started_atB\n\n\x08_figures\"q\n\nRunFigures\x12\x11\n\trows_read\x18\x01 \x01(\x03\x12\x14\n\x0crows_written\x18\x02 \x01(\x03\x12\x12\n\nbytes_read\x18\x03 \x01(\x03\x12\x15\n\rbytes_written\x18\x04 \x01(\x03\x12\x0f\n\x07slot_us\x18\x05 \x01(\x03\"\x84\x02\n\nAlertEvent\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12.\n\x04rule\x18\x04 \x01(\x0e\x32 .headrace.execution.v1.AlertRule\x12\x36\n\x08severity\x18\x05 \x01(\x0e\x32$.headrace.execution.v1.AlertSeverity\x12\x32\n\x06status\x18\x06 \x01(\x0e\x32\".headrace.execution.v1.AlertStatus\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\r\n\x05\x63ount\x18\x08 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.execution.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNEVENT']._serialized_start=129
-  _globals['_RUNEVENT']._serialized_end=812
-  _globals['_RUNFIGURES']._serialized_start=814
-  _globals['_RUNFIGURES']._serialized_end=927
+  _globals['_RUNEVENT']._serialized_start=165
+  _globals['_RUNEVENT']._serialized_end=888
+  _globals['_RUNFIGURES']._serialized_start=890
+  _globals['_RUNFIGURES']._serialized_end=1003
+  _globals['_ALERTEVENT']._serialized_start=1006
+  _globals['_ALERTEVENT']._serialized_end=1266
 # @@protoc_insertion_point(module_scope)

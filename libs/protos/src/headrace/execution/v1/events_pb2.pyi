@@ -6,6 +6,7 @@ The payloads of execution's events."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from headrace.execution.v1 import alerts_pb2 as _alerts_pb2
 from headrace.execution.v1 import runs_pb2 as _runs_pb2
 import builtins as _builtins
 import sys
@@ -42,6 +43,8 @@ class RunEvent(_message.Message):
     TRIGGERED_BY_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    FULL_REFRESH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run (UUID)."""
     pipeline_id: _builtins.str
@@ -62,6 +65,10 @@ class RunEvent(_message.Message):
     """The key that it was started under, where another service started it."""
     triggered_by: _builtins.str
     """Who started it: the subject of their token."""
+    retry_of: _builtins.str
+    """The run that it tries again (UUID), if any."""
+    full_refresh: _builtins.bool
+    """Its incremental sources were read from the beginning."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -105,10 +112,12 @@ class RunEvent(_message.Message):
         triggered_by: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         figures: Global___RunFigures | None = ...,
+        retry_of: _builtins.str = ...,
+        full_refresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "start_key", b"start_key", "started_at", b"started_at", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "retry_of", b"retry_of", "run_id", b"run_id", "start_key", b"start_key", "started_at", b"started_at", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__figures: _TypeAlias = _typing.Literal["figures"]  # noqa: Y015
     _WhichOneofArgType__figures: _TypeAlias = _typing.Literal["_figures", b"_figures"]  # noqa: Y015
@@ -170,3 +179,53 @@ class RunFigures(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunFigures: _TypeAlias = RunFigures  # noqa: Y015
+
+@_typing.final
+class AlertEvent(_message.Message):
+    """io.headrace.alert.opened.v1, .acknowledged.v1 and .resolved.v1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """The alert (UUID)."""
+    pipeline_id: _builtins.str
+    """Its pipeline (UUID)."""
+    workspace_id: _builtins.str
+    """Its workspace (UUID)."""
+    rule: _alerts_pb2.AlertRule.ValueType
+    """What was found."""
+    severity: _alerts_pb2.AlertSeverity.ValueType
+    """How bad it is."""
+    status: _alerts_pb2.AlertStatus.ValueType
+    """How it stands after the event."""
+    run_id: _builtins.str
+    """The run of the latest finding (UUID); empty where it is about none."""
+    count: _builtins.int
+    """How often it was found."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        pipeline_id: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        rule: _alerts_pb2.AlertRule.ValueType = ...,
+        severity: _alerts_pb2.AlertSeverity.ValueType = ...,
+        status: _alerts_pb2.AlertStatus.ValueType = ...,
+        run_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "count", b"count", "pipeline_id", b"pipeline_id", "rule", b"rule", "run_id", b"run_id", "severity", b"severity", "status", b"status", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertEvent: _TypeAlias = AlertEvent  # noqa: Y015

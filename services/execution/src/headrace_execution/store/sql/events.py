@@ -1,10 +1,11 @@
-"""Run events as the log has them."""
+"""Events of runs and alerts as the log has them."""
 
-from headrace.execution.v1 import events_pb2, runs_pb2
+from headrace.execution.v1 import alerts_pb2, events_pb2, runs_pb2
 from headrace_chassis.messages import timestamp
 from headrace_chassis.outbox import NewEvent
 
 from headrace_execution.convert import figures
+from headrace_execution.domain.alerts import AlertChanged
 from headrace_execution.domain.changes import RunChanged
 
 
@@ -28,6 +29,8 @@ def to_event(change: RunChanged) -> NewEvent:
         triggered_by=run.triggered_by,
         started_at=timestamp(run.started_at),
         figures=figures(run) if run.is_final else None,
+        retry_of=str(run.retry_of or ""),
+        full_refresh=run.full_refresh,
     )
     return NewEvent(
         type=f"io.headrace.run.{change.kind}.v1",
@@ -35,4 +38,25 @@ def to_event(change: RunChanged) -> NewEvent:
         subject=str(run.id),
         data=payload.SerializeToString(),
         traceparent=run.traceparent,
+    )
+
+
+def to_alert_event(change: AlertChanged) -> NewEvent:
+    """The event that tells that an alert was opened, acknowledged or resolved."""
+    alert = change.alert
+    payload = events_pb2.AlertEvent(
+        alert_id=str(alert.id),
+        pipeline_id=str(alert.pipeline),
+        workspace_id=str(alert.workspace),
+        rule=alerts_pb2.AlertRule.Value(f"ALERT_RULE_{alert.rule}"),
+        severity=alerts_pb2.AlertSeverity.Value(f"ALERT_SEVERITY_{alert.severity}"),
+        status=alerts_pb2.AlertStatus.Value(f"ALERT_STATUS_{alert.state}"),
+        run_id=str(alert.run or ""),
+        count=alert.count,
+    )
+    return NewEvent(
+        type=f"io.headrace.alert.{change.kind}.v1",
+        tenant=alert.tenant,
+        subject=str(alert.id),
+        data=payload.SerializeToString(),
     )

@@ -12,11 +12,11 @@ from uuid import UUID
 from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.run import CursorValue
 from headrace_execution.store.port import Closing
+from headrace_execution.store.sql.locking import keys_of
 
 _GATE = 0x4741_5445
 _LIMIT = 0x4C49_4D49
-# Two keys of 32 bits: the kind, and a hash of the pipeline. Pipelines whose hashes meet wait for one
-# another, no more.
+# Two keys of 32 bits: the kind, and a hash of the pipeline.
 _ENTER = """
 SELECT pg_advisory_xact_lock_shared($1, key) FROM unnest($2::int[]) AS t(key)
 """
@@ -77,6 +77,10 @@ _PURGE_STAGES = "DELETE FROM stages WHERE run = ANY ($1::uuid[])"
 _PURGE_RUNS = "DELETE FROM runs WHERE id = ANY ($1::uuid[])"
 _PURGE_CURSORS = "DELETE FROM cursors WHERE pipeline = $1"
 _PURGE_RECIPES = "DELETE FROM recipes WHERE pipeline = $1"
+_PURGE_ALERTS = """
+DELETE FROM alerts WHERE id = ANY (ARRAY(SELECT id FROM alerts WHERE pipeline = $1 LIMIT $2))
+"""
+_PURGE_USUAL = "DELETE FROM usual_runs WHERE pipeline = $1"
 _PURGED = "UPDATE closed_pipelines SET purged_at = $2 WHERE pipeline = $1 AND purged_at IS NULL"
 _FORGET = """
 DELETE FROM closed_pipelines WHERE pipeline = ANY (ARRAY(
@@ -94,7 +98,7 @@ class SqlPipelines:
 
     async def enter(self, pipelines: Collection[UUID]) -> frozenset[UUID]:
         """See the port."""
-        await self._conn.execute(_ENTER, _GATE, _keys(pipelines))
+        await self._conn.execute(_ENTER, _GATE, keys_of(pipelines))
         rows = await self._conn.fetch(_CLOSED, list(pipelines))
         return frozenset(row["pipeline"] for row in rows)
 
@@ -102,7 +106,7 @@ class SqlPipelines:
         self, pipeline: UUID, tenant: UUID, *, attempt: int, despite_live: bool, limit: int
     ) -> Closing:
         """See the port."""
-        await self._conn.execute(_TAKE, _GATE, _keys([pipeline]))
+        await self._conn.execute(_TAKE, _GATE, keys_of([pipeline]))
         live = [row["id"] for row in await self._conn.fetch(_LIVE, pipeline, limit)]
         if attempt and await self._conn.fetchval(_REFUSED, pipeline, attempt):
             return Closing(False, live)
@@ -117,7 +121,7 @@ class SqlPipelines:
         """See the port."""
         if not pipelines:
             return {}
-        await self._conn.execute(_TAKE, _LIMIT, _keys(pipelines))
+        await self._conn.execute(_TAKE, _LIMIT, keys_of(pipelines))
         rows = await self._conn.fetch(_COUNTS, list(pipelines))
         counts = {row["pipeline"]: row["live"] for row in rows}
         return {pipeline: counts.get(pipeline, 0) for pipeline in pipelines}
@@ -172,7 +176,7 @@ class SqlPipelines:
 
     async def purge(self, pipeline: UUID, limit: int) -> bool:
         """See the port."""
-        await self._conn.execute(_TAKE, _GATE, _keys([pipeline]))
+        await self._conn.execute(_TAKE, _GATE, keys_of([pipeline]))
         ids = [row["id"] for row in await self._conn.fetch(_PURGE_IDS, pipeline, limit)]
         for statement in (
             _PURGE_LOGS,
@@ -183,9 +187,10 @@ class SqlPipelines:
             _PURGE_RUNS,
         ):
             await self._conn.execute(statement, ids)
-        if len(ids) == limit:
+        gone: str = await self._conn.execute(_PURGE_ALERTS, pipeline, limit)
+        if limit in (len(ids), int(gone.rpartition(" ")[2])):
             return False
-        for statement in (_PURGE_CURSORS, _PURGE_RECIPES, _FORGET_REFUSED):
+        for statement in (_PURGE_CURSORS, _PURGE_RECIPES, _PURGE_USUAL, _FORGET_REFUSED):
             await self._conn.execute(statement, pipeline)
         return True
 
@@ -197,8 +202,3 @@ class SqlPipelines:
         """See the port."""
         status: str = await self._conn.execute(_FORGET, self._now - age, limit)
         return int(status.rpartition(" ")[2])
-
-
-def _keys(pipelines: Collection[UUID]) -> list[int]:
-    # Sorted: everyone takes locks in the same order.
-    return sorted({int.from_bytes(pipeline.bytes[-4:], "big", signed=True) for pipeline in pipelines})

@@ -234,6 +234,12 @@ async def read_one(conn: Any, run_id: UUID, tenant: UUID, recipes: RecipeCache) 
     return _run(row, row, (await recipes.load(conn, [key]))[key])
 
 
+async def read_many(conn: Any, run_ids: Collection[UUID], recipes: RecipeCache) -> dict[UUID, Run]:
+    """The runs that exist, without locking them."""
+    rows = await conn.fetch(_RUNS, list(run_ids)) if run_ids else []
+    return {run.id: run for run in await assemble(conn, rows, recipes)}
+
+
 async def assemble(conn: Any, rows: Sequence[Any], recipes: RecipeCache) -> list[Run]:
     """Runs from their rows: reads their stages and tasks, and the recipes that are not at hand.
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from headrace_execution.domain.changes import CursorMove
 from headrace_execution.domain.run import CursorValue, Run
 from headrace_execution.store.port import Closing
+from headrace_execution.testing.memory.alerts import purge_alerts
 from headrace_execution.testing.memory.data import Link, Transaction
 from headrace_execution.testing.memory.logs import purge_logs
 from headrace_execution.testing.memory.runs import live_of
@@ -166,6 +167,7 @@ class MemoryPipelines:
             if key[0] == pipeline:
                 await self._tx.lock(CURSORS, key)
                 self._tx.put(CURSORS, key, None)
+        await purge_alerts(self._tx, pipeline)
         await self._tx.lock(REFUSED, pipeline)
         self._tx.put(REFUSED, pipeline, None)
         return True

@@ -16,6 +16,7 @@ from headrace_execution.domain.starts import Standing as RunStanding
 from headrace_execution.domain.states import StageState
 from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
+from headrace_execution.testing.memory.alerts import MemoryAlerts
 from headrace_execution.testing.memory.data import Data, Deadlock, Link, Transaction
 from headrace_execution.testing.memory.logs import MemoryLogs, index_of
 from headrace_execution.testing.memory.outbox import append_events
@@ -162,6 +163,7 @@ class MemoryTx:
         self.tickets = MemoryTickets(tx, link)
         self.starts = MemoryStarts(tx, link)
         self.logs = MemoryLogs(tx, link)
+        self.alerts = MemoryAlerts(tx, link)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from headrace_execution.domain.alerts import Alert
 from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, Note
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
 from headrace_execution.domain.tickets import StreamTicket
+from headrace_execution.domain.usual import Usual
 from headrace_execution.store.port import Probe, WorkerRecord
 from headrace_execution.testing.memory.data import Table
 
@@ -109,3 +111,5 @@ LOG_CHUNKS: Table[tuple[UUID, UUID, int, int], ChunkEntry] = Table("log_chunks")
 NOTES: Table[tuple[UUID, int], Note] = Table("run_notes")
 OUTPUTS: Table[tuple[UUID, str], OutputRow] = Table("outputs")
 TICKETS: Table[bytes, TicketRow] = Table("stream_tickets")
+ALERTS: Table[UUID, Alert] = Table("alerts")
+USUAL: Table[UUID, Usual] = Table("usual_runs")

@@ -1,0 +1,1 @@
+"""Making alerts from what has happened, behind the runs and never in their way."""

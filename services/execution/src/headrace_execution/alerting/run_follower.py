@@ -1,0 +1,68 @@
+"""Follows execution's own events of runs: finds what is wrong, and learns what is usual."""
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Final
+from uuid import UUID
+
+from headrace.common.v1 import event_log_pb2
+from headrace.execution.v1 import events_pb2, runs_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace_execution.alerting.recording import Verdict, record
+from headrace_execution.domain.judging import Ended, findings, healing
+from headrace_execution.domain.states import RunState
+from headrace_execution.domain.usual import Usual
+from headrace_execution.store.port import Tx
+from headrace_execution.store.sql import SqlStore
+
+ENDED: Final = tuple(f"io.headrace.run.{what}.v1" for what in ("completed", "failed", "cancelled"))
+
+
+class RunFollower:
+    """Judges runs that have ended, in the transaction of the consumer's position: each once."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    async def handle(self, conn: AsyncConnection, events: Sequence[event_log_pb2.Event]) -> None:
+        """Makes alerts of ends of runs. What is deleted is passed over: its purge must find nothing new."""
+        tx = await self._store.join(conn)
+        ended = [_ended(event) for event in events if event.type in ENDED]
+        gone = await tx.pipelines.enter({each.pipeline for each in ended})
+        await judge(tx, [each for each in ended if each.pipeline not in gone])
+
+
+async def judge(tx: Tx, ended: Sequence[Ended]) -> None:
+    """What the rules find of runs, in the order of their ends, each beside those before it."""
+    usual = await tx.alerts.usual({each.pipeline for each in ended if each.sample is not None})
+    runs = await tx.alerts.runs([each.run for each in ended if each.is_troubled])
+    verdicts: list[Verdict] = []
+    learned: dict[UUID, Usual] = {}
+    for each in ended:
+        known = learned.get(each.pipeline) or usual.get(each.pipeline, Usual())
+        found = findings(each, runs.get(each.run), known)
+        verdicts.append(Verdict(found, healing(each, found)))
+        if each.sample is not None:
+            learned[each.pipeline] = known.after(each.sample)
+    await tx.alerts.remember(learned)
+    await record(tx, verdicts)
+
+
+def _ended(event: event_log_pb2.Event) -> Ended:
+    payload = events_pb2.RunEvent.FromString(event.data)
+    has_started = payload.HasField("started_at")
+    return Ended(
+        run=UUID(payload.run_id),
+        tenant=UUID(event.tenant),
+        workspace=UUID(payload.workspace_id),
+        pipeline=UUID(payload.pipeline_id),
+        state=RunState(runs_pb2.RunState.Name(payload.state).removeprefix("RUN_STATE_")),
+        accepted_at=payload.created_at.ToDatetime(UTC),
+        started_at=payload.started_at.ToDatetime(UTC) if has_started else None,
+        finished_at=payload.finished_at.ToDatetime(UTC),
+        rows=payload.figures.rows_written,
+        warning_count=payload.warning_count,
+        is_scheduled=payload.trigger == runs_pb2.TRIGGER_KIND_SCHEDULE,
+        is_comparable=not payload.retry_of and not payload.full_refresh,
+    )
