@@ -14,7 +14,6 @@ from headrace_connectors.api import (
     ConnectorError,
     Environment,
     ErrorClass,
-    Incremental,
     LoadKey,
     PartitionRange,
     Receipt,
@@ -362,33 +361,6 @@ async def test_drift_ignore_leaves_out_and_evolve_adds(
         SinkSpec(table="target", schema_drift="evolve"), database, environment, scratch, key=LoadKey("b", "l")
     )
     assert await sql("SELECT id, extra FROM target ORDER BY extra NULLS FIRST") == [(1, None), (1, "x")]
-
-
-async def test_incremental_reads_what_the_snapshot_saw(
-    database: Connection, environment: Environment, scratch: Scratch, sql: Sql
-) -> None:
-    await sql(
-        "CREATE TABLE t (id integer, at timestamptz); INSERT INTO t VALUES (1, '2024-01-01Z'), (2, NULL);"
-    )
-    spec = SourceSpec(table="t", incremental=Incremental("at"))
-
-    async def read(now: SourceSpec, relation: str) -> tuple[list[tuple[object, ...]], bytes | None]:
-        source = await open_source(now, database, environment)
-        result = await source.load(scratch, relation)
-        await source.close()
-        return await scratch.fetch(f"SELECT id FROM {relation} ORDER BY id"), result.cursor
-
-    rows, cursor = await read(spec, "first")
-    assert rows == [(1,), (2,)]
-    await sql("INSERT INTO t VALUES (3, '2024-01-02Z'), (4, '2023-12-31 23:59:58Z');")
-    rows, second = await read(replace(spec, incremental=Incremental("at", cursor)), "second")
-    assert rows == [(3,)]
-    assert second != cursor
-    lagging = Incremental("at", cursor, lag=dt.timedelta(seconds=5))
-    assert (await read(replace(spec, incremental=lagging), "late"))[0] == [(1,), (3,), (4,)]
-    assert await read(replace(spec, incremental=Incremental("at", second)), "third") == ([], second)
-    with pytest.raises(ConnectorError, match="belongs to column at"):
-        await read(replace(spec, incremental=Incremental("id", second)), "fourth")
 
 
 @pytest.mark.parametrize("ranges", [2, 5])

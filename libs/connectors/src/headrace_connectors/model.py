@@ -125,15 +125,17 @@ class Incremental:
     """Read only what is new: rows whose ``cursor`` column lies above ``lower``.
 
     ``lower`` is the opaque value an earlier ``SourceResult.cursor`` held (None: read everything, or from
-    ``initial``). With a ``lag`` the read starts that far below ``lower`` and includes it, so that late
-    commits are seen; rows then come again, and a merge by key absorbs them.  Seconds for dates and times, a
-    number for numbers.
+    ``initial`` on). ``lag`` reads that much further below, for values that are not given out in the order in
+    which they grow: seconds for dates and times, a number for numbers. With ``repeats`` rows may come again,
+    since all that they go to merges them by key: the read then includes whatever could have been committed
+    late or with an equal value. Without it no row that was read comes again, as far as the system can tell.
     """
 
     cursor: str
     lower: bytes | None = None
     lag: dt.timedelta | int | None = None
     initial: str | None = None
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a read brought: ``cursor`` is the upper bound the snapshot saw, to be committed with the load."""
+    """What a read brought: ``cursor`` is how far it came, to be committed with the load."""
 
     rows: int
     bytes: int

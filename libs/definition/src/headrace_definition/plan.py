@@ -88,6 +88,9 @@ class Stage(PlanPart):
     """Keys of its own tasks whose rows it leaves as artifacts for other stages."""
     connections: tuple[str, ...] = ()
     """Names or ids of the connections it uses."""
+    rereads: tuple[str, ...] = ()
+    """Keys of its incremental sources that may read rows again: all that their rows come to, in this stage or
+    in later ones, merges them by key."""
 
 
 class PlanWarning(PlanPart):

@@ -26,8 +26,10 @@ def cut_into_stages(tasks: Sequence[Task]) -> tuple[Stage, ...]:
         for key in task.inputs:
             if key in stage_of and stage_of[key] != stage_of[task.key]:
                 crossing.setdefault(stage_of[key], set()).add(key)
+    absorbed = _absorbed(tasks)
     return tuple(
-        _stage(name, inside, stage_of, crossing.get(name, set())) for name, inside in members.items()
+        _stage(name, inside, stage_of, crossing.get(name, set()), absorbed)
+        for name, inside in members.items()
     )
 
 
@@ -35,6 +37,20 @@ def connections_of(tasks: Sequence[Task]) -> tuple[str, ...]:
     """The connections that tasks use, sorted."""
     named = {task.config.connection for task in tasks if isinstance(task, SourceTask | SinkTask)}
     return tuple(sorted(name for name in named if name is not None))
+
+
+def _absorbed(tasks: Sequence[Task]) -> frozenset[str]:
+    """The tasks whose rows only come to sinks that merge by key, or drop them: a row that comes again does
+    no harm there."""
+    harmed: set[str] = set()
+    for task in reversed(tasks):  # each comes after its inputs
+        if task.key in harmed or (isinstance(task, SinkTask) and not _absorbs(task)):
+            harmed.update(task.inputs)
+    return frozenset(task.key for task in tasks if task.key not in harmed)
+
+
+def _absorbs(sink: SinkTask) -> bool:
+    return sink.config.discard or sink.config.mode == "merge"
 
 
 def _levels(tasks: Sequence[Task], by_key: Mapping[str, Task]) -> dict[str, int]:
@@ -82,7 +98,13 @@ def _heads(tasks: Sequence[Task], groups: Mapping[str, str], levels: Mapping[str
     return sorted(heads, key=lambda head: levels[head])
 
 
-def _stage(name: str, tasks: Sequence[Task], stage_of: Mapping[str, str], crossing: set[str]) -> Stage:
+def _stage(
+    name: str,
+    tasks: Sequence[Task],
+    stage_of: Mapping[str, str],
+    crossing: set[str],
+    absorbed: frozenset[str],
+) -> Stage:
     needed = dict.fromkeys(key for task in tasks for key in task.inputs if stage_of.get(key, name) != name)
     depends_on = sorted({stage_of[key] for key in needed}, key=lambda key: int(key[1:]))
     return Stage(
@@ -92,4 +114,9 @@ def _stage(name: str, tasks: Sequence[Task], stage_of: Mapping[str, str], crossi
         artifacts_in=tuple(needed),
         artifacts_out=tuple(task.key for task in tasks if task.key in crossing),
         connections=connections_of(tasks),
+        rereads=tuple(task.key for task in tasks if _is_incremental(task) and task.key in absorbed),
     )
+
+
+def _is_incremental(task: Task) -> bool:
+    return isinstance(task, SourceTask) and task.config.incremental is not None

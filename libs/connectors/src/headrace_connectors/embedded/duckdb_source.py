@@ -15,6 +15,7 @@ from headrace_connectors.model import (
     Column,
     Connection,
     Environment,
+    Incremental,
     ProgressListener,
     SourceResult,
     SourceSpec,
@@ -25,8 +26,6 @@ from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert, translate
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     import duckdb
     import pyarrow as pa
 
@@ -75,7 +74,7 @@ class DuckdbSource:
         if database is None:
             raise RuntimeError("the source is closed")
         await create(scratch, relation, self._columns)
-        cursor, condition = await in_thread(lambda: self._bounds(database))
+        cursor, condition, warnings = await in_thread(lambda: self._bounds(database))
         listed = ", ".join(
             f"{through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
             for index, column in enumerate(self._columns)
@@ -96,7 +95,7 @@ class DuckdbSource:
             what=f"reading {self.spec.table or 'the query'}",
             stop=database.interrupt,
         )
-        return SourceResult(meter.rows, meter.bytes, cursor)
+        return SourceResult(meter.rows, meter.bytes, cursor, warnings)
 
     async def close(self) -> None:
         """Close the file; safe to call again."""
@@ -104,10 +103,10 @@ class DuckdbSource:
         if database is not None:
             await in_thread(database.close)
 
-    def _bounds(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str]:
+    def _bounds(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str, tuple[str, ...]]:
         incremental = self.spec.incremental
         if incremental is None:
-            return None, ""
+            return None, "", ()
         kind = next((column.type for column in self._columns if column.name == incremental.cursor), None)
         if kind is None:
             raise configuration(
@@ -115,23 +114,35 @@ class DuckdbSource:
                 f"the cursor column {incremental.cursor} is not among the columns read",
                 column=incremental.cursor,
             )
-        column = quote(incremental.cursor)
-        rows = database.execute(f"SELECT CAST(max({column}) AS VARCHAR) FROM {_origin(self.spec)}").fetchall()
-        top = rows[0][0]
-        lower = cursors.lower_bound(incremental)
-        parts = [] if lower is None else [_from(column, lower, kind, incremental.lag)]
+        column, origin = quote(incremental.cursor), _origin(self.spec)
+        stored = cursors.stored_cursor(incremental)
+        lower = stored.value if stored else incremental.initial
+        # Rows may have been taken away: the cursor does not move back.
+        least = "NULL" if stored is None else f"CAST({literal(stored.value)} AS {kind})"
+        top, nulls = database.execute(
+            f"SELECT CAST(greatest(max({column}), {least}) AS VARCHAR), count(*) > count({column}) "
+            f"FROM {origin}"
+        ).fetchall()[0]
+        parts = [] if lower is None else [_from(column, lower, kind, incremental, stored is not None)]
+        warnings = cursors.repeat_warnings(incremental)
+        if nulls and lower is not None:
+            warnings = cursors.null_warnings(incremental.cursor) + warnings
         if top is None:
-            return incremental.lower, " AND ".join(parts)
+            return incremental.lower, " AND ".join(parts), warnings
         upper = f"{column} <= CAST({literal(str(top))} AS {kind})"
         parts.append(upper if parts else f"({upper} OR {column} IS NULL)")
-        return cursors.encode(incremental.cursor, str(top)), " AND ".join(parts)
+        cursor = cursors.reached(incremental, str(top), lower)
+        return cursor.encode(), " AND ".join(parts), warnings
 
 
-def _from(column: str, lower: str, kind: str, lag: dt.timedelta | int | None) -> str:
+def _from(column: str, lower: str, kind: str, incremental: Incremental, later: bool) -> str:
     start = f"CAST({literal(lower)} AS {kind})"
-    if lag is None:
-        return f"{column} > {start}"
-    step = str(lag) if isinstance(lag, int) else f"to_microseconds({int(lag.total_seconds() * 1_000_000)})"
+    if incremental.lag is None:
+        # Where rows may come again, those with an equal value are read: they may have come later.
+        return f"{column} {'>' if later and not incremental.repeats else '>='} {start}"
+    step = str(cursors.lag_number(incremental))
+    if kind.startswith(("DATE", "TIME")):
+        step = f"to_microseconds({int(cursors.lag_interval(incremental).total_seconds() * 1_000_000)})"
     return f"{column} >= {start} - {step}"
 
 

@@ -129,22 +129,42 @@ class SqliteSource:
                 f"the cursor column {incremental.cursor} is not among the columns read",
                 column=incremental.cursor,
             )
-        if incremental.lag is not None and not isinstance(incremental.lag, int):
-            raise configuration("LAG_NOT_SUPPORTED", "a SQLite cursor takes a lag in numbers only")
+        kind = self._columns[names.index(incremental.cursor)].type
+        numeric = kind in canonical.INTEGER_RANGES
+        if incremental.lag is not None and not numeric and kind not in canonical.FLOATS:
+            raise configuration(
+                "LAG_NOT_SUPPORTED",
+                f"SQLite keeps times as text, from which no lag can be taken: the cursor column "
+                f"{incremental.cursor} would have to hold numbers",
+                column=incremental.cursor,
+            )
         column = quote(incremental.cursor)
-        top = database.execute(f"SELECT max({column}) FROM {_origin(self.spec)}").fetchone()[0]
-        lower = cursors.lower_bound(incremental)
+        origin = _origin(self.spec)
+
+        def holds(condition: str) -> bool:
+            return bool(
+                database.execute(f"SELECT EXISTS (SELECT 1 FROM {origin} WHERE {condition})").fetchone()[0]
+            )
+
+        stored = cursors.stored_cursor(incremental)
+        lower = stored.value if stored else incremental.initial
+        top = database.execute(f"SELECT max({column}) FROM {origin}").fetchone()[0]
         condition = ""
-        warnings: tuple[str, ...] = ()
+        warnings = cursors.repeat_warnings(incremental)
         if lower is not None:
-            numeric = self._columns[names.index(incremental.cursor)].type in canonical.INTEGER_RANGES
             start = str(int(lower)) if numeric else literal(lower)
-            sign = ">" if incremental.lag is None else f"+ {int(incremental.lag)} >="
+            # Where rows may come again, those with an equal value are read: they may have come later.
+            sign = ">" if stored is not None and not incremental.repeats else ">="
+            if incremental.lag is not None:
+                sign = f"+ {cursors.lag_number(incremental)} >="
             condition = f"{column} {sign} {start}"
-            warnings = (f"rows whose {incremental.cursor} is NULL are read by a full refresh only",)
+            if stored is not None and not holds(f"{column} >= {start}"):
+                top = None  # rows were taken away: the cursor does not move back
+            if holds(f"{column} IS NULL"):
+                warnings = cursors.null_warnings(incremental.cursor) + warnings
         if top is None:
             return incremental.lower, condition, warnings
-        return cursors.encode(incremental.cursor, str(top)), condition, warnings
+        return cursors.reached(incremental, str(top), lower).encode(), condition, warnings
 
     def _reader(self, database: sqlite3.Connection, condition: str) -> pa.RecordBatchReader:
         import pyarrow as pa

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace_connectors import cursors
 from headrace_connectors.errors import configuration
 from headrace_connectors.identifiers import literal, quote, split_table
 from headrace_connectors.model import (
@@ -25,6 +24,7 @@ from headrace_connectors.model import (
 )
 from headrace_connectors.postgres import catalog, types
 from headrace_connectors.postgres.catalog import NativeColumn
+from headrace_connectors.postgres.increments import Bounds, Increment
 from headrace_connectors.postgres.ranges import conditions
 from headrace_connectors.postgres.session import Session, connect
 from headrace_connectors.rows import ROW, open_csv, with_growing_blocks, with_row_numbers
@@ -99,17 +99,21 @@ class PostgresSource:
     async def read(self, one: Any) -> tuple[bytes | None, tuple[str, ...]]:
         """Run ``one(session, raw, query)`` for each key range, all on one snapshot; give the cursor and
         warnings."""
+        increment = Increment.of(self.spec, self.natives, self._from())
+        noted = None if increment is None else await increment.note(self.session)
         async with self.session.transaction("read") as raw:
-            bound, condition, warnings = await self._bounds(raw)
+            bounds = Bounds()
+            if increment is not None and noted is not None:
+                bounds = await increment.bounds(raw, noted)
             ranges = await conditions(
-                raw, self._from(), condition, self.spec.split, self.natives, self._sampled
+                raw, self._from(), bounds.condition, self.spec.split, self.natives, self._sampled
             )
             queries = [self._select(part) for part in ranges]
             if len(queries) == 1:
                 await one(self.session, raw, queries[0])
             else:
                 await self._in_parallel(raw, queries, one)
-        return bound, warnings
+        return bounds.cursor, bounds.warnings
 
     async def close(self) -> None:
         """Let go of the connection; safe to call again."""
@@ -178,39 +182,6 @@ class PostgresSource:
                 task.cancel()
             await asyncio.gather(pumping, inserting, return_exceptions=True)
             raise
-
-    async def _bounds(self, raw: Any) -> tuple[bytes | None, str, tuple[str, ...]]:
-        """The cursor to remember, the condition on rows, and warnings."""
-        incremental = self.spec.incremental
-        if incremental is None:
-            return None, "", ()
-        native = next((column for column in self.natives if column.name == incremental.cursor), None)
-        if native is None:
-            raise configuration(
-                "COLUMN_NOT_FOUND",
-                f"the cursor column {incremental.cursor} is not among the columns read",
-                column=incremental.cursor,
-            )
-        column, label = quote(native.name), native.declared
-        lower = cursors.lower_bound(incremental)
-        seen = await raw.fetchrow(
-            f"SELECT max({column})::text AS top, pg_current_snapshot()::text AS snapshot FROM {self._from()}"
-        )
-        top = seen["top"]
-        condition = ""
-        warnings: tuple[str, ...] = ()
-        if lower is not None:
-            start, sign = f"{literal(lower)}::{label}", ">"
-            if incremental.lag is not None:
-                start, sign = f"({start} - {cursors.lag_sql(incremental)})", ">="
-            condition = f"{column} {sign} {start}"
-            if not native.not_null:
-                warnings = (f"rows whose {native.name} is NULL are read by a full refresh only",)
-        if top is None:
-            return incremental.lower, condition, warnings
-        upper = f"{column} <= {literal(top)}::{label}"
-        condition = f"{condition} AND {upper}" if condition else f"({upper} OR {column} IS NULL)"
-        return cursors.encode(native.name, top, str(seen["snapshot"])), condition, warnings
 
     def _from(self) -> str:
         if self.spec.query:

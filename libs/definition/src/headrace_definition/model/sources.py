@@ -45,13 +45,18 @@ class ReadOptions(Element):
 class Incremental(Element):
     """Reads only what is new: rows whose cursor column is above what earlier loads have landed."""
 
-    cursor: ColumnName = Field(description="Column that only grows, such as an update time or a serial id.")
+    cursor: ColumnName = Field(
+        description="Column that only grows, such as an update time or a serial id. Rows without a value are "
+        "read by a first run and by a full refresh only."
+    )
     lag: Duration | None = Field(
         default=None,
-        description="How far below the last cursor to read again, to catch transactions that committed late.",
+        description="How much further below to read again, for values that are not given out in the order in "
+        "which they grow: a time, or a plain number for a column of numbers.",
     )
     initial: str | int | float | None = Field(
-        default=None, description="Lower bound of the first run; everything is read where it is left out."
+        default=None,
+        description="Lowest value that the first run reads; everything is read where it is left out.",
     )
 
 

@@ -70,8 +70,11 @@ class Binding:
         except SubstitutionError as error:
             raise _unbound(task, error) from error
 
-    def source(self, task: SourceTask, connection: Connection | None, lower: bytes | None) -> SourceSpec:
-        """What a source task reads. Raises TaskFailed."""
+    def source(
+        self, task: SourceTask, connection: Connection | None, lower: bytes | None, *, repeats: bool
+    ) -> SourceSpec:
+        """What a source task reads. `repeats`: an incremental source may read rows again. Raises
+        TaskFailed."""
         config, key = task.config, task.key
         _refuse_unbuilt(key, config)
         if config.table is None and config.query is None and config.path is None and config.values is None:
@@ -90,7 +93,7 @@ class Binding:
             columns=config.columns or (),
             schema=config.declared_schema or {},
             options=config.options.model_dump(exclude_unset=True) if config.options else {},
-            incremental=self._incremental(key, config, lower),
+            incremental=self._incremental(key, config, lower, repeats),
             split=_split(config),
         )
 
@@ -131,12 +134,20 @@ class Binding:
             return [self._nested(task, each) for each in value]
         return value
 
-    def _incremental(self, task: str, config: Source, lower: bytes | None) -> Incremental | None:
+    def _incremental(
+        self, task: str, config: Source, lower: bytes | None, repeats: bool
+    ) -> Incremental | None:
         incremental = config.incremental
         if incremental is None:
             return None
         initial = None if incremental.initial is None else self.text(task, str(incremental.initial))
-        return Incremental(cursor=incremental.cursor, lower=lower, lag=incremental.lag, initial=initial)
+        return Incremental(
+            cursor=incremental.cursor,
+            lower=lower,
+            lag=incremental.lag,
+            initial=initial,
+            repeats=repeats,
+        )
 
     def _partition(self, task: str, partition: Partition | None) -> PartitionRange:
         if partition is None:

@@ -451,7 +451,9 @@ class StageRunner:
         with self._blaming(task.key):
             config = task.config
             connection = self._connections.get(task.key, config.connection) if config.connection else None
-            spec = self._binding.source(task, connection, reading.bounds.get(task.key))
+            repeats = task.key in self._program.payload.stage.rereads
+            lower = reading.bounds.get(task.key)
+            spec = self._binding.source(task, connection, lower, repeats=repeats)
             if connection is None and spec.path is None and spec.values is None:
                 why = f"{task.key}: the source names no connection to read from"
                 raise TaskFailed(task.key, Failure("CONNECTION_MISSING", CONFIGURATION, why))
