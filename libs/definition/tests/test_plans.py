@@ -63,6 +63,32 @@ sinks: [{id: k, input: b, discard: true}]
     assert (second.tasks, second.artifacts_in) == (("b", "k"), ("a", "c"))
 
 
+@pytest.mark.parametrize(
+    ("sinks", "again"),
+    [
+        ("{id: k, input: b, connection: c, table: t, mode: merge, keys: [x]}", True),
+        ("{id: k, input: b, discard: true}", True),
+        ("{id: k, input: b, connection: c, table: t}", False),
+        ("{id: k, input: b, output: csv}", False),
+        (
+            "{id: k, input: b, connection: c, table: t, mode: merge, keys: [x]}, "
+            "{id: l, input: a, connection: c, table: u}",
+            False,
+        ),
+    ],
+)
+def test_a_source_may_read_again_what_is_merged_everywhere(sinks: str, again: bool) -> None:
+    text = f"""
+sources: [{{id: s, connection: c, table: t, incremental: {{cursor: x}}}}, {{id: o, connection: c, table: o}}]
+transformations:
+  - {{id: a, type: filter, input: s, condition: x > 0, materialize: true}}
+  - {{id: b, type: union, inputs: [a, o]}}
+sinks: [{sinks}]
+"""
+    stages = compiled(text).plan.stages
+    assert [key for stage in stages for key in stage.rereads] == (["s"] if again else [])
+
+
 def test_a_stages_payload_is_what_a_worker_needs() -> None:
     plan = compiled(FLIGHTS).plan
     payload = StagePayload.from_json(plan.stage_payload("s2"))

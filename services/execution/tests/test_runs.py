@@ -451,6 +451,22 @@ class TestCursors:
         assert [given(each) for each in (failed, first)] == [[("load", "rows", b"")]] * 2
         assert given(second) == [("load", "rows", b"42")]
 
+    async def test_a_status_shows_how_far_each_load_came(self, mesh: Cluster, replica: Replica) -> None:
+        worker = await mesh.worker(replica)
+        accepted = await replica.run(mesh.metadata.add(INCREMENTAL))
+        assignment = await worker.next_assignment()
+        told = workers_pb2.Cursor(
+            sink="load", source="rows", value=b"{}", column="id", before="17", after="42"
+        )
+        await worker.finish(assignment, receipts=[receipt(assignment.ref.fence, cursors=[told])])
+
+        status = await replica.ended(accepted.run_id)
+
+        shown = {
+            task.id: [(c.source, c.column, c.before, c.after) for c in task.cursors] for task in status.tasks
+        }
+        assert shown == {"rows": [], "load": [("rows", "id", "17", "42")]}
+
     async def test_a_stage_goes_on_from_the_cursors_of_all_sinks_behind_it(
         self, mesh: Cluster, replica: Replica
     ) -> None:

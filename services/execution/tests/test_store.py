@@ -140,7 +140,8 @@ class TestRuns:
         run = await lease(any_store, run)
         stage = run.stages[0]
         shape = LoadShape((("id", "BIGINT"),), (("t0_0", (("id", "BIGINT"), ("x", "DATE"))),))
-        landed = receipt(run, cursors=(CursorValue("load0", "t0_0", b"\x00\xff"),), shape=shape)
+        told = CursorValue("load0", "t0_0", b"\x00\xff", "id", None, "7")
+        landed = receipt(run, cursors=(told, CursorValue("load0", "t1_0", b"")), shape=shape)
         result = StageResult(
             Outcome.FAILED,
             receipts=(landed,),

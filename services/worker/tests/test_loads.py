@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 import asyncpg
+import pytest
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis.testing.waiting import eventually
 from headrace_worker.processes.frames import StopReason
@@ -258,7 +259,28 @@ async def test_an_incremental_source_goes_on_where_its_load_came_to(
 
     assert rows(second)["events"] == (0, 1)
     assert await fetch(warehouse) == [(1, "a"), (2, "b"), (3, "c")]
-    assert [(cursor.sink, cursor.source) for cursor in cursors(second)] == [("out", "events")]
+    (cursor,) = cursors(second)
+    assert (cursor.sink, cursor.source, cursor.column) == ("out", "events", "id")
+    assert (cursor.before, cursor.after) == ("2", "3")
+    assert not cursors(first)[0].HasField("before")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("merge", 3), ("append", 2)])
+async def test_what_may_have_been_committed_late_is_only_read_again_for_a_merge(
+    bench: EngineBench, warehouse: asyncpg.Connection, mode: str, expected: int
+) -> None:
+    text = INCREMENTAL.replace("table: landed", f"table: landed, mode: {mode}, keys: [id]")
+    await warehouse.execute("CREATE TABLE events (id int, at date NOT NULL, v text)")
+    text = text.replace("cursor: id", "cursor: at")
+    await warehouse.execute("INSERT INTO events VALUES (1, '2024-01-01', 'a')")
+    first = await bench.run(text)
+    assert outcome(first) == "COMPLETED", first.error
+    await warehouse.execute("INSERT INTO events VALUES (2, '2024-01-01', 'b'), (3, '2024-01-02', 'c')")
+
+    second = await bench.run(text, cursors=cursors(first))
+
+    assert rows(second)["events"] == (0, expected)
+    assert [row[0] for row in await fetch(warehouse)] == [1, 2, 3]
 
 
 async def test_a_full_refresh_ignores_the_cursor(bench: EngineBench, warehouse: asyncpg.Connection) -> None:

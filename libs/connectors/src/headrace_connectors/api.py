@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from headrace_connectors.cursors import Cursor
 from headrace_connectors.errors import ConnectorError, ErrorClass, FencedOut
 from headrace_connectors.guard import AddressGuard
 from headrace_connectors.model import (
@@ -56,6 +57,7 @@ __all__ = [
     "Connection",
     "ConnectionReport",
     "ConnectorError",
+    "Cursor",
     "Environment",
     "ErrorClass",
     "Exported",

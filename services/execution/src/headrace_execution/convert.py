@@ -1,7 +1,7 @@
 """Between the domain's values and the contract's messages. No rule lives here."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -190,7 +190,7 @@ def _receipt(message: workers_pb2.Receipt) -> Receipt:
         bytes=message.bytes,
         checksum=message.checksum,
         landed_at=_instant(message.landed_at) if message.HasField("landed_at") else None,
-        cursors=tuple(CursorValue(item.sink, item.source, item.value) for item in message.cursors),
+        cursors=tuple(_cursor(item) for item in message.cursors),
         output=_output(message.output) if message.HasField("output") else None,
         shape=_shape(message) if message.columns else None,
     )
@@ -205,6 +205,11 @@ def _shape(message: workers_pb2.Receipt) -> LoadShape:
 
 def _told_columns(columns: Iterable[runs_pb2.OutputColumn]) -> Columns:
     return tuple((_text(column.name), column.type) for column in columns)
+
+
+def _cursor(message: workers_pb2.Cursor) -> CursorValue:
+    before = message.before if message.HasField("before") else None
+    return CursorValue(message.sink, message.source, message.value, message.column, before, message.after)
 
 
 def _output(message: workers_pb2.StoredOutput) -> StoredOutput:
@@ -326,6 +331,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
     """A run as it stands."""
     by_position = {task.position: task for stage in run.stages for task in stage.tasks}
     tasks = [(spec, by_position[position]) for position, spec in enumerate(run.recipe.tasks)]
+    cursors = _task_cursors(run)
     metrics = _metrics(run, now)
     errors = {spec.key: task.error.message for spec, task in tasks if task.error is not None}
     if run.error is not None:
@@ -336,7 +342,7 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
         overall_status=_RUN_STATES[run.state],
         task_statuses={spec.key: _TASK_STATES[task.shown] for spec, task in tasks},
         errors=errors,
-        tasks=[_task(spec, task) for spec, task in tasks],
+        tasks=[_task(spec, task, cursors.get(spec.key, [])) for spec, task in tasks],
         engine=engine(run.recipe.engine),
         engine_reason=run.recipe.engine_reason,
         pipeline_version=run.pipeline_version,
@@ -376,7 +382,21 @@ def status(run: Run, now: datetime) -> runs_pb2.RunStatusResponse:
     )
 
 
-def _task(spec: TaskSpec, task: Task) -> runs_pb2.TaskStatus:
+def _task_cursors(run: Run) -> dict[str, list[runs_pb2.TaskCursor]]:
+    """How far loads have come, by their sink."""
+    found: dict[str, list[runs_pb2.TaskCursor]] = {}
+    for stage in run.stages:
+        for receipt in stage.receipts:
+            for item in receipt.cursors:
+                if item.column:
+                    told = runs_pb2.TaskCursor(
+                        source=item.source, column=item.column, before=item.before, after=item.after
+                    )
+                    found.setdefault(receipt.sink, []).append(told)
+    return found
+
+
+def _task(spec: TaskSpec, task: Task, cursors: Sequence[runs_pb2.TaskCursor]) -> runs_pb2.TaskStatus:
     return runs_pb2.TaskStatus(
         id=spec.key,
         kind=spec.kind,
@@ -391,6 +411,7 @@ def _task(spec: TaskSpec, task: Task) -> runs_pb2.TaskStatus:
         error=_error(task.error),
         retry_at=timestamp(task.retry_at),
         guarantee=spec.guarantee,
+        cursors=cursors,
     )
 
 

@@ -86,6 +86,12 @@ class CursorValue:
     sink: str
     source: str
     value: bytes
+    column: str = ""
+    """The column, for people; empty where its worker did not say."""
+    before: str | None = None
+    """The value that the reading went on from; None where it began at the beginning."""
+    after: str = ""
+    """The value that it came to."""
 
 
 Columns: TypeAlias = tuple[tuple[str, str], ...]

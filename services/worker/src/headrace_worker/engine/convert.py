@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import orjson
 from google.protobuf import timestamp_pb2
 from headrace.execution.v1 import runs_pb2, workers_pb2
+from headrace_connectors.api import ConnectorError, Cursor
 
 from headrace_worker.engine.loads import LandedLoad
 from headrace_worker.engine.progress import TaskRecord
@@ -15,6 +16,9 @@ from headrace_worker.engine.redaction import Redactor
 from headrace_worker.engine.run_context import RunContext
 from headrace_worker.engine.stage import Warned
 from headrace_worker.engine.task_error import error_message
+
+_SHOWN = 200
+"""How many characters of a cursor value people are shown."""
 
 
 def context_of(assignment: workers_pb2.Assignment) -> RunContext:
@@ -81,9 +85,20 @@ def receipt_messages(landed: Iterable[LandedLoad]) -> list[workers_pb2.Receipt]:
         if load.shape is not None:
             load.shape.tell(message)
         for source, value in load.cursors.items():
-            message.cursors.add(sink=load.task, source=source, value=value)
+            _tell(message.cursors.add(sink=load.task, source=source, value=value))
         messages.append(message)
     return messages
+
+
+def _tell(cursor: workers_pb2.Cursor) -> None:
+    """Add what people understand of a cursor. What cannot be read, the next reading refuses by name."""
+    try:
+        read = Cursor.decode(cursor.value)
+    except ConnectorError:
+        return
+    cursor.column, cursor.after = read.column, read.value[:_SHOWN]
+    if read.before is not None:
+        cursor.before = read.before[:_SHOWN]
 
 
 def warning_message(warned: Warned, redactor: Redactor) -> runs_pb2.RunWarning:

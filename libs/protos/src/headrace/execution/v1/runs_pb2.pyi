@@ -729,6 +729,7 @@ class TaskStatus(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     RETRY_AT_FIELD_NUMBER: _builtins.int
     GUARANTEE_FIELD_NUMBER: _builtins.int
+    CURSORS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id in the definition."""
     kind: _builtins.str
@@ -763,6 +764,10 @@ class TaskStatus(_message.Message):
     def retry_at(self) -> _timestamp_pb2.Timestamp:
         """When it will be tried again."""
 
+    @_builtins.property
+    def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCursor]:
+        """Of a sink that has landed rows of incremental sources: how far it came with each of them."""
+
     def __init__(
         self,
         *,
@@ -779,10 +784,11 @@ class TaskStatus(_message.Message):
         error: Global___TaskError | None = ...,
         retry_at: _timestamp_pb2.Timestamp | None = ...,
         guarantee: _builtins.str | None = ...,
+        cursors: _abc.Iterable[Global___TaskCursor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_guarantee", b"_guarantee", "_retry_at", b"_retry_at", "_started_at", b"_started_at", "error", b"error", "finished_at", b"finished_at", "guarantee", b"guarantee", "retry_at", b"retry_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_guarantee", b"_guarantee", "_retry_at", b"_retry_at", "_started_at", b"_started_at", "attempt", b"attempt", "bytes", b"bytes", "error", b"error", "finished_at", b"finished_at", "guarantee", b"guarantee", "id", b"id", "kind", b"kind", "retry_at", b"retry_at", "rows_in", b"rows_in", "rows_out", b"rows_out", "started_at", b"started_at", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_finished_at", b"_finished_at", "_guarantee", b"_guarantee", "_retry_at", b"_retry_at", "_started_at", b"_started_at", "attempt", b"attempt", "bytes", b"bytes", "cursors", b"cursors", "error", b"error", "finished_at", b"finished_at", "guarantee", b"guarantee", "id", b"id", "kind", b"kind", "retry_at", b"retry_at", "rows_in", b"rows_in", "rows_out", b"rows_out", "started_at", b"started_at", "status", b"status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
@@ -806,6 +812,44 @@ class TaskStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
 
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+@_typing.final
+class TaskCursor(_message.Message):
+    """How far a load has come with an incremental source. The next run goes on from there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The source task."""
+    column: _builtins.str
+    """The cursor column."""
+    before: _builtins.str
+    """The value from which this run went on. Absent where it read from the beginning: on the first run, and on a full
+    refresh.
+    """
+    after: _builtins.str
+    """The largest value when this run began to read."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        column: _builtins.str = ...,
+        before: _builtins.str | None = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "after", b"after", "before", b"before", "column", b"column", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+
+Global___TaskCursor: _TypeAlias = TaskCursor  # noqa: Y015
 
 @_typing.final
 class TaskError(_message.Message):

@@ -502,24 +502,38 @@ class Cursor(_message.Message):
     SINK_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     """The load (sink task) whose receipt moved it."""
     source: _builtins.str
     """The source task that it belongs to."""
     value: _builtins.bytes
     """The value, as the connector wrote it."""
+    column: _builtins.str
+    """In a receipt, for people: the column."""
+    before: _builtins.str
+    """In a receipt, for people: where the reading went on from. Absent where it began at the beginning."""
+    after: _builtins.str
+    """In a receipt, for people: the largest value when the reading began."""
     def __init__(
         self,
         *,
         sink: _builtins.str = ...,
         source: _builtins.str = ...,
         value: _builtins.bytes = ...,
+        column: _builtins.str = ...,
+        before: _builtins.str | None = ...,
+        after: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sink", b"sink", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "after", b"after", "before", b"before", "column", b"column", "sink", b"sink", "source", b"source", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
 
 Global___Cursor: _TypeAlias = Cursor  # noqa: Y015
 

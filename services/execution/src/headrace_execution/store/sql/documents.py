@@ -78,7 +78,7 @@ def dump_receipts(receipts: Sequence[Receipt]) -> str | None:
                 "bytes": item.bytes,
                 "checksum": item.checksum,
                 "landedAt": item.landed_at.isoformat() if item.landed_at else None,
-                "cursors": [[cursor.sink, cursor.source, cursor.value.hex()] for cursor in item.cursors],
+                "cursors": [_dump_cursor(cursor) for cursor in item.cursors],
                 **({"output": asdict(item.output)} if item.output is not None else {}),
                 **({"shape": asdict(item.shape)} if item.shape is not None else {}),
             }
@@ -100,14 +100,23 @@ def load_receipts(text: str | None) -> tuple[Receipt, ...]:
             bytes=item["bytes"],
             checksum=item["checksum"],
             landed_at=datetime.fromisoformat(item["landedAt"]) if item["landedAt"] else None,
-            cursors=tuple(
-                CursorValue(sink, source, bytes.fromhex(value)) for sink, source, value in item["cursors"]
-            ),
+            cursors=tuple(_load_cursor(*cursor) for cursor in item["cursors"]),
             output=_output(item.get("output")),
             shape=_shape(item.get("shape")),
         )
         for item in json.loads(text)
     )
+
+
+def _dump_cursor(cursor: CursorValue) -> list[str | None]:
+    told = [cursor.column, cursor.before, cursor.after] if cursor.column else []
+    return [cursor.sink, cursor.source, cursor.value.hex(), *told]
+
+
+def _load_cursor(
+    sink: str, source: str, value: str, column: str = "", before: str | None = None, after: str = ""
+) -> CursorValue:
+    return CursorValue(sink, source, bytes.fromhex(value), column, before, after)
 
 
 def _output(value: dict[str, Any] | None) -> StoredOutput | None:
