@@ -170,6 +170,16 @@ async def test_numbers_that_json_cannot_write_are_words(shelves: Any) -> None:
     assert answer.json()["weight"] == "-Infinity"
 
 
+@pytest.mark.parametrize("price", ["14.50", "12345678901234567890.123456789012345678", "0", "-7", "2.5"])
+async def test_a_decimal_is_a_number_that_loses_no_digit(shelves: Any, price: str) -> None:
+    answer = await shelves.client.post("/api/v1/shelves/1/things/1:put", content=f'{{"price": {price}}}')
+
+    assert shelves.recorder.requests[-1].thing.price in (price, price.rstrip("0"))
+    assert f'"price":{shelves.recorder.requests[-1].thing.price}' in answer.text
+    refused = await shelves.client.post("/api/v1/shelves/1/things/1:put", json={"price": price})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "WRONG_TYPE")
+
+
 async def test_it_is_documented(shelves: Any) -> None:
     document = (await shelves.client.get("/openapi-pipeline-engine.json")).json()
 
@@ -183,4 +193,5 @@ async def test_it_is_documented(shelves: Any) -> None:
     }
     assert document["components"]["schemas"]["Material"]["enum"] == ["WOOD"]
     assert document["components"]["schemas"]["Level"]["enum"] == ["LOW", "HIGH"]
+    assert document["components"]["schemas"]["Thing"]["properties"]["price"]["type"] == "number"
     assert "/api/v1/pipelines" not in document["paths"]

@@ -33,6 +33,7 @@ from .fields import (
     clearing_field,
     enum_of,
     enum_words,
+    is_decimal,
     is_map,
     map_key,
     map_value,
@@ -182,6 +183,8 @@ class DecoderCompiler:
         field's."""
         if rules(field).json:
             return [target.format(f"dump_exact({v})")]
+        if is_decimal(field):
+            return [f"w = read_decimal({v}, {path}, found)", f"if w is not None: {target.format('w')}"]
         simple = _SIMPLE.get(field.cpp_type) if field.type != FieldDescriptor.TYPE_BYTES else None
         if simple is not None:
             kind, expected = simple

@@ -12,7 +12,7 @@ For a pipeline the compiled function reads:
 
 so that a call does nothing that the type could have told beforehand. What is written when: fields with
 presence only where they are set; enums whose zero says that nothing was said only where they are not zero;
-raw JSON only where it is not empty; everything else always.
+raw JSON and decimals only where they are not empty; everything else always.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .fields import (
     FLOATS,
     enum_of,
     enum_words,
+    is_json_text,
     is_map,
     map_key,
     map_value,
     message_of,
     reading,
     returned,
-    rules,
 )
 from .wellknown import WRITERS, is_wrapper, refuse_unsupported, write_double
 
@@ -111,7 +111,7 @@ class EncoderCompiler:
             return None, self._list(field, access)
         if field.has_presence:
             return "has", self._value(field, access)
-        if rules(field).json:
+        if is_json_text(field):
             return "value", "raw_json(v)"
         if field.type == FieldDescriptor.TYPE_ENUM and 0 not in enum_words(field.enum_type).values():
             return "value", self._value(field, "v")
@@ -142,7 +142,7 @@ class EncoderCompiler:
             return f"{self._function(message_of(field))}({access})"
         if field.type == FieldDescriptor.TYPE_ENUM:
             return f"{self._enum(enum_of(field))}({access}, {access})"
-        if rules(field).json:
+        if is_json_text(field):
             return f"raw_json({access})"
         if field.type == FieldDescriptor.TYPE_BYTES:
             self._scope["base64_text"] = _base64_text
@@ -168,7 +168,7 @@ def _base64_text(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-def _raw_json(value: bytes) -> object:
+def _raw_json(value: bytes | str) -> object:
     """Returns JSON text to be embedded as it is. It is parsed once to be sure of it: text that is no JSON
     would break the answer it stands in. Raises orjson.JSONDecodeError."""
     orjson.loads(value)

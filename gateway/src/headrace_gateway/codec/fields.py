@@ -25,6 +25,16 @@ def rules(field: FieldDescriptor) -> options_pb2.FieldRules:
     return field.GetOptions().Extensions[options_pb2.field]
 
 
+def is_decimal(field: FieldDescriptor) -> bool:
+    """Tells whether a field holds the digits of a decimal number, which JSON has as a number."""
+    return rules(field).format == options_pb2.FORMAT_DECIMAL
+
+
+def is_json_text(field: FieldDescriptor) -> bool:
+    """Tells whether a field's value stands in JSON as it is: raw JSON, and the digits of a decimal."""
+    return rules(field).json or is_decimal(field)
+
+
 def message_of(field: FieldDescriptor) -> Descriptor:
     """Returns the type of a field that holds messages. Raises TypeError for another field."""
     if field.message_type is None:

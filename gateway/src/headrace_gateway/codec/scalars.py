@@ -71,6 +71,16 @@ def read_float(value: object, path: str, found: Findings) -> float | None:
     return number
 
 
+def read_decimal(value: object, path: str, found: Findings) -> str | None:
+    """Returns the digits of a number as they were written."""
+    if isinstance(value, NumberText):
+        return value.text
+    if type(value) not in (int, float):
+        found.wrong_type(path, "a number", value)
+        return None
+    return repr(value)
+
+
 def read_bytes(value: object, path: str, found: Findings) -> bytes | None:
     """Returns bytes from their base64 text (RFC 4648, standard alphabet)."""
     if type(value) is not str:

@@ -17,7 +17,7 @@ from headrace_chassis.identity import Principal
 
 from headrace_gateway.codec.compile_decode import Decoder, DecoderCompiler
 from headrace_gateway.codec.compile_encode import EncoderCompiler
-from headrace_gateway.codec.fields import rules
+from headrace_gateway.codec.fields import is_json_text
 from headrace_gateway.codec.findings import Findings
 from headrace_gateway.codec.parameters import QueryDecoder, Setter, path_setter
 from headrace_gateway.routes import Route, scalar_field
@@ -134,11 +134,11 @@ def _body_decoder(route: Route, decoders: DecoderCompiler) -> Decoder | None:
 
 
 def _holds_json(message: Descriptor, seen: set[str]) -> bool:
-    """Tells whether a message, or one inside it, keeps raw JSON, whose digits must survive."""
+    """Tells whether a message, or one inside it, keeps raw JSON or a decimal, whose digits must survive."""
     if message.full_name in seen:
         return False
     seen.add(message.full_name)
     return any(
-        rules(field).json or (field.message_type is not None and _holds_json(field.message_type, seen))
+        is_json_text(field) or (field.message_type is not None and _holds_json(field.message_type, seen))
         for field in message.fields
     )

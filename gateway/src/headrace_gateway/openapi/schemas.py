@@ -14,6 +14,8 @@ from headrace_gateway.codec.fields import (
     INTEGER_BOUNDS,
     clearing_field,
     enum_words,
+    is_decimal,
+    is_json_text,
     is_map,
     map_value,
     returned,
@@ -184,7 +186,7 @@ def _is_required(field: FieldDescriptor, mode: Mode) -> bool:
         return rules(field).required
     if field.is_repeated:
         return True
-    if field.has_presence or rules(field).json:
+    if field.has_presence or is_json_text(field):
         return False
     return field.enum_type is None or 0 in enum_words(field.enum_type).values()
 
@@ -203,6 +205,8 @@ def _scalar(field: FieldDescriptor, mode: Mode) -> Schema:
             if rule.HasField(name):  # type: ignore[arg-type]
                 schema[name] = bound
         return schema
+    if is_decimal(field):
+        return {"type": "number"}
     schema = {"type": "string"}
     if rule.format in _FORMATS:
         schema["format"] = _FORMATS[rule.format]

@@ -28,6 +28,7 @@ FormatCheck = Callable[[str], str | None]
 """Takes a string and returns what was expected where it does not fit."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,4})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -316,11 +317,16 @@ def _date(text: str) -> str | None:
     return "a date is expected (YYYY-MM-DD)"
 
 
+def _decimal(text: str) -> str | None:
+    return None if _DECIMAL.fullmatch(text) else "a decimal number is expected, such as 14.50"
+
+
 _FORMATS: dict["options_pb2.Format.ValueType", FormatCheck] = {
     options_pb2.FORMAT_UUID: _uuid,
     options_pb2.FORMAT_CRON: _cron,
     options_pb2.FORMAT_TIMEZONE: _timezone,
     options_pb2.FORMAT_DATE: _date,
+    options_pb2.FORMAT_DECIMAL: _decimal,
 }
 
 

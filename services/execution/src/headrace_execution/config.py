@@ -8,6 +8,7 @@ from headrace_chassis.settings import ServiceSettings
 from pydantic import Field, field_validator, model_validator
 
 from headrace_execution.acceptance.compiling import Limits
+from headrace_execution.domain.cost import Tariff, read_tariff
 from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
 from headrace_execution.loops.artifact_sweeper import Retention
@@ -100,6 +101,22 @@ class ExecutionSettings(ServiceSettings):
         20, ge=1, description="How many outputs a caller may download at once; more are answered with 429."
     )
 
+    cost_currency: str = Field(
+        "USD", pattern="[A-Z]{3}", description="The currency that costs are told in (ISO 4217)."
+    )
+    cost_rates: str = Field(
+        "compute=0.000014,storage=0.023,network=0.01",
+        description="What a second of a worker's slot, a gigabyte landed, and a gigabyte read or landed "
+        "cost. New rates hold from a day on (UTC), so that what was before keeps its cost: "
+        "`compute=…,storage=…,network=…; 2027-01-01: compute=…,storage=…,network=…`.",
+    )
+
+    @field_validator("cost_rates")
+    @classmethod
+    def _are_rates(cls, value: str) -> str:
+        read_tariff("", value)
+        return value
+
     @field_validator("artifacts_url")
     @classmethod
     def _names_a_store(cls, value: str) -> str:
@@ -114,6 +131,10 @@ class ExecutionSettings(ServiceSettings):
     def lease_terms(self) -> LeaseTerms:
         """How long leases last, and how often they are renewed."""
         return LeaseTerms(timedelta(seconds=self.lease_seconds), timedelta(seconds=self.heartbeat_seconds))
+
+    def tariff(self) -> Tariff:
+        """What things cost, and from when on."""
+        return read_tariff(self.cost_currency, self.cost_rates)
 
     def log_limits(self) -> LogLimits:
         """How much of a log is kept: half of it from the beginning, half from the end."""

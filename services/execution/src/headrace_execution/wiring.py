@@ -13,6 +13,8 @@ from headrace.execution.v1 import (
     internal_pb2_grpc,
     logs_pb2,
     logs_pb2_grpc,
+    metrics_pb2,
+    metrics_pb2_grpc,
     outputs_pb2,
     outputs_pb2_grpc,
     runs_pb2,
@@ -45,7 +47,7 @@ from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
 from headrace_execution.alerting.late_watcher import LateWatcher
-from headrace_execution.alerting.run_follower import ENDED, RunFollower
+from headrace_execution.alerting.run_follower import RunFollower
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
@@ -55,6 +57,7 @@ from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
 from headrace_execution.loops.log_keeper import LogKeeper
+from headrace_execution.loops.metrics_folder import MetricsFolder
 from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
 from headrace_execution.loops.result_folder import ResultFolder
@@ -63,11 +66,13 @@ from headrace_execution.probing import Prober
 from headrace_execution.servicers.alerts import AlertServicer
 from headrace_execution.servicers.internal import InternalServicer
 from headrace_execution.servicers.logs import RunLogServicer
+from headrace_execution.servicers.metrics import MetricsServicer
 from headrace_execution.servicers.outputs import RunOutputServicer
 from headrace_execution.servicers.runs import RunServicer
 from headrace_execution.servicers.stream_tickets import StreamTicketServicer
 from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.store.sql import SqlStore
+from headrace_execution.store.sql.events import ENDED
 from headrace_execution.watching.interest import Interest
 from headrace_execution.watching.watcher import RunWatcher
 from headrace_execution.workers.leases import LeaseBook
@@ -85,6 +90,7 @@ class Parts:
         self._base = base
         self._channel = metadata
         self._bound_tokens = BoundTokens(SERVICE, settings.internal_key_file)
+        self._tariff = settings.tariff()
         self._ticket_life = timedelta(seconds=settings.stream_ticket_seconds)
         definitions: definitions_pb2_grpc.DefinitionServiceAsyncStub = (
             definitions_pb2_grpc.DefinitionServiceStub(metadata)
@@ -195,6 +201,11 @@ class Parts:
                 self.run_logs,
             ),
             (
+                metrics_pb2.DESCRIPTOR.services_by_name["MetricsService"],
+                metrics_pb2_grpc.add_MetricsServiceServicer_to_server,
+                MetricsServicer(self.store, self.reader, self._tariff),
+            ),
+            (
                 stream_tickets_pb2.DESCRIPTOR.services_by_name["StreamTicketService"],
                 stream_tickets_pb2_grpc.add_StreamTicketServiceServicer_to_server,
                 StreamTicketServicer(self.store, self._bound_tokens, self._ticket_life, secrets.token_bytes),
@@ -239,6 +250,7 @@ class Parts:
             self.sweeper,
             follower,
             *self._alerting(),
+            MetricsFolder(self._base.db, SERVICE, self.store, self._base.bus),
         ]
 
     def _alerting(self) -> list[Agent]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Final
 from uuid import UUID
 
 from headrace.common.v1 import event_log_pb2
@@ -15,8 +14,7 @@ from headrace_execution.domain.states import RunState
 from headrace_execution.domain.usual import Usual
 from headrace_execution.store.port import Tx
 from headrace_execution.store.sql import SqlStore
-
-ENDED: Final = tuple(f"io.headrace.run.{what}.v1" for what in ("completed", "failed", "cancelled"))
+from headrace_execution.store.sql.events import ENDED
 
 
 class RunFollower:

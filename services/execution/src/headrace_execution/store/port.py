@@ -8,7 +8,7 @@ alerts, then runs (by id), then limits, then claims.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 from uuid import UUID
@@ -17,6 +17,7 @@ from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
 from headrace_execution.domain.changes import CursorMove, OutputLanding, RunChanged
 from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
+from headrace_execution.domain.rollups import DayTotals
 from headrace_execution.domain.run import CursorValue, Run, StopReason
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
@@ -391,6 +392,14 @@ class Tickets(Protocol):
         """Takes a ticket away and returns it, if it is still good; of several who ask, one gets it."""
 
 
+class Rollups(Protocol):
+    """What the runs of pipelines come to, day by day."""
+
+    async def add(self, days: Sequence[DayTotals]) -> None:
+        """Adds totals to those of their days. Whoever adds holds the position of the log that the runs were
+        read from, so that nobody else adds meanwhile."""
+
+
 class Tx(Protocol):
     """One transaction."""
 
@@ -416,6 +425,8 @@ class Tx(Protocol):
     def logs(self) -> Logs: ...
     @property
     def alerts(self) -> Alerts: ...
+    @property
+    def rollups(self) -> Rollups: ...
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """Adds events to the log."""
@@ -458,3 +469,6 @@ class Store(Protocol):
         """What there is of the log of a run, beyond the last known chunk of each attempt and the last known
         note.
         """
+
+    async def days(self, tenant: UUID, pipeline: UUID, first: date, last: date) -> list[DayTotals]:
+        """What the runs of a pipeline come to that ended from one day to another, oldest day first."""

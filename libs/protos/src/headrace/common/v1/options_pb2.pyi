@@ -79,6 +79,10 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     """The name of an IANA time zone."""
     FORMAT_DATE: _Format.ValueType  # 4
     """A calendar date, YYYY-MM-DD (RFC 3339 full-date)."""
+    FORMAT_DECIMAL: _Format.ValueType  # 5
+    """A decimal number, such as an amount of money, as its digits: "14.50". In JSON it is a number with all of these
+    digits, which no double has held; an empty one is left out.
+    """
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """Well-known text forms."""
@@ -93,6 +97,10 @@ FORMAT_TIMEZONE: Format.ValueType  # 3
 """The name of an IANA time zone."""
 FORMAT_DATE: Format.ValueType  # 4
 """A calendar date, YYYY-MM-DD (RFC 3339 full-date)."""
+FORMAT_DECIMAL: Format.ValueType  # 5
+"""A decimal number, such as an amount of money, as its digits: "14.50". In JSON it is a number with all of these
+digits, which no double has held; an empty one is left out.
+"""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final

@@ -1,12 +1,19 @@
 """Events of runs and alerts as the log has them."""
 
+from typing import Final
+
 from headrace.execution.v1 import alerts_pb2, events_pb2, runs_pb2
 from headrace_chassis.messages import timestamp
 from headrace_chassis.outbox import NewEvent
 
 from headrace_execution.convert import figures
 from headrace_execution.domain.alerts import AlertChanged
-from headrace_execution.domain.changes import RunChanged
+from headrace_execution.domain.changes import EventKind, RunChanged
+
+ENDED: Final = tuple(
+    f"io.headrace.run.{kind}.v1" for kind in (EventKind.COMPLETED, EventKind.FAILED, EventKind.CANCELLED)
+)
+"""The types of events that tell ends of runs."""
 
 
 def to_event(change: RunChanged) -> NewEvent:

@@ -76,6 +76,7 @@ _PURGE_OUTPUTS = "DELETE FROM outputs WHERE run = ANY ($1::uuid[])"
 _PURGE_STAGES = "DELETE FROM stages WHERE run = ANY ($1::uuid[])"
 _PURGE_RUNS = "DELETE FROM runs WHERE id = ANY ($1::uuid[])"
 _PURGE_CURSORS = "DELETE FROM cursors WHERE pipeline = $1"
+_PURGE_DAYS = "DELETE FROM pipeline_days WHERE pipeline = $1"
 _PURGE_RECIPES = "DELETE FROM recipes WHERE pipeline = $1"
 _PURGE_ALERTS = """
 DELETE FROM alerts WHERE id = ANY (ARRAY(SELECT id FROM alerts WHERE pipeline = $1 LIMIT $2))
@@ -190,7 +191,7 @@ class SqlPipelines:
         gone: str = await self._conn.execute(_PURGE_ALERTS, pipeline, limit)
         if limit in (len(ids), int(gone.rpartition(" ")[2])):
             return False
-        for statement in (_PURGE_CURSORS, _PURGE_RECIPES, _PURGE_USUAL, _FORGET_REFUSED):
+        for statement in (_PURGE_CURSORS, _PURGE_DAYS, _PURGE_RECIPES, _PURGE_USUAL, _FORGET_REFUSED):
             await self._conn.execute(statement, pipeline)
         return True
 

@@ -1,7 +1,7 @@
 """Transactions over the service's database, and reads outside of them."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from headrace_chassis.idempotency import IdempotencyKey, Lookup
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_execution.domain.changes import RunChanged
+from headrace_execution.domain.rollups import DayTotals
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
@@ -20,6 +21,7 @@ from headrace_execution.store.sql.events import to_event
 from headrace_execution.store.sql.logs import SqlLogs, read_index
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
+from headrace_execution.store.sql.rollups import SqlRollups, read_days
 from headrace_execution.store.sql.rows import to_trigger
 from headrace_execution.store.sql.run_cache import RunCache
 from headrace_execution.store.sql.runs import SqlRuns, read_one
@@ -128,6 +130,11 @@ class SqlStore:
         async with self._db.read() as conn:
             return await read_index(driver(conn), run, after, notes_after)
 
+    async def days(self, tenant: UUID, pipeline: UUID, first: date, last: date) -> list[DayTotals]:
+        """See the port."""
+        async with self._db.read() as conn:
+            return await read_days(driver(conn), tenant, pipeline, first, last)
+
 
 class SqlTx:
     """One transaction of the store."""
@@ -152,6 +159,7 @@ class SqlTx:
         self.starts = SqlStarts(raw, now)
         self.logs = SqlLogs(raw, now)
         self.alerts = SqlAlerts(conn, raw, now, recipes)
+        self.rollups = SqlRollups(raw)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

@@ -1,7 +1,7 @@
 """The store of runs, over one database in memory."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from headrace_chassis.errors import OutcomeUnknown, Unavailable
 from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
 
 from headrace_execution.domain.changes import RunChanged, failure_summary
+from headrace_execution.domain.rollups import DayTotals
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
 from headrace_execution.domain.starts import Standing as RunStanding
@@ -21,6 +22,7 @@ from headrace_execution.testing.memory.data import Data, Deadlock, Link, Transac
 from headrace_execution.testing.memory.logs import MemoryLogs, index_of
 from headrace_execution.testing.memory.outbox import append_events
 from headrace_execution.testing.memory.pipelines import MemoryPipelines
+from headrace_execution.testing.memory.rollups import MemoryRollups, days_of
 from headrace_execution.testing.memory.runs import MemoryRuns
 from headrace_execution.testing.memory.starts import MemoryStarts
 from headrace_execution.testing.memory.tables import ANSWERS, PROBES, RUNS, STARTS, AnswerRow
@@ -139,6 +141,15 @@ class MemoryStore:
         finally:
             self.data.end(tx)
 
+    async def days(self, tenant: UUID, pipeline: UUID, first: date, last: date) -> list[DayTotals]:
+        """See the port."""
+        tx = self._begin()
+        try:
+            await self._link.statement(tx)
+            return days_of(tx, tenant, pipeline, first, last)
+        finally:
+            self.data.end(tx)
+
     async def _matching(self, narrow: RunFilter) -> list[Run]:
         tx = self._begin()
         try:
@@ -164,6 +175,7 @@ class MemoryTx:
         self.starts = MemoryStarts(tx, link)
         self.logs = MemoryLogs(tx, link)
         self.alerts = MemoryAlerts(tx, link)
+        self.rollups = MemoryRollups(tx, link)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

@@ -7,6 +7,7 @@ from uuid import UUID
 from headrace_execution.domain.alerts import Alert
 from headrace_execution.domain.changes import OutputLanding
 from headrace_execution.domain.logs import ChunkEntry, Note
+from headrace_execution.domain.rollups import Day, DayTotals
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.starts import Decision
 from headrace_execution.domain.tickets import StreamTicket
@@ -110,6 +111,7 @@ ANSWERS: Table[Scope, AnswerRow] = Table("idempotency")
 LOG_CHUNKS: Table[tuple[UUID, UUID, int, int], ChunkEntry] = Table("log_chunks")
 NOTES: Table[tuple[UUID, int], Note] = Table("run_notes")
 OUTPUTS: Table[tuple[UUID, str], OutputRow] = Table("outputs")
+DAYS: Table[Day, DayTotals] = Table("pipeline_days")
 TICKETS: Table[bytes, TicketRow] = Table("stream_tickets")
 ALERTS: Table[UUID, Alert] = Table("alerts")
 USUAL: Table[UUID, Usual] = Table("usual_runs")
