@@ -8,6 +8,7 @@ ever be set back (a restored backup of either side).
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import asyncpg
 import structlog
 from headrace.common.v1 import event_log_pb2
 from prometheus_client import Counter, Gauge
@@ -50,6 +51,13 @@ _PARK = """
 INSERT INTO parked_event (consumer, event_id, source, event, error) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING
 """
+
+
+async def park(
+    raw: asyncpg.Connection, consumer: str, source: str, event: event_log_pb2.Event, reason: str
+) -> None:
+    """Keeps an event that cannot be handled, with the reason, for people to look at."""
+    await raw.execute(_PARK, consumer, event.id, source, event.SerializeToString(), reason)
 
 
 class EventConsumer(Agent):
@@ -153,7 +161,7 @@ class EventConsumer(Agent):
             raw = driver(conn)
             if await raw.fetchval(_LOCK, self.name, self._source) != after:
                 return
-            await raw.execute(_PARK, self.name, event.id, self._source, event.SerializeToString(), told)
+            await park(raw, self.name, self._source, event, told)
             await raw.execute(_MOVE, self.name, self._source, answer.next_after)
         self._failures = 0
         PARKED.labels(self.name).inc()
