@@ -49,3 +49,9 @@ def test_what_has_no_known_connection_keeps_the_words_of_the_definition() -> Non
 
 def test_rows_written_in_place_are_a_source_and_a_discard_is_no_sink() -> None:
     assert named("{id: a, values: [{x: 1}]}") == [("VALUES", None, "a")]
+
+
+def test_an_output_is_a_file_of_the_run_alone() -> None:
+    assert named("{id: a, values: [{x: 1}]}", "{id: kept, input: a, output: csv}")[1:] == [
+        ("FILE", None, "kept.csv")
+    ]

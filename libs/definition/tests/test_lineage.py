@@ -1,6 +1,7 @@
 """Columns traced to the sources."""
 
 from headrace_definition import column_lineage
+from headrace_definition.lineage import query_lineage
 from headrace_definition.testing import compiled
 
 SOURCES = """
@@ -92,3 +93,29 @@ def test_sinks_have_the_columns_of_their_input() -> None:
         "sinks: [{id: k, discard: true, input: f}]",
     )
     assert found["k.Name"] == {"customers.Name"}
+
+
+def test_what_a_source_was_found_to_have_closes_it() -> None:
+    text = (
+        SOURCES
+        + "- {id: t, type: sql_transform, sql: SELECT * FROM orders}\n"
+        + "sinks: [{id: out, input: t, path: o.csv}]"
+    )
+    found = column_lineage(compiled(text).plan, {"orders": ["id", "price"]}).columns
+    assert {c.column: {o.column for o in c.origins} for c in found if c.task == "out"} == {
+        "id": {"id"},
+        "price": {"price"},
+    }
+
+
+def test_the_columns_of_a_query_come_from_the_columns_of_its_tables() -> None:
+    found = query_lineage(
+        "SELECT o.id, o.price * r.rate AS total, upper(name) AS name FROM sales.orders o "
+        "JOIN rates r ON r.day = o.day"
+    )
+    traced = {column: {f"{o.task}.{o.column}" for o in origins} for column, origins in found.items()}
+    assert traced["id"] == {"sales.orders.id"}
+    assert traced["total"] == {"sales.orders.price", "rates.rate"}
+    assert traced["name"] == set()  # nobody knows which of the two tables has it
+    assert query_lineage("SELECT a.x FROM one.t a JOIN two.t b ON true") == {}
+    assert query_lineage("SELECT * FROM orders") == {}

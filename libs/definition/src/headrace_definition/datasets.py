@@ -40,7 +40,8 @@ class ConnectionPlace:
 class Dataset:
     """Something that a task reads or writes.
 
-    `namespace` is None where the connection is not known: the name is then as the definition has it.
+    `namespace` is None where the connection is not known, and where nothing outside of the run has a name for
+    it (rows of the definition, outputs of the run): the name is then as the definition has it.
     """
 
     task: str
@@ -48,6 +49,8 @@ class Dataset:
     namespace: str | None
     name: str
     connection: ConnectionPlace | None = None
+    table: str | None = None
+    """The table as the definition or its query names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ def _written(task: SinkTask, connections: Mapping[str, ConnectionPlace]) -> list
     if sink.connector is not None:
         return [_stream(task.key, sink.connector, sink.stream)]
     place = connections.get(sink.connection or "")
+    if sink.output is not None:
+        return [Dataset(task.key, "FILE", None, f"{task.key}.{sink.output}")]
     if sink.path is not None:
         return [_file(task.key, sink.path, sink.connection, place)]
     return [_table(task.key, sink.table or task.key, sink.connection, place)]
@@ -122,7 +127,7 @@ def _file(task: str, path: str, word: str | None, place: ConnectionPlace | None)
 
 def _table(task: str, table: str, word: str | None, place: ConnectionPlace | None) -> Dataset:
     if place is None:
-        return Dataset(task, "TABLE", None, f"{word}.{table}" if word is not None else table)
+        return Dataset(task, "TABLE", None, f"{word}.{table}" if word is not None else table, table=table)
     parts = table.split(".")
     schema = place.default_schema or _DEFAULT_SCHEMAS.get(place.type)
     if len(parts) == 1 and schema is not None:
@@ -130,7 +135,7 @@ def _table(task: str, table: str, word: str | None, place: ConnectionPlace | Non
     database = place.database or (PurePosixPath(place.path).stem if place.path is not None else place.name)
     if len(parts) < 3:
         parts.insert(0, database)
-    return Dataset(task, "TABLE", _namespace(place), ".".join(parts), place)
+    return Dataset(task, "TABLE", _namespace(place), ".".join(parts), place, table)
 
 
 def _namespace(place: ConnectionPlace | None) -> str | None:

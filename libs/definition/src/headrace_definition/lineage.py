@@ -5,8 +5,9 @@ is taken to be there. What cannot be traced (`*` over unknown columns, a SQL for
 know) is left out of the columns and still stands in `tables`, which is always complete.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -87,18 +88,25 @@ class _Relation:
 _UNKNOWN = _Relation(is_open=True)
 
 
-def column_lineage(plan: Plan) -> Lineage:
-    """Traces the columns of every source, transformation and sink of a plan to the sources."""
+NOTHING_FOUND: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+def column_lineage(plan: Plan, found: Mapping[str, Sequence[str]] = NOTHING_FOUND) -> Lineage:
+    """Traces the columns of every source, transformation and sink of a plan to the sources.
+
+    `found` are the columns that sources were found to have when they were read, by task: they close sources
+    whose columns the definition does not declare.
+    """
     relations: dict[str, _Relation] = {}
     tables: dict[str, tuple[str, ...]] = {}
-    found: list[ColumnLineage] = []
+    traced: list[ColumnLineage] = []
     analysed = 0
     for task in plan.tasks:
         tables[task.key] = _sources_of(task.inputs, tables)
         match task:
             case SourceTask():
                 tables[task.key] = (task.key,)
-                relation = _of_source(task.key, task.config)
+                relation = _of_source(task.key, task.config, found.get(task.key))
             case TransformTask():
                 analysed += isinstance(task.config, SqlTransform)
                 within = analysed <= MAX_ANALYSED_SQL or not isinstance(task.config, SqlTransform)
@@ -108,20 +116,39 @@ def column_lineage(plan: Plan) -> Lineage:
             case _:
                 continue
         relations[task.key] = relation
-        found += [
+        traced += [
             ColumnLineage(task.key, column, tuple(sorted(origins)))
             for column, origins in relation.columns.items()
         ]
-    return Lineage(tuple(found), tables)
+    return Lineage(tuple(traced), tables)
 
 
 def _sources_of(inputs: Iterable[str], tables: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(source for key in inputs for source in tables.get(key, ())))
 
 
-def _of_source(key: str, source: Source) -> _Relation:
+def query_lineage(query: str) -> Mapping[str, tuple[ColumnOrigin, ...]]:
+    """The columns of a source's query, and the columns of the tables that they are computed from: `task` of
+    an origin is the table as the query names it. What cannot be traced is left out."""
+    parsed = parse_select(query)
+    if parsed.tree is None:
+        return {}
+    tables = {table.name.rpartition(".")[2].lower(): table.name for table in parsed.tables}
+    if len(tables) < len({table.name for table in parsed.tables}):
+        return {}  # two tables of one name in different schemas: nobody can tell whose a column is
+    relation = _of_select(parsed.tree, {key: _open(name) for key, name in tables.items()})
+    return {name: tuple(sorted(origins)) for name, origins in relation.columns.items()}
+
+
+def _open(key: str) -> _Relation:
+    return _Relation(is_open=True, other=lambda name: _origin(key, name))
+
+
+def _of_source(key: str, source: Source, found: Sequence[str] | None) -> _Relation:
     if source.columns is not None:
         names: tuple[str, ...] = source.columns
+    elif found is not None:
+        names = tuple(found)
     elif source.values is not None:
         names = tuple(
             dict.fromkeys([*(source.declared_schema or {}), *(name for row in source.values for name in row)])
@@ -227,6 +254,10 @@ def _of_sql(config: SqlTransform, relations: Mapping[str, _Relation]) -> _Relati
     inputs = {key.lower(): relations.get(key, _UNKNOWN) for key in config.input_keys}
     if sum(len(relation.columns) for relation in inputs.values()) > MAX_ANALYSED_COLUMNS:
         return _UNKNOWN
+    return _of_select(parsed.tree, inputs)
+
+
+def _of_select(tree: exp.Expr, inputs: Mapping[str, _Relation]) -> _Relation:
     schema: dict[str, object] = {
         key: dict.fromkeys(relation.columns, "VARCHAR")
         for key, relation in inputs.items()
@@ -234,7 +265,7 @@ def _of_sql(config: SqlTransform, relations: Mapping[str, _Relation]) -> _Relati
     }
     try:
         # The parsed tree is cached, and qualify rewrites what it is given.
-        return _traced(parsed.tree.copy(), schema, inputs)
+        return _traced(tree.copy(), schema, inputs)
     except (SqlglotError, RecursionError, ValueError, KeyError, AttributeError, TypeError):
         # The analyser does not know every form that DuckDB runs: then the lineage is that of tables.
         return _UNKNOWN
