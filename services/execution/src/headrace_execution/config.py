@@ -4,14 +4,15 @@ from datetime import timedelta
 from typing import Self
 
 from headrace_artifacts.urls import check_url
-from headrace_chassis.settings import ServiceSettings
-from pydantic import Field, field_validator, model_validator
+from headrace_chassis.settings import ServiceSettings, is_url
+from pydantic import Field, FilePath, field_validator, model_validator
 
 from headrace_execution.acceptance.compiling import Limits
 from headrace_execution.domain.cost import Tariff, read_tariff
 from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
 from headrace_execution.loops.artifact_sweeper import Retention
+from headrace_execution.openlineage.endpoints import file_path
 from headrace_execution.workers.leases import LeaseTerms
 
 
@@ -111,10 +112,32 @@ class ExecutionSettings(ServiceSettings):
         "`compute=…,storage=…,network=…; 2027-01-01: compute=…,storage=…,network=…`.",
     )
 
+    openlineage_url: str | None = Field(
+        None,
+        description="Where OpenLineage events of runs go: the http:// or https:// address that takes them, "
+        "path included, or file:///folder/file for JSON lines; absent: nowhere. Private networks may be "
+        "reached, metadata services of clouds and Headrace's own database and NATS never.",
+    )
+    openlineage_api_key_file: FilePath | None = Field(
+        None, description="A file with the API key that is sent along as a bearer token."
+    )
+    openlineage_namespace: str = Field(
+        "headrace/{tenant}",
+        min_length=1,
+        description="The namespace of pipelines as OpenLineage's jobs; {tenant} stands for the tenant's id.",
+    )
+
     @field_validator("cost_rates")
     @classmethod
     def _are_rates(cls, value: str) -> str:
         read_tariff("", value)
+        return value
+
+    @field_validator("openlineage_url")
+    @classmethod
+    def _takes_events(cls, value: str | None) -> str | None:
+        if value is not None and not is_url(value) and file_path(value) is None:
+            raise ValueError("a URL that begins with https://, http:// or file:/// is expected")
         return value
 
     @field_validator("artifacts_url")

@@ -62,6 +62,7 @@ from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
+from headrace_execution.openlineage.wiring import lineage_forwarder
 from headrace_execution.probing import Prober
 from headrace_execution.servicers.alerts import AlertServicer
 from headrace_execution.servicers.internal import InternalServicer
@@ -142,6 +143,7 @@ class Parts:
             self.artifacts,
             timedelta(days=settings.alert_retention_days),
         )
+        self.lineage = lineage_forwarder(settings, base, self.store, definitions)
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
             store=self.store,
@@ -251,6 +253,7 @@ class Parts:
             follower,
             *self._alerting(),
             MetricsFolder(self._base.db, SERVICE, self.store, self._base.bus),
+            *((self.lineage,) if self.lineage is not None else ()),
         ]
 
     def _alerting(self) -> list[Agent]:
