@@ -34,6 +34,7 @@ from headrace_definition.spellings import normalise
 from headrace_definition.sql_rules import check_sql_of
 from headrace_definition.staging import connections_of, cut_into_stages
 from headrace_definition.tasks import LISTS, TaskDraft, drafts, in_order, task_keys_in
+from headrace_definition.waiting import check_waiting, find_waiting
 
 _BEFORE_RUN = frozenset({"INCOMPLETE", "UNKNOWN_CONNECTION", "UNKNOWN_CONNECTOR", "NO_TASKS"})
 """Warnings of a stored definition that are errors of one that is to run."""
@@ -116,6 +117,7 @@ class _Reading:
         check_unique_keys(self._tasks, findings)
         known = task_keys_in(root)
         readable = [key for key, kind in known.items() if kind in ("source", "transform")]
+        find_waiting(self._tasks)
         infer_inputs(self._tasks, readable, findings)
         # Defaults are of the pipeline, not of the text: the canonical definition does not get them.
         self._connected = [_with_connection(task, defaults) for task in self._tasks]
@@ -124,6 +126,7 @@ class _Reading:
             check_sql_of(task, document.text, findings, dialect=self._dialect(task), readable=readable)
             check_connections(task, settings, findings)
         check_inputs(self._tasks, known, findings)
+        check_waiting(self._tasks, known, findings)
         check_placeholders(root, self._definition, settings, findings)
         check_orchestration(self._definition, root, findings)
         _check_parameters(self._definition, root, findings)
@@ -167,14 +170,20 @@ class _Reading:
         anonymous = [task for task in self._connected if task.key is None]
         discarded = {key for task in anonymous for key in task.inputs}
         by_key = {task.key: task for task in self._connected if task.key is not None}
-        ordered = in_order({key: task.inputs for key, task in by_key.items()})
+        ordered = in_order({key: (*task.inputs, *task.after) for key, task in by_key.items()})
         return tuple(self._task(key, by_key[key], discards=key in discarded) for key in ordered)
 
     def _task(self, key: str, draft: TaskDraft, *, discards: bool) -> Task:
-        element, inputs = draft.element, draft.inputs
+        element, inputs, after = draft.element, draft.inputs, draft.after
         if isinstance(element, Source):
             return SourceTask(
-                key=key, kind="source", type=_place(element), inputs=inputs, discards=discards, config=element
+                key=key,
+                kind="source",
+                type=_place(element),
+                inputs=inputs,
+                after=after,
+                discards=discards,
+                config=element,
             )
         if isinstance(element, Sink):
             guarantee, reason = sink_guarantee(element, self._connection_type(element))
@@ -183,14 +192,23 @@ class _Reading:
                 kind="sink",
                 type="discard" if element.discard else _place(element),
                 inputs=inputs,
+                after=after,
                 config=element,
                 guarantee=guarantee,
                 guarantee_reason=reason,
             )
         if isinstance(element, CheckBase):
-            return CheckTask(key=key, kind="check", type=element.type, inputs=inputs, config=element)
+            return CheckTask(
+                key=key, kind="check", type=element.type, inputs=inputs, after=after, config=element
+            )
         return TransformTask(
-            key=key, kind="transform", type=element.type, inputs=inputs, discards=discards, config=element
+            key=key,
+            kind="transform",
+            type=element.type,
+            inputs=inputs,
+            after=after,
+            discards=discards,
+            config=element,
         )
 
 

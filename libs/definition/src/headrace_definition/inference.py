@@ -24,8 +24,11 @@ def infer_inputs(tasks: list[TaskDraft], known: Iterable[str], findings: Finding
             names = [folded[table.name.lower()] for table in parsed.tables if table.name.lower() in folded]
             task.element = element.model_copy(update={"inputs": tuple(names)})
     flow = _Flow(tasks)
+    gates = _gates(tasks)
     for task in tasks:
         if task.kind == "transform":
+            if task.key in gates:
+                continue
             if _lacks_input(task):
                 _fill(task, flow.open_before(task), findings)
             flow.pass_by(task)
@@ -41,6 +44,21 @@ def _lacks_input(task: TaskDraft) -> bool:
     if isinstance(element, SqlTransform):
         return element.inputs is None and element.sql is None
     return not isinstance(element, Union) and getattr(element, "input", None) is None
+
+
+def _gates(tasks: list[TaskDraft]) -> frozenset[str | None]:
+    """The tasks that wait for a signal and hold no rows: they say after what they come, or sources wait for
+    them, or there is nothing before them."""
+    waits = [task for task in tasks if task.wait is not None and _lacks_input(task)]
+    if not waits:
+        return frozenset()
+    before_sources = {key for task in tasks if task.kind == "source" for key in task.after}
+    any_rows = any(task.kind == "source" for task in tasks)
+    return frozenset(
+        task.key
+        for task in waits
+        if not any_rows or task.key in before_sources or (task.wait is not None and task.wait.after)
+    )
 
 
 def _fill(task: TaskDraft, candidates: list[str], findings: Findings) -> None:

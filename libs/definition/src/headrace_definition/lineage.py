@@ -27,6 +27,7 @@ from headrace_definition.model import (
     SqlTransform,
     Transformation,
     Union,
+    WaitForSignal,
 )
 from headrace_definition.plan import Plan, SinkTask, SourceTask, TransformTask
 from headrace_definition.sqltext import ParsedSql, parse_expression, parse_select
@@ -172,7 +173,7 @@ def _of_transformation(config: Transformation, relations: Mapping[str, _Relation
             return _united(config, relations)
     relation = relations.get(config.input or "", _UNKNOWN)
     match config:
-        case Filter() | Deduplicate() | Cast():
+        case Filter() | Deduplicate() | Cast() | WaitForSignal():
             return relation
         case Select():
             return _selected(config, relation)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from headrace_definition.model import Parameter, QualityCheck, Sink, Source, Transformation
+from headrace_definition.model import Parameter, QualityCheck, Sink, Source, Transformation, WaitForSignal
 
 PLAN_FORMAT: Literal[1] = 1
 
@@ -31,6 +31,8 @@ class _TaskBase(PlanPart):
     transformation or check; `database`, `file`, `output`, `discard` or `connector` of a sink."""
     inputs: tuple[str, ...] = ()
     """Keys of the tasks whose rows it reads."""
+    after: tuple[str, ...] = ()
+    """Keys of tasks that must have completed before it starts, whatever it reads."""
     discards: bool = False
     """Whether its result is read to the end and dropped: a discard sink without an id, fused into it."""
 
@@ -43,10 +45,15 @@ class SourceTask(_TaskBase):
 
 
 class TransformTask(_TaskBase):
-    """Computes rows from rows."""
+    """Computes rows from rows, or holds them until a signal comes."""
 
     kind: Literal["transform"]
     config: Transformation
+
+    @property
+    def wait(self) -> WaitForSignal | None:
+        """What it waits for, where it is a task that no worker runs."""
+        return self.config if isinstance(self.config, WaitForSignal) else None
 
 
 class CheckTask(_TaskBase):
@@ -86,6 +93,12 @@ class Stage(PlanPart):
     """Keys of tasks of other stages whose materialised rows it reads."""
     artifacts_out: tuple[str, ...] = ()
     """Keys of its own tasks whose rows it leaves as artifacts for other stages."""
+    held_rows: dict[str, str] = Field(default_factory=dict)
+    """For each of `artifacts_in` that only waits for a signal: the task whose artifact it offers."""
+    signals: tuple[str, ...] = ()
+    """Names of the signals whose data its tasks use."""
+    keep_seconds: int = 0
+    """How long its artifacts may have to be kept beyond the usual time: as long as later stages may wait."""
     connections: tuple[str, ...] = ()
     """Names or ids of the connections it uses."""
     rereads: tuple[str, ...] = ()
@@ -111,6 +124,8 @@ class StagePayload(PlanPart):
     stage: Stage
     tasks: tuple[Task, ...]
     parameters: dict[str, Parameter] = Field(default_factory=dict)
+    signals: dict[str, dict[str, Parameter]] = Field(default_factory=dict)
+    """The declared data of the signals that its tasks use."""
 
     def task(self, key: str) -> Task:
         """The task of that key.
@@ -177,8 +192,13 @@ class Plan(PlanPart):
             stage=stage,
             tasks=tuple(task for task in self.tasks if task.key in members),
             parameters=self.parameters,
+            signals={name: fields for name, fields in self._signals().items() if name in stage.signals},
         )
         return payload.to_json()
+
+    def _signals(self) -> dict[str, dict[str, Parameter]]:
+        waits = (task.wait for task in self.tasks if isinstance(task, TransformTask))
+        return {wait.signal_name: wait.data or {} for wait in waits if wait is not None}
 
     def to_json(self) -> bytes:
         """The same bytes for an equal plan."""

@@ -20,6 +20,7 @@ SCOPES: Mapping[str, frozenset[str] | None] = {
     "params": None,
     "run": frozenset({"id", "logical_date"}),
     "interval": frozenset({"start", "end"}),
+    "signals": None,
     "env": None,
     "secrets": None,
 }
@@ -29,7 +30,7 @@ _PLACEHOLDER = re.compile(r"\$\{\s*([A-Za-z_]+)\.([A-Za-z_][A-Za-z0-9_.-]*)\s*\}
 _OPENING = re.compile(r"\$?\$\{")
 _FORM = (
     "expected ${params.name}, ${run.id}, ${run.logical_date}, ${interval.start}, ${interval.end}, "
-    "${env.NAME} or ${secrets.name}"
+    "${signals.name.field}, ${env.NAME} or ${secrets.name}"
 )
 # A literal next to one of these cannot join with what stands there into another token.
 _SEPARATORS = frozenset(" \t\r\n(),=<>+;")

@@ -6,7 +6,7 @@ from collections.abc import Mapping as ReadOnly
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace_definition.model import Definition, QualityCheck, Sink, Source, Transformation
+from headrace_definition.model import Definition, QualityCheck, Sink, Source, Transformation, WaitForSignal
 from headrace_definition.nodes import Mapping, Node, Sequence
 from headrace_definition.spellings.rewriting import text_of
 from headrace_definition.sqltext import ParsedSql
@@ -31,6 +31,8 @@ class TaskDraft:
     kind: TaskKind
     element: Element
     node: Mapping
+    after: tuple[str, ...] = ()
+    """Keys of tasks that must have completed first: those it names, and those whose signals it uses."""
     judged: ParsedSql | None = None
     """What was seen of its SQL while its inputs were inferred, without the tree, which is large."""
 
@@ -38,6 +40,11 @@ class TaskDraft:
     def inputs(self) -> tuple[str, ...]:
         """Keys of the tasks it reads."""
         return self.element.input_keys
+
+    @property
+    def wait(self) -> WaitForSignal | None:
+        """What it waits for, where it is a task that no worker runs."""
+        return self.element if isinstance(self.element, WaitForSignal) else None
 
     def place(self, key: str) -> Node:
         """The value of a key of the text, or the whole element where the text has none."""

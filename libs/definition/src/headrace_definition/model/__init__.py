@@ -42,6 +42,7 @@ from headrace_definition.model.transformations import (
     TransformationBase,
     Union,
 )
+from headrace_definition.model.waits import WaitForSignal
 
 __all__ = [
     "TASK_KEY_PATTERN",
@@ -86,5 +87,6 @@ __all__ = [
     "Union",
     "Unique",
     "UpstreamPipeline",
+    "WaitForSignal",
     "WriteOptions",
 ]

@@ -96,6 +96,11 @@ class Sink(Element):
         default=None, description="Settings of `connector`; secrets only as ${secrets.name}."
     )
 
+    after: tuple[TaskKey, ...] = Field(
+        default=(),
+        description="Tasks that must have completed before it is written, such as a wait_for_signal.",
+    )
+
     @property
     def input_keys(self) -> tuple[str, ...]:
         """The tasks it reads."""

@@ -124,6 +124,10 @@ class Source(Element):
         default=None, ge=0, description="Rough size in bytes; lets engine AUTO choose well."
     )
 
+    after: tuple[TaskKey, ...] = Field(
+        default=(), description="Tasks that must have completed before it is read, such as a wait_for_signal."
+    )
+
     @property
     def input_keys(self) -> tuple[str, ...]:
         """Sources read no other task."""

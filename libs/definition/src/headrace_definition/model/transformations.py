@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from headrace_definition.model.base import ColumnName, Element, Sql, TaskKey, TypeName, any_case
+from headrace_definition.model.waits import WaitForSignal
 
 
 def list_or_mapping(value: Any) -> str:
@@ -178,6 +179,15 @@ class Union(TransformationBase):
 
 
 Transformation = Annotated[
-    SqlTransform | LookupJoin | Filter | Select | Rename | Cast | Aggregate | Deduplicate | Union,
+    SqlTransform
+    | LookupJoin
+    | Filter
+    | Select
+    | Rename
+    | Cast
+    | Aggregate
+    | Deduplicate
+    | Union
+    | WaitForSignal,
     Field(discriminator="type"),
 ]

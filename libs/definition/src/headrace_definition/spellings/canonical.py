@@ -8,7 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Words
 from typing import get_args
 
-from headrace_definition.model import Definition, QualityCheck, Sink, Source, Transformation
+from headrace_definition.model import Definition, QualityCheck, Sink, Source, Transformation, WaitForSignal
 from headrace_definition.model.base import Element
 from headrace_definition.model.settings import Execution, Orchestration, Schedule
 from headrace_definition.model.sources import Incremental
@@ -39,6 +39,7 @@ from headrace_definition.spellings.words import (
     SOURCE_WORDS,
     TRANSFORMATION_TYPES,
     TRANSFORMATION_WORDS,
+    WAIT_WORDS,
 )
 
 _ElementRewrite = Callable[[Mapping, Findings], Mapping]
@@ -52,9 +53,12 @@ def keys_of(*models: type[Element]) -> frozenset[str]:
 _TOP_KEYS = keys_of(Definition)
 _SOURCE_KEYS = keys_of(Source)
 _SINK_KEYS = keys_of(Sink)
-_TRANSFORMATION_KEYS = keys_of(*get_args(get_args(Transformation)[0]))
+_TRANSFORMATION_KEYS = keys_of(
+    *(kind for kind in get_args(get_args(Transformation)[0]) if kind is not WaitForSignal)
+)
+_WAIT_KEYS = keys_of(WaitForSignal)
 _CHECK_KEYS = keys_of(*get_args(get_args(QualityCheck)[0]))
-_LIST_KEYS = ("inputs", "columns", "keys", "group_by", "order_by", "to_columns", "on")
+_LIST_KEYS = ("inputs", "columns", "keys", "group_by", "order_by", "to_columns", "on", "after")
 _SCHEDULE_WORDS = {"cronExpression": "cron", "cron_expression": "cron", "expression": "cron"}
 _MANY_INPUTS = frozenset({"sql_transform", "union"})
 
@@ -142,22 +146,27 @@ def _parameters(root: Mapping, findings: Findings) -> Mapping:
     """Parameters may be a list of `{name, ...}`, and one may be just its default."""
     parameters = root.get("parameters")
     if isinstance(parameters, Sequence):
-        named: list[tuple[str, Node]] = []
-        for item in parameters.items:
-            name = text_of(item.get("name")) if isinstance(item, Mapping) else None
-            if name is None or not isinstance(item, Mapping):
-                findings.error("MISSING_KEY", item, "a parameter in a list needs a name", key="name")
-            elif any(name == other for other, _ in named):
-                findings.error("DUPLICATE_KEY", item, "the parameter is declared twice")
-            else:
-                named.append((name, without(item, "name")))
-        parameters = made_mapping(named, parameters)
+        parameters = _by_name(parameters, "a parameter", findings)
     if not isinstance(parameters, Mapping):
         return root
     declared = ((name, _declaration(value)) for name, value in parameters.items())
     entries = {name: (parameters.entries[name][0], value) for name, value in declared}
     rewritten = Mapping(entries, parameters.line, parameters.column, parameters.where)
     return with_entry(root, "parameters", rewritten)
+
+
+def _by_name(declared: Sequence, what: str, findings: Findings) -> Mapping:
+    """A list of `{name, ...}` as a mapping."""
+    named: list[tuple[str, Node]] = []
+    for item in declared.items:
+        name = text_of(item.get("name")) if isinstance(item, Mapping) else None
+        if name is None or not isinstance(item, Mapping):
+            findings.error("MISSING_KEY", item, f"{what} in a list needs a name", key="name")
+        elif any(name == other for other, _ in named):
+            findings.error("DUPLICATE_KEY", item, f"{what} is declared twice")
+        else:
+            named.append((name, without(item, "name")))
+    return made_mapping(named, declared)
 
 
 def _declaration(node: Node) -> Node:
@@ -287,6 +296,8 @@ def _sink(element: Mapping, findings: Findings) -> Mapping:
 
 
 def _transformation(element: Mapping, findings: Findings) -> Mapping:
+    if TRANSFORMATION_TYPES.get(snake((text_of(element.get("type")) or "").strip())) == "wait_for_signal":
+        return _wait(element, findings)
     element = _element(element, TRANSFORMATION_WORDS, _TRANSFORMATION_KEYS, findings)
     if "type" not in element:
         guess = "sql_transform" if "sql" in element else "filter" if "condition" in element else None
@@ -309,6 +320,34 @@ def _transformation(element: Mapping, findings: Findings) -> Mapping:
         element = with_entry(without(element, "inputs"), "input", inputs.items[0])
         return with_entry(element, "lookup", inputs.items[1])
     return _single_input(element)
+
+
+def _wait(element: Mapping, findings: Findings) -> Mapping:
+    """A task that waits for a signal: `name` is the signal's, and the task's where it has no other."""
+    name, own = text_of(element.get("name")), text_of(element.get("id"))
+    node = element.get("name")
+    if node is not None and name is not None and is_task_key(name) and "signal" not in element:
+        element = without(element, "name")
+        if own is None:
+            element = with_entry(element, "id", made(name, node))
+        elif name != own:
+            element = with_entry(element, "signal", node)
+    element = _single_input(_element(element, WAIT_WORDS, _WAIT_KEYS, findings))
+    element = _word(element, "type", TRANSFORMATION_TYPES)
+    data = element.get("data")
+    if isinstance(data, Sequence):
+        data = _by_name(data, "a field", findings)
+    if isinstance(data, Mapping):
+        declared = {key: (data.entries[key][0], _field(value)) for key, value in data.items()}
+        data = Mapping(declared, data.line, data.column, data.where)
+    return element if data is None else with_entry(element, "data", data)
+
+
+def _field(node: Node) -> Node:
+    """A field of a signal may be just its type."""
+    if not isinstance(node, Scalar):
+        return node
+    return made_mapping([("type", node)] if node.value is not None else [], node)
 
 
 def _check(element: Mapping, findings: Findings) -> Mapping:

@@ -8,6 +8,8 @@ SOURCE_WORDS = {
     "file": "path",
     "rows": "values",
     "data": "values",
+    "depends_on": "after",
+    "wait_for": "after",
 }
 
 SINK_WORDS = {
@@ -24,6 +26,8 @@ SINK_WORDS = {
     "primaryKey": "keys",
     "unique_key": "keys",
     "merge_keys": "keys",
+    "depends_on": "after",
+    "wait_for": "after",
 }
 
 TRANSFORMATION_WORDS = {
@@ -34,6 +38,18 @@ TRANSFORMATION_WORDS = {
     "depends_on": "inputs",
     "where": "condition",
 }
+
+WAIT_WORDS = {
+    "signalName": "signal",
+    "signal_name": "signal",
+    "fields": "data",
+    "schema": "data",
+    "expects": "data",
+    "from": "inputs",
+    "source": "inputs",
+    "depends_on": "inputs",
+}
+"""Words of a task that waits for a signal; its `name` is that of the signal."""
 
 CHECK_WORDS = {"name": "id", "level": "severity", "on": "input", "table": "input"}
 
@@ -56,6 +72,7 @@ _TRANSFORMATIONS = (
     "aggregate",
     "deduplicate",
     "union",
+    "wait_for_signal",
 )
 TRANSFORMATION_TYPES = {name: name for name in _TRANSFORMATIONS} | {
     "sql": "sql_transform",
@@ -73,6 +90,9 @@ TRANSFORMATION_TYPES = {name: name for name in _TRANSFORMATIONS} | {
     "distinct": "deduplicate",
     "union_all": "union",
     "concat": "union",
+    "approval": "wait_for_signal",
+    "wait_for_approval": "wait_for_signal",
+    "signal": "wait_for_signal",
 }
 
 _CHECKS = (

@@ -13,6 +13,7 @@ from headrace_definition.model import (
     Select,
     Transformation,
     Union,
+    WaitForSignal,
 )
 from headrace_definition.suggestions import nearest
 
@@ -38,7 +39,7 @@ def output_columns(
         KeyError: when an input's columns are not given.
     """
     match transformation:
-        case Filter() | Deduplicate():
+        case Filter() | Deduplicate() | WaitForSignal():
             columns = _of(transformation.input, inputs)
             if isinstance(transformation, Deduplicate):
                 _require(transformation.keys or (), columns, transformation.input)

@@ -11,6 +11,7 @@ from headrace_definition.model import (
     SqlTransform,
     Transformation,
     Union,
+    WaitForSignal,
 )
 from headrace_definition.sql.quoting import on_own_lines, quote, quoted_list
 from headrace_definition.sql_lexing import without_terminator
@@ -46,6 +47,8 @@ def transformation_sql(transformation: Transformation) -> str:
             how = "UNION" if transformation.distinct else "UNION ALL"
             how = f" {how} BY NAME " if transformation.by_name else f" {how} "
             return how.join(f"SELECT * FROM {quote(key)}" for key in transformation.inputs)
+        case WaitForSignal():
+            return f"SELECT * FROM {_input(transformation.input)}"
 
 
 def _given(text: str | None, name: str) -> str:
