@@ -72,4 +72,6 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
     ),
     reasons.REASON_DEPENDENCY_CYCLE: Entry(StatusCode.FAILED_PRECONDITION, 409, "Dependency cycle"),
     reasons.REASON_DEPENDENCY_EXISTS: Entry(StatusCode.ALREADY_EXISTS, 409, "Dependency exists"),
+    reasons.REASON_SIGNAL_RECEIVED: Entry(StatusCode.FAILED_PRECONDITION, 409, "Signal received already"),
+    reasons.REASON_SIGNAL_TOO_LATE: Entry(StatusCode.FAILED_PRECONDITION, 409, "Signal too late"),
 }

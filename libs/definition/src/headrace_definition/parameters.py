@@ -20,9 +20,16 @@ _EXPECTED = {
 
 
 def resolve_parameters(
-    declared: Mapping[str, Parameter], given: Mapping[str, object]
+    declared: Mapping[str, Parameter],
+    given: Mapping[str, object],
+    *,
+    where: str = "parameters",
+    noun: str = "parameter",
 ) -> dict[str, BoundValue]:
     """The value of each declared parameter: the given one, else its default, else None.
+
+    What a signal says is declared in the same way; `where` is then the path that problems have, and `noun`
+    what is spoken of.
 
     Values may come as text, as a query or form gives them: `"5"` is an integer where one is declared.
 
@@ -30,7 +37,17 @@ def resolve_parameters(
         DefinitionError: naming every unknown name, every value of a wrong type and every missing required
         one.
     """
-    problems = [_unknown(name, declared) for name in given if name not in declared]
+    word = noun.upper()
+    problems = [
+        Problem(
+            f"UNKNOWN_{word}",
+            f"{where}.{name}",
+            f"the definition declares no {noun} of this name",
+            suggestion=nearest(name, declared),
+        )
+        for name in given
+        if name not in declared
+    ]
     values: dict[str, BoundValue] = {}
     for name, parameter in declared.items():
         value = given.get(name)
@@ -38,13 +55,13 @@ def resolve_parameters(
             value = parameter.default
         if value is None:
             if parameter.required:
-                problems.append(_problem("MISSING_PARAMETER", name, "is required and has no value"))
+                problems.append(Problem(f"MISSING_{word}", f"{where}.{name}", "is required and has no value"))
             values[name] = None
             continue
         try:
             values[name] = parameter_value(parameter, value)
         except ValueError as error:
-            problems.append(_problem("PARAMETER_VALUE", name, str(error)))
+            problems.append(Problem(f"{word}_VALUE", f"{where}.{name}", str(error)))
     if problems:
         raise DefinitionError(tuple(problems))
     return values
@@ -62,15 +79,6 @@ def parameter_value(parameter: Parameter, value: object) -> BoundValue:
         if converted not in allowed:
             raise ValueError(f"must be one of {', '.join(str(option) for option in allowed)}")
     return converted
-
-
-def _unknown(name: str, declared: Mapping[str, Parameter]) -> Problem:
-    message = "the definition declares no parameter of this name"
-    return Problem("UNKNOWN_PARAMETER", f"parameters.{name}", message, suggestion=nearest(name, declared))
-
-
-def _problem(code: str, name: str, message: str) -> Problem:
-    return Problem(code, f"parameters.{name}", message)
 
 
 def _convert(kind: str, value: object) -> BoundValue:

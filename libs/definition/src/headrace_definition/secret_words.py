@@ -27,6 +27,11 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None
 
 
+def holds_secret(text: str) -> bool:
+    """Whether a text has the form of something with a secret in it, such as a URL with a password."""
+    return _URL_PASSWORD.search(text) is not None
+
+
 def refuse_literals(root: Mapping, findings: Findings) -> None:
     """Adds an error for each secret that is written out. The error does not repeat it."""
     _walk(root, findings, secret=False)
@@ -48,7 +53,7 @@ def _judge(node: Scalar, findings: Findings, *, secret: bool) -> None:
     if node.value in (None, "") or isinstance(node.value, bool):
         return
     text = str(node.value)
-    if (secret and not is_reference(text)) or _URL_PASSWORD.search(text):
+    if (secret and not is_reference(text)) or holds_secret(text):
         findings.error(
             "LITERAL_SECRET",
             node,

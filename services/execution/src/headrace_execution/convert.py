@@ -55,6 +55,11 @@ def run_state(state: RunState) -> "runs_pb2.RunState.ValueType":
     return _RUN_STATES[state]
 
 
+def task_state(state: TaskState) -> "runs_pb2.TaskState.ValueType":
+    """A task's state in the contract's words."""
+    return _TASK_STATES[state]
+
+
 def run_state_of(state: "runs_pb2.RunState.ValueType") -> RunState | None:
     """The state that a list is narrowed to; None where it is not."""
     return next((ours for ours, theirs in _RUN_STATES.items() if theirs == state), None)

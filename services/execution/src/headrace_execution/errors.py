@@ -2,6 +2,7 @@
 # ruff: noqa: N818 - they name facts, as the errors of the chassis do
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from headrace.common.v1 import reasons_pb2
@@ -78,6 +79,28 @@ class NotRetryable(HeadraceError):
     def while_live(cls, run: UUID, other: UUID) -> "NotRetryable":
         """Another run does it."""
         return cls(f"run {other} tries run {run} again already", metadata={"runId": str(other)})
+
+
+class SignalReceived(HeadraceError):
+    """The signal has come already."""
+
+    reason = reasons_pb2.REASON_SIGNAL_RECEIVED
+
+    def __init__(self, signal: str, sent_by: str, received_at: datetime) -> None:
+        at = received_at.isoformat(timespec="seconds")
+        super().__init__(
+            f"signal {signal} came from {sent_by} at {at}; the first one counts",
+            metadata={"signalName": signal, "sentBy": sent_by},
+        )
+
+
+class SignalTooLate(HeadraceError):
+    """The task that the signal is for has ended without it, or its deadline has passed."""
+
+    reason = reasons_pb2.REASON_SIGNAL_TOO_LATE
+
+    def __init__(self, signal: str, why: str) -> None:
+        super().__init__(f"signal {signal} comes too late: {why}", metadata={"signalName": signal})
 
 
 class LeaseLost(HeadraceError):

@@ -23,6 +23,8 @@ from headrace.execution.v1 import (
     stream_tickets_pb2_grpc,
     workers_pb2,
     workers_pb2_grpc,
+    workflow_pb2,
+    workflow_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2_grpc
 from headrace_artifacts.urls import open_store
@@ -72,6 +74,8 @@ from headrace_execution.servicers.outputs import RunOutputServicer
 from headrace_execution.servicers.runs import RunServicer
 from headrace_execution.servicers.stream_tickets import StreamTicketServicer
 from headrace_execution.servicers.workers import WorkerServicer
+from headrace_execution.servicers.workflow import WorkflowServicer
+from headrace_execution.signalling import SignalReceiver
 from headrace_execution.store.sql import SqlStore
 from headrace_execution.store.sql.events import ENDED
 from headrace_execution.watching.interest import Interest
@@ -211,6 +215,11 @@ class Parts:
                 stream_tickets_pb2.DESCRIPTOR.services_by_name["StreamTicketService"],
                 stream_tickets_pb2_grpc.add_StreamTicketServiceServicer_to_server,
                 StreamTicketServicer(self.store, self._bound_tokens, self._ticket_life, secrets.token_bytes),
+            ),
+            (
+                workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"],
+                workflow_pb2_grpc.add_WorkflowServiceServicer_to_server,
+                WorkflowServicer(self.store, SignalReceiver(self.store, self.signals)),
             ),
             (
                 workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],

@@ -14,11 +14,20 @@ from headrace.metadata.v1 import definitions_pb2
 from headrace_chassis.errors import InvalidDefinition, Problem
 from headrace_definition import Compiled, CompileSettings, ConnectionDefaults
 from headrace_definition.engines import choose_engine
-from headrace_definition.plan import Plan, SourceTask
+from headrace_definition.plan import Plan, SourceTask, Task, TransformTask
 
 from headrace_execution.acceptance.resuming import resumed_cursors
 from headrace_execution.acceptance.sized_cache import SizedCache
-from headrace_execution.domain.recipe import PlanNote, Policy, Priority, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.recipe import (
+    OnTimeout,
+    PlanNote,
+    Policy,
+    Priority,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    WaitSpec,
+)
 from headrace_execution.errors import EngineNotAvailable
 from headrace_execution.store.sql.documents import dump_recipe
 
@@ -182,6 +191,8 @@ def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] 
     positions = {task.key: position for position, task in enumerate(plan.tasks)}
     stage_positions = {stage.key: position for position, stage in enumerate(plan.stages)}
     by_key = {task.key: task for task in plan.tasks}
+    waits = {stage.key: _wait(by_key[stage.tasks[0]]) for stage in plan.stages}
+    waiting = {wait.signal: stage_positions[key] for key, wait in waits.items() if wait is not None}
     stages = tuple(
         StageSpec(
             key=stage.key,
@@ -191,9 +202,11 @@ def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] 
                 key for key in stage.tasks if by_key[key].kind == "sink" and by_key[key].type != "discard"
             ),
             connections=stage.connections,
-            payload=plan.stage_payload(stage.key),
+            payload=plan.stage_payload(stage.key) if waits[stage.key] is None else b"",
             cursors=resumed_cursors(plan, stage),
             limits=tuple(sorted({limits[word] for word in stage.connections if word in limits})),
+            wait=waits[stage.key],
+            signals=tuple(position for name, position in waiting.items() if name in stage.signals),
         )
         for stage in plan.stages
     )
@@ -211,6 +224,21 @@ def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] 
         ),
     )
     return replace(recipe, digest=hashlib.sha256(dump_recipe(recipe).encode()).digest())
+
+
+def _wait(task: Task) -> WaitSpec | None:
+    """What a task waits for that no worker runs: it is a stage by itself."""
+    wait = task.wait if isinstance(task, TransformTask) else None
+    if wait is None:
+        return None
+    declared = wait.model_dump_json(include={"data"}) if wait.data is not None else None
+    return WaitSpec(
+        signal=wait.signal_name,
+        timeout=wait.timeout,
+        on_timeout=OnTimeout(wait.on_timeout),
+        data=declared.encode() if declared is not None else None,
+        description=wait.description,
+    )
 
 
 def to_problem(problem: headrace_definition.Problem) -> Problem:

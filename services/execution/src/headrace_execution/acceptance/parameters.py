@@ -25,13 +25,13 @@ def check_parameters(declared: Mapping[str, Parameter], given: bytes) -> bytes:
         values = resolve_parameters(declared, _object(given))
     except DefinitionError as error:
         raise InvalidParameters(to_problems(error.problems)) from None
-    plain = {name: _plain(value) for name, value in values.items() if value is not None}
+    plain = {name: plain_value(value) for name, value in values.items() if value is not None}
     return json.dumps(plain, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _object(given: bytes) -> dict[str, object]:
     try:
-        value = json.loads(given or b"{}", parse_float=_number)
+        value = json.loads(given or b"{}", parse_float=exact_number)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -40,13 +40,15 @@ def _object(given: bytes) -> dict[str, object]:
     return value
 
 
-def _number(text: str) -> float | str:
-    # As text where a float would lose digits: a declared number takes that as well.
+def exact_number(text: str) -> float | str:
+    """A number of a JSON text: as text where a float would lose digits, which a declared number takes as
+    well."""
     number = float(text)
     return number if Decimal(repr(number)) == Decimal(text) else text
 
 
-def _plain(value: object) -> object:
+def plain_value(value: object) -> object:
+    """A value as JSON has it."""
     if isinstance(value, Decimal):
         # A number where JSON's readers keep all its digits, else text, which a declared number takes as well.
         number = float(value)

@@ -8,7 +8,16 @@ from uuid import UUID
 
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Priority, Recipe
-from headrace_execution.domain.run import Failure, Purpose, Receipt, Run, Stage, StopReason, Task
+from headrace_execution.domain.run import (
+    Failure,
+    Purpose,
+    Receipt,
+    ReceivedSignal,
+    Run,
+    Stage,
+    StopReason,
+    Task,
+)
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.steps import advance, conclude, end_stage
 from headrace_execution.domain.triggers import MANUAL, Trigger
@@ -55,6 +64,8 @@ class Order:
     """Stages that have completed in the run that this one tries again."""
     outputs: Mapping[int, tuple[Receipt, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """The outputs that stages which run again have landed there, by the stages' positions."""
+    signals: Mapping[int, ReceivedSignal] = field(default_factory=lambda: MappingProxyType({}))
+    """The signals that have come there for stages which have not completed, by the stages' positions."""
 
 
 def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
@@ -71,6 +82,7 @@ def accept(order: Order, now: datetime, *, held: bool = False) -> Run:
             position=position,
             tasks=tuple(Task(index) for index in spec.tasks),
             receipts=order.outputs.get(position, ()),
+            signal=order.signals.get(position),
         )
         for position, (stage_id, spec) in enumerate(zip(order.stage_ids, recipe.stages, strict=True))
     )

@@ -19,11 +19,9 @@ _LEVELS = {RunState.FAILED: Level.ERROR, RunState.CANCELLED: Level.WARNING}
 def notes(before: Run | None, after: Run, now: datetime) -> list[Note]:
     """The notes on a change; `before` is None where the run is new."""
     if before is None:
-        return (
-            [_note(after, now, "it is held: a limit or an earlier run keeps it from starting")]
-            if after.held
-            else []
-        )
+        if after.held:
+            return [_note(after, now, "it is held: a limit or an earlier run keeps it from starting")]
+        return [note for stage in after.stages for note in _of_wait(after, None, stage, now)]
     told: list[Note] = []
     if before.held and not after.held and not after.is_final:
         told.append(_note(after, now, "it is held no longer"))
@@ -35,7 +33,30 @@ def notes(before: Run | None, after: Run, now: datetime) -> list[Note]:
     for old, new in zip(before.stages, after.stages, strict=True):
         if old is not new and old.state is not new.state:
             told.extend(_of_stage(after, old, new, now))
+        if old is not new:
+            told.extend(_of_wait(after, old, new, now))
     return told
+
+
+def _of_wait(run: Run, old: Stage | None, new: Stage, now: datetime) -> Iterator[Note]:
+    """What is told of a stage that waits for a signal."""
+    if (wait := run.spec(new).wait) is None:
+        return
+    task = run.recipe.tasks[new.tasks[0].position].key
+    waited = old is not None and old.state is StageState.WAITING
+    if new.state is StageState.WAITING and not waited and new.timer is not None:
+        until = new.timer.isoformat(timespec="seconds")
+        yield _of_waiting(run, now, task, f"it waits for signal {wait.signal} until {until}")
+    if new.signal is not None and old is not None and old.signal is None:
+        said = f"signal {wait.signal} came from {new.signal.sent_by}"
+        early = "" if waited else "; it is kept until its task waits"
+        yield _of_waiting(run, now, task, f"{said}{early}")
+    if waited and len(new.warnings) > len(old.warnings if old is not None else ()):
+        yield _of_waiting(run, now, task, new.warnings[-1].message, Level.WARNING)
+
+
+def _of_waiting(run: Run, now: datetime, task: str, message: str, level: Level = Level.INFO) -> Note:
+    return Note(run.id, LogLine(now, level, message, task, 1))
 
 
 def _of_stage(run: Run, old: Stage, new: Stage, now: datetime) -> Iterator[Note]:

@@ -5,7 +5,7 @@ Equal recipes are one row of the database, found by their digest, so that a run'
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from headrace_execution.domain.connection_limits import Limits
 
@@ -50,6 +50,27 @@ class TaskSpec:
     guarantee: str | None = None
 
 
+class OnTimeout(StrEnum):
+    """What happens when a signal has not come in time."""
+
+    FAIL = "fail"
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSpec:
+    """What a stage waits for that no worker runs."""
+
+    signal: str
+    """The signal's name, unique in the recipe."""
+    timeout: timedelta
+    on_timeout: OnTimeout
+    data: bytes | None = None
+    """What the signal may say, as the definition declares it: JSON. None means any object."""
+    description: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class StageSpec:
     """A stage as the plan has it."""
@@ -70,6 +91,10 @@ class StageSpec:
     that get its rows, each with its source."""
     limits: Limits = ()
     """The connections among its own that not any number of stages may use at once."""
+    wait: WaitSpec | None = None
+    """The signal that it waits for, instead of being handed to a worker."""
+    signals: tuple[int, ...] = ()
+    """Positions of the stages whose signals its tasks use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def retry_order(
         retry_of=run.id,
         taken_over=taken_over(run),
         outputs=landed_outputs(run),
+        signals={stage.position: stage.signal for stage in run.stages if stage.signal is not None},
     )
 
 
@@ -75,12 +76,19 @@ def landed_outputs(run: Run) -> dict[int, tuple[Receipt, ...]]:
 
 def taken_over(run: Run) -> tuple[Stage, ...]:
     """The stages that need not run again: those that have completed, unless one that runs again depends on
-    them, for the rows that they leave are those of their own run."""
+    them, for the rows that they leave are those of their own run.
+
+    What was waited for need not be waited for again: signals are of the chain of retries, as loads are. And a
+    stage that waits needs no rows of others.
+    """
     again: set[int] = set()
     for stage in reversed(run.stages):  # each comes after those it depends on
-        if stage.state is not StageState.COMPLETED or stage.position in again:
+        spec, completed = run.spec(stage), stage.state is StageState.COMPLETED
+        if not completed or (stage.position in again and spec.wait is None):
             again.add(stage.position)
-            again.update(run.spec(stage).depends_on)
+            again.update(spec.depends_on if spec.wait is None else ())
+        else:
+            again.discard(stage.position)
     return tuple(_as_it_ended(stage) for stage in run.stages if stage.position not in again)
 
 

@@ -138,6 +138,18 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceivedSignal:
+    """What somebody has said to a run. Never holds a secret."""
+
+    data: bytes
+    """A JSON object, checked against what the definition declares."""
+    received_at: datetime
+    sent_by: str
+    run: UUID
+    """The run that it was sent to: this one, or one that it tries again."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReport:
     """A task as its worker sees it."""
 
@@ -226,6 +238,8 @@ class Stage:
     receipts: tuple[Receipt, ...] = ()
     slot_us: int = 0
     """How long its attempts that have ended have held slots, in microseconds."""
+    signal: ReceivedSignal | None = None
+    """The signal that it waits for, as soon as it has come: that may be before it waits."""
 
     @property
     def is_final(self) -> bool:
@@ -235,7 +249,7 @@ class Stage:
     @property
     def was_taken_over(self) -> bool:
         """Whether it has completed in the run that its run tries again, which then did what it shows."""
-        return self.state is StageState.COMPLETED and not self.fence
+        return self.state is StageState.COMPLETED and not self.attempt
 
     @property
     def due_at(self) -> datetime | None:

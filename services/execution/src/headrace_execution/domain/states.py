@@ -28,7 +28,7 @@ class StageState(StrEnum):
     LEASED = "LEASED"
     """A worker has it, under a fence, for as long as it renews its lease."""
     WAITING = "WAITING"
-    """Waits until its next attempt is due."""
+    """Waits until its next attempt is due, or for a signal."""
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
@@ -69,7 +69,9 @@ RUN_STEPS: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
 
 STAGE_STEPS: Mapping[StageState, frozenset[StageState]] = MappingProxyType(
     {
-        StageState.BLOCKED: frozenset({StageState.READY, StageState.SKIPPED, StageState.CANCELLED}),
+        StageState.BLOCKED: frozenset(
+            {StageState.READY, StageState.WAITING, StageState.SKIPPED, StageState.CANCELLED}
+        ),
         StageState.READY: frozenset(
             {StageState.LEASED, StageState.FAILED, StageState.SKIPPED, StageState.CANCELLED}
         ),
@@ -82,7 +84,15 @@ STAGE_STEPS: Mapping[StageState, frozenset[StageState]] = MappingProxyType(
                 StageState.CANCELLED,
             }
         ),
-        StageState.WAITING: frozenset({StageState.READY, StageState.FAILED, StageState.CANCELLED}),
+        StageState.WAITING: frozenset(
+            {
+                StageState.READY,
+                StageState.COMPLETED,
+                StageState.FAILED,
+                StageState.SKIPPED,
+                StageState.CANCELLED,
+            }
+        ),
         StageState.COMPLETED: frozenset(),
         StageState.FAILED: frozenset(),
         StageState.SKIPPED: frozenset(),
@@ -90,9 +100,9 @@ STAGE_STEPS: Mapping[StageState, frozenset[StageState]] = MappingProxyType(
     }
 )
 
-STAGE_LEAPS = frozenset({(StageState.BLOCKED, StageState.LEASED)})
+STAGE_LEAPS = frozenset({(StageState.BLOCKED, StageState.LEASED), (StageState.BLOCKED, StageState.COMPLETED)})
 """Two steps that one transaction takes at once: what a stage waited for completes, and a free slot takes
-it.
+it, or the signal that it would wait for has come before.
 """
 
 _TASK_ENDS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})

@@ -1,6 +1,6 @@
 """The steps that all rules are made of: the only code that writes a state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -160,9 +160,11 @@ def guilty_tasks(run: Run, stage: Stage, failed_task: str) -> frozenset[int]:
 
 def advance(run: Run, now: datetime) -> Run:
     """Draws the conclusions of a change: what may start, what never will, and whether the run has ended."""
-    run = _start(run, now)
     failed = any(stage.state is StageState.FAILED for stage in run.stages)
-    run = replace(run, stages=tuple(_follow(run, stage, now, failed=failed) for stage in run.stages))
+    stages = list(run.stages)
+    for position, stage in enumerate(stages):  # each comes after those it depends on
+        stages[position] = _follow(run, stages, stage, now, failed=failed)
+    run = _start(replace(run, stages=tuple(stages)), now)
     if run.state not in FINAL_RUN_STATES and all(stage.state in FINAL_STAGE_STATES for stage in run.stages):
         return step_run(
             run,
@@ -174,23 +176,41 @@ def advance(run: Run, now: datetime) -> Run:
 
 
 def _start(run: Run, now: datetime) -> Run:
-    if run.state is RunState.PENDING and any(stage.state is StageState.LEASED for stage in run.stages):
+    # An attempt begins when a stage is leased, or when it begins to wait for its signal.
+    if run.state is RunState.PENDING and any(stage.attempt for stage in run.stages):
         return step_run(run, RunState.RUNNING, started_at=now)
     return run
 
 
-def _follow(run: Run, stage: Stage, now: datetime, *, failed: bool) -> Stage:
+def _follow(run: Run, stages: Sequence[Stage], stage: Stage, now: datetime, *, failed: bool) -> Stage:
     if stage.state is StageState.BLOCKED:
         if run.is_stopping:
             return end_stage(run, stage, StageState.CANCELLED, now)
         if failed:
             return end_stage(run, stage, StageState.SKIPPED, now)
-        needed = (run.stages[position].state for position in run.spec(stage).depends_on)
+        spec = run.spec(stage)
+        needed = (stages[position].state for position in spec.depends_on)
         if not run.held and all(state is StageState.COMPLETED for state in needed):
+            if spec.wait is not None:
+                return _await_signal(run, stage, now + spec.wait.timeout, now)
             return step_stage(stage, StageState.READY, ready_at=now)
-    elif stage.state is StageState.READY and failed and not run.is_stopping and not is_started(stage):
+    elif failed and not run.is_stopping and _never_starts(run, stage):
         return end_stage(run, stage, StageState.SKIPPED, now)
     return stage
+
+
+def _never_starts(run: Run, stage: Stage) -> bool:
+    """Whether nothing of a stage has happened, so that it need not happen where another has failed."""
+    if stage.state is StageState.READY:
+        return not is_started(stage)
+    return stage.state is StageState.WAITING and run.spec(stage).wait is not None
+
+
+def _await_signal(run: Run, stage: Stage, deadline: datetime, now: datetime) -> Stage:
+    """A stage that begins to wait for its signal, or has it already."""
+    stage = map_tasks(stage, lambda task: step_task(task, TaskState.WAITING, attempt=1, started_at=now))
+    stage = step_stage(stage, StageState.WAITING, attempt=1, timer=deadline)
+    return stage if stage.signal is None else end_stage(run, stage, StageState.COMPLETED, now)
 
 
 def _result(stages: Iterable[Stage], *, cancelled: bool) -> RunState:

@@ -15,16 +15,21 @@ from headrace_execution.domain.steps import (
     step_task,
 )
 from headrace_execution.domain.values import replace
+from headrace_execution.domain.waits import expire
 
 
 def run_due(run: Run, moment: Moment) -> Run:
     """Does everything of a run that is due; what is not stays."""
     if run.due_at is not None and run.due_at <= moment.now:
         run = fail(run, _overdue(run), moment)
-    for stage in run.stages:
+    for position in range(len(run.stages)):
+        stage, wait = run.stages[position], run.recipe.stages[position].wait
         if stage.is_final or stage.due_at is None or stage.due_at > moment.now:
             continue
-        run = put_stage(run, _due(run, stage, moment))
+        if wait is not None:
+            run = expire(run, stage, wait, moment)
+        else:
+            run = put_stage(run, _due(run, stage, moment))
     return advance(run, moment.now)
 
 

@@ -2,6 +2,7 @@
 it.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from headrace_chassis.messages import timestamp
 from headrace_execution.convert import landed_output
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
+from headrace_execution.domain.recipe import StageSpec
 from headrace_execution.domain.run import Purpose, Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change
@@ -169,6 +171,7 @@ def _stage_message(
         payload=spec.payload,
         parameters=run.parameters,
         variables=run.variables or b"",
+        signals=_signals(run, spec),
         logical_date=timestamp(run.logical_date),
         interval_start=timestamp(run.interval_start),
         interval_end=timestamp(run.interval_end),
@@ -182,6 +185,19 @@ def _stage_message(
         traceparent=run.traceparent,
         landed=[landed_output(receipt) for receipt in stage.receipts if receipt.output is not None],
     )
+
+
+def _signals(run: Run, spec: StageSpec) -> bytes:
+    """What the signals said that a stage uses; nothing for those without which its run went on."""
+    if not spec.signals:
+        return b""
+    waits = [(run.recipe.stages[position].wait, run.stages[position].signal) for position in spec.signals]
+    said = {
+        wait.signal: json.loads(signal.data)
+        for wait, signal in waits
+        if wait is not None and signal is not None
+    }
+    return json.dumps(said, separators=(",", ":")).encode()
 
 
 def _probe_message(probe: Probe, lease: Lease) -> workers_pb2.Assignment:

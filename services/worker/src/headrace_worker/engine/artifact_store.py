@@ -20,6 +20,14 @@ from headrace_connectors.api import Scratch, SourceResult, export_parquet, impor
 from headrace_worker.engine.cursor_values import pack_cursors, unpack_cursors
 from headrace_worker.engine.failure import TRANSIENT, Failure, TaskFailed
 
+_KEEP = "keep"
+"""A file of a run's folder whose time of change is that until which the folder is needed."""
+
+
+def _latest(folder: Path) -> float:
+    mark = folder / _KEEP
+    return max(folder.stat().st_mtime, mark.stat().st_mtime if mark.exists() else 0.0)
+
 
 class ArtifactStore:
     """The artifacts below a folder, by run and task."""
@@ -65,14 +73,24 @@ class ArtifactStore:
         result = await import_parquet(scratch, relation, str(rows))
         return result, unpack_cursors(json.dumps(facts["cursors"]).encode())
 
+    def keep(self, run_id: str, seconds: float) -> None:
+        """Have the artifacts of a run kept for so long beyond the time after which others are removed."""
+        folder = self._root / str(uuid.UUID(run_id))
+        folder.mkdir(parents=True, exist_ok=True)
+        mark, until = folder / _KEEP, time.time() + seconds
+        mark.touch()
+        if mark.stat().st_mtime < until:
+            os.utime(mark, (until, until))
+
     def sweep(self, older_than_seconds: float) -> int:
-        """Remove the artifacts of runs that nothing was written to for so long. Returns how many runs."""
+        """Remove the artifacts of runs that nothing was written to for so long, and that are not to be kept
+        for longer. Returns how many runs."""
         removed = 0
         limit = time.time() - older_than_seconds
         if not self._root.is_dir():
             return 0
         for folder in self._root.iterdir():
-            if folder.is_dir() and folder.stat().st_mtime < limit:
+            if folder.is_dir() and _latest(folder) < limit:
                 shutil.rmtree(folder)
                 removed += 1
         return removed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from headrace_connectors.api import (
     Connection,
@@ -19,7 +20,7 @@ from headrace_connectors.api import (
     Split,
 )
 from headrace_definition.model import Parameter, Partition, Sink, Source
-from headrace_definition.parameters import resolve_parameters
+from headrace_definition.parameters import parameter_value, resolve_parameters
 from headrace_definition.plan import SinkTask, SourceTask
 from headrace_definition.problems import DefinitionError
 from headrace_definition.substitution import BoundValue, SubstitutionError, bind
@@ -28,6 +29,7 @@ from headrace_worker.engine.failure import CONFIGURATION, Failure, TaskFailed
 from headrace_worker.engine.run_context import RunContext
 
 _DIALECTS = {"postgresql": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
+NO_SIGNALS: Mapping[str, Mapping[str, Parameter]] = MappingProxyType({})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
@@ -35,15 +37,24 @@ class Binding:
     """The values of one run, put into the texts of its tasks."""
 
     def __init__(
-        self, context: RunContext, declared: Mapping[str, Parameter], environment: Mapping[str, str]
+        self,
+        context: RunContext,
+        declared: Mapping[str, Parameter],
+        environment: Mapping[str, str],
+        signals: Mapping[str, Mapping[str, Parameter]] = NO_SIGNALS,
     ) -> None:
-        """Raises TaskFailed where the run's parameters are not what the definition declares."""
+        """`signals` is the declared data of the signals that the tasks use.
+
+        Raises TaskFailed where the run's parameters, or what its signals said, are not what is declared.
+        """
         self._context = context
         try:
             parameters = resolve_parameters(declared, context.parameters)
         except DefinitionError as error:
             raise TaskFailed("", Failure("INVALID_PARAMETERS", CONFIGURATION, str(error))) from error
         values: dict[str, BoundValue] = {f"params.{name}": value for name, value in parameters.items()}
+        for name, fields in signals.items():
+            values |= _said(name, fields, context.signals.get(name, {}))
         own = {**environment, **context.variables}
         values |= {f"env.{name}": value for name, value in own.items()}
         known: dict[str, BoundValue] = {
@@ -170,6 +181,19 @@ class Binding:
         except ValueError:
             why = f"`partition.{name}`: {text!r} is neither a whole number nor a date or time"
             raise TaskFailed(task, Failure("PARTITION_RANGE_INVALID", CONFIGURATION, why)) from None
+
+
+def _said(signal: str, fields: Mapping[str, Parameter], data: Mapping[str, object]) -> dict[str, BoundValue]:
+    """The values of a signal; those that it left out, and that have no default, are NULL."""
+    values: dict[str, BoundValue] = {}
+    for name, declared in fields.items():
+        value = data.get(name)
+        try:
+            values[f"signals.{signal}.{name}"] = None if value is None else parameter_value(declared, value)
+        except ValueError as error:
+            why = f"${{signals.{signal}.{name}}} {error}"
+            raise TaskFailed("", Failure("INVALID_SIGNAL", CONFIGURATION, why)) from error
+    return values
 
 
 def _range_bound(text: str) -> dt.datetime | dt.date | int:

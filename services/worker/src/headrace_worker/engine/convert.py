@@ -37,6 +37,7 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         root_run_id=assignment.root_run_id or assignment.run_id,
         attempt=assignment.attempt,
         parameters=parameters,
+        signals=orjson.loads(assignment.signals) if assignment.signals else {},
         variables=orjson.loads(assignment.variables) if assignment.variables else {},
         logical_date=_instant(assignment, "logical_date"),
         interval_start=_instant(assignment, "interval_start"),

@@ -21,6 +21,8 @@ class RunContext:
     parameters: Mapping[str, object] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     """Values that `${env.NAME}` has in this run instead of the worker's own."""
+    signals: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """What the signals said that the stage uses, by their names."""
     logical_date: dt.datetime | None = None
     interval_start: dt.datetime | None = None
     interval_end: dt.datetime | None = None

@@ -162,7 +162,12 @@ class Session:
         self._board = TaskBoard(program.keys, _now, self._log)
         self._tell_begin(program.payload.stage.key)
         try:
-            binding = Binding(context, program.payload.parameters, self._options.definition_environment)
+            binding = Binding(
+                context,
+                program.payload.parameters,
+                self._options.definition_environment,
+                program.payload.signals,
+            )
             needed = bool(program.payload.stage.connections)
             connections = await self._connections() if needed else Connections({})
         except TaskFailed as error:

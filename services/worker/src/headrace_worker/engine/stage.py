@@ -260,7 +260,8 @@ class StageRunner:
             kept = key in stage.artifacts_out
             reading.unread[key] = self._program.readers(key) + kept
         for key in stage.artifacts_in:
-            result, cursors = await self._artifacts.read(self._context.run_id, key, scratch, key)
+            origin = stage.held_rows.get(key, key)
+            result, cursors = await self._artifacts.read(self._context.run_id, origin, scratch, key)
             reading.rows[key], reading.cursors[key] = result.rows, cursors
             reading.columns[key] = await scratch.columns(key)
         for task in sources:
@@ -367,7 +368,10 @@ class StageRunner:
             raise failed
 
     async def _leave_artifacts(self, scratch: Scratch, reading: _Reading) -> None:
-        for key in self._program.payload.stage.artifacts_out:
+        stage = self._program.payload.stage
+        if stage.artifacts_out and stage.keep_seconds:
+            await asyncio.to_thread(self._artifacts.keep, self._context.run_id, stage.keep_seconds)
+        for key in stage.artifacts_out:
             with self._blaming(key):
                 cursors = self._cursors_of(key, reading)
                 await self._artifacts.write(self._context.run_id, key, scratch, key, cursors)

@@ -5,8 +5,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from headrace_execution.domain.recipe import PlanNote, Policy, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.recipe import (
+    OnTimeout,
+    PlanNote,
+    Policy,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    WaitSpec,
+)
 from headrace_execution.domain.run import (
     Columns,
     CursorValue,
@@ -14,11 +23,14 @@ from headrace_execution.domain.run import (
     Failure,
     LoadShape,
     Receipt,
+    ReceivedSignal,
     StoredOutput,
     Warned,
 )
 
 _FORMAT = 1
+_FORMAT_WITH_WAITS = 2
+"""Of recipes that wait for signals: a release that would hand such stages to workers refuses them."""
 
 
 def dump_failure(failure: Failure | None) -> str | None:
@@ -136,12 +148,51 @@ def _columns(value: list[list[str]]) -> Columns:
     return tuple((name, kind) for name, kind in value)
 
 
+def dump_signal(signal: ReceivedSignal | None) -> str | None:
+    """A signal as text."""
+    if signal is None:
+        return None
+    at = signal.received_at.isoformat()
+    return _dump({"data": signal.data.decode(), "at": at, "by": signal.sent_by, "run": str(signal.run)})
+
+
+def load_signal(text: str | None) -> ReceivedSignal | None:
+    """A signal again."""
+    if text is None:
+        return None
+    value = json.loads(text)
+    at = datetime.fromisoformat(value["at"])
+    return ReceivedSignal(value["data"].encode(), at, value["by"], UUID(value["run"]))
+
+
+def _wait(wait: WaitSpec) -> dict[str, Any]:
+    return {
+        "signal": wait.signal,
+        "timeout": wait.timeout.total_seconds(),
+        "onTimeout": wait.on_timeout,
+        "data": wait.data.decode() if wait.data is not None else None,
+        "description": wait.description,
+    }
+
+
+def _load_wait(value: dict[str, Any] | None) -> WaitSpec | None:
+    if value is None:
+        return None
+    return WaitSpec(
+        signal=value["signal"],
+        timeout=timedelta(seconds=value["timeout"]),
+        on_timeout=OnTimeout(value["onTimeout"]),
+        data=value["data"].encode() if value["data"] is not None else None,
+        description=value["description"],
+    )
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """A recipe without its digest as text: equal recipes are equal texts, and the digest is taken of it."""
     policy = recipe.policy
     return _dump(
         {
-            "format": _FORMAT,
+            "format": _FORMAT_WITH_WAITS if any(stage.wait for stage in recipe.stages) else _FORMAT,
             "engine": recipe.engine,
             "engineReason": recipe.engine_reason,
             "tasks": [[task.key, task.kind, task.type, task.guarantee] for task in recipe.tasks],
@@ -155,6 +206,8 @@ def dump_recipe(recipe: Recipe) -> str:
                     "payload": stage.payload.decode(),
                     "cursors": stage.cursors,
                     **({"limits": stage.limits} if stage.limits else {}),
+                    **({"wait": _wait(stage.wait)} if stage.wait is not None else {}),
+                    **({"signals": stage.signals} if stage.signals else {}),
                 }
                 for stage in recipe.stages
             ],
@@ -176,8 +229,9 @@ def dump_recipe(recipe: Recipe) -> str:
 def load_recipe(digest: bytes, text: str) -> Recipe:
     """A recipe again. Raises ValueError for one of another format: a newer release wrote it."""
     value = json.loads(text)
-    if value["format"] != _FORMAT:
-        raise ValueError(f"a recipe has format {value['format']}; this code reads format {_FORMAT}")
+    if value["format"] not in (_FORMAT, _FORMAT_WITH_WAITS):
+        known = f"formats {_FORMAT} and {_FORMAT_WITH_WAITS}"
+        raise ValueError(f"a recipe has format {value['format']}; this code reads {known}")
     policy = value["policy"]
     return Recipe(
         digest=digest,
@@ -194,6 +248,8 @@ def load_recipe(digest: bytes, text: str) -> Recipe:
                 payload=stage["payload"].encode(),
                 cursors=tuple((sink, source) for sink, source in stage.get("cursors", ())),
                 limits=tuple((connection, most) for connection, most in stage.get("limits", ())),
+                wait=_load_wait(stage.get("wait")),
+                signals=tuple(stage.get("signals", ())),
             )
             for stage in value["stages"]
         ),

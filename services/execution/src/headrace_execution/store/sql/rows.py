@@ -15,9 +15,11 @@ from headrace_execution.domain.triggers import MANUAL, Overlap, Trigger, Trigger
 from headrace_execution.store.sql.documents import (
     dump_failure,
     dump_receipts,
+    dump_signal,
     dump_warnings,
     load_failure,
     load_receipts,
+    load_signal,
     load_warnings,
 )
 
@@ -114,6 +116,7 @@ STAGE_COLUMNS: tuple[Column[StageRow], ...] = (
     Column("receipts", "text", lambda r: dump_receipts(r.stage.receipts)),
     # NULL means none: most inserts leave it out.
     Column("slot_us", "bigint", lambda r: r.stage.slot_us or None),
+    Column("signal", "text", lambda r: dump_signal(r.stage.signal)),
     Column("limited", "text", lambda r: to_words(r.run.spec(r.stage).limits), changes=False),
 )
 
@@ -224,6 +227,7 @@ def to_stage(row: Mapping[str, Any], tasks: tuple[Task, ...]) -> Stage:
         warnings=load_warnings(row["warnings"]),
         receipts=load_receipts(row["receipts"]),
         slot_us=row["slot_us"] or 0,
+        signal=load_signal(row["signal"]),
     )
 
 
