@@ -348,6 +348,10 @@ def _prepare(
     if operation == "revokeApiKey":
         made = demand(admin.post("api-keys", json=bodies["createApiKey"]), 201)
         return f"api-keys/{made['id']}", None
+    if operation == "signalWorkflow":
+        waiting = NOOP.replace("sinks:", "transformations:\n  - {id: go, type: wait_for_signal}\nsinks:")
+        run = demand(admin.post(f"pipelines/{create_pipeline(admin, waiting)['id']}/run", json={}), 202)
+        return f"runs/{run['runId']}/signal", {"signalName": "go", "data": {"by": "hand"}}
     if operation == "retryRun":
         run = demand(admin.post(f"pipelines/{create_pipeline(admin, SLOW)['id']}/run", json={}), 202)
         demand(admin.post(f"runs/{run['runId']}/cancel", json={}), 200)

@@ -1,7 +1,9 @@
 """Makes recipes, orders and runs; whatever a test does not care about has a plain value."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +12,15 @@ from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.connection_limits import Limits
 from headrace_execution.domain.lifecycle import Order, accept
 from headrace_execution.domain.moment import Moment, Patience
-from headrace_execution.domain.recipe import Policy, Priority, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.recipe import (
+    OnTimeout,
+    Policy,
+    Priority,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    WaitSpec,
+)
 from headrace_execution.domain.run import ErrorClass, Failure, Outcome, Receipt, Run, StageResult
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -43,15 +53,22 @@ def recipe(
     tasks_each: int = 2,
     incremental: bool = False,
     limits: Limits = (),
+    waits: Mapping[int, WaitSpec] = MappingProxyType({}),
     **rules: Any,
 ) -> Recipe:
     """A recipe with a stage for each argument, which says on which earlier stages it depends: `(), (0,)`.
 
-    Each stage has some tasks, of which the last one is a sink.
+    Each stage has some tasks, of which the last one is a sink; those in `waits`, by position, wait for
+    signals.
     """
     specs: list[TaskSpec] = []
     made: list[StageSpec] = []
     for index, depends_on in enumerate(stages or ((),)):
+        if index in waits:
+            specs.append(TaskSpec(f"wait{index}", "transform", "wait_for_signal"))
+            position = (len(specs) - 1,)
+            made.append(StageSpec(f"s{index + 1}", position, depends_on, (), (), b"", wait=waits[index]))
+            continue
         keys = [f"t{index}_{n}" for n in range(tasks_each - 1)] + [f"load{index}"]
         positions = tuple(range(len(specs), len(specs) + len(keys)))
         specs += [TaskSpec(key, "source", "values") for key in keys[:-1]]
@@ -71,6 +88,11 @@ def recipe(
     rule = policy(**rules)
     digest = hashlib.sha256(repr((specs, made, rule)).encode()).digest()
     return Recipe(digest, "JDBC", "because", tuple(specs), tuple(made), rule)
+
+
+def wait(signal: str = "approval", on_timeout: OnTimeout = OnTimeout.FAIL, seconds: float = 60) -> WaitSpec:
+    """What a stage waits for."""
+    return WaitSpec(signal, timedelta(seconds=seconds), on_timeout)
 
 
 def order(made: Recipe | None = None, **changes: Any) -> Order:

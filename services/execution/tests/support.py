@@ -25,6 +25,7 @@ from headrace.execution.v1 import (
     runs_pb2_grpc,
     workers_pb2,
     workers_pb2_grpc,
+    workflow_pb2_grpc,
 )
 from headrace.metadata.v1 import definitions_pb2
 from headrace_chassis.agents import AgentRunner
@@ -206,6 +207,11 @@ class Replica:
     def logs(self) -> "logs_pb2_grpc.RunLogServiceAsyncStub":
         """The logs of runs."""
         return logs_pb2_grpc.RunLogServiceStub(self.served.channel)
+
+    @property
+    def workflow(self) -> "workflow_pb2_grpc.WorkflowServiceAsyncStub":
+        """What runs wait for."""
+        return workflow_pb2_grpc.WorkflowServiceStub(self.served.channel)
 
     @property
     def editor(self) -> Metadata:

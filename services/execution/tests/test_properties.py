@@ -12,13 +12,25 @@ from headrace_execution.domain.assignments import (
 )
 from headrace_execution.domain.changes import event
 from headrace_execution.domain.lifecycle import RunFinished, request_cancel
-from headrace_execution.domain.run import ErrorClass, Outcome, Purpose, Run, Stage, StageResult, TaskReport
+from headrace_execution.domain.moment import Moment
+from headrace_execution.domain.recipe import OnTimeout
+from headrace_execution.domain.run import (
+    ErrorClass,
+    Outcome,
+    Purpose,
+    ReceivedSignal,
+    Run,
+    Stage,
+    StageResult,
+    TaskReport,
+)
 from headrace_execution.domain.states import RunState, StageState, TaskState
 from headrace_execution.domain.timers import run_due
+from headrace_execution.domain.waits import AlreadyCame, CameTooLate, receive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .factories import OTHER_WORKER, WORKER, accepted, at, failed, receipt, recipe
+from .factories import OTHER_WORKER, WORKER, accepted, at, failed, receipt, recipe, wait
 
 SHAPES: list[list[tuple[int, ...]]] = [
     [()],
@@ -27,6 +39,13 @@ SHAPES: list[list[tuple[int, ...]]] = [
     [(), (0,), (0,), (1, 2)],
     [(), (), ()],
 ]
+WAITING: list[tuple[list[tuple[int, ...]], list[int]]] = [
+    ([(), (0,)], [0]),
+    ([(), (0,), (0, 1)], [1]),
+    ([(), (0,), (1,), (0, 2)], [1, 2]),
+    ([(), (), (0, 1)], [0, 1]),
+]
+"""Shapes with the positions of stages that wait for signals."""
 WORKERS = (WORKER, OTHER_WORKER)
 FACTS = (
     "assign",
@@ -40,6 +59,7 @@ FACTS = (
     "cancel",
     "wait",
     "stale",
+    "signal",
 )
 
 
@@ -48,9 +68,13 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        shape = self.random.choice(SHAPES)
+        shape, waiting = self.random.choice([*((shape, []) for shape in SHAPES), *WAITING])
         made = recipe(
             *shape,
+            waits={
+                position: wait(f"signal{position}", self.random.choice(list(OnTimeout)), 300)
+                for position in waiting
+            },
             loads=self.random.random() < 0.8,
             max_retries=self.random.randrange(3),
             max_lost=self.random.randrange(1, 4),
@@ -87,6 +111,8 @@ class History:
                 self.run = request_cancel(self.run, None, moment)
             except RunFinished:
                 assert self.run.is_final
+        elif fact == "signal":
+            self._signal(moment)
         elif fact == "wait":
             self.run = run_due(self.run, moment)
         elif fact == "stale":
@@ -94,6 +120,23 @@ class History:
                 assert finish(self.run, each.id, WORKER, -1, self._completed(each), moment) is self.run
         elif stage is not None and stage.worker is not None:
             self._of_worker(fact, stage, stage.worker)
+
+    def _signal(self, moment: Moment) -> None:
+        waiting = [stage for stage in self.run.stages if self.run.spec(stage).wait is not None]
+        if not waiting:
+            return
+        stage = self.random.choice(waiting)
+        late = stage.is_final or (stage.timer is not None and stage.timer <= moment.now)
+        signal = ReceivedSignal(b"{}", moment.now, "grace", self.run.id)
+        try:
+            self.run = receive(self.run, stage, signal, moment.now)
+        except AlreadyCame:
+            assert stage.signal is not None
+        except CameTooLate:
+            assert late
+        else:
+            assert stage.signal is None
+            assert not late
 
     def _of_worker(self, fact: str, stage: Stage, worker: UUID) -> None:
         moment = at(self.seconds, self.random.random())
@@ -138,6 +181,12 @@ def check(before: Run, after: Run) -> None:
         assert (new.state is StageState.LEASED) == (new.worker is not None)
         assert (new.state is StageState.READY) == (new.ready_at is not None)
         assert new.is_final == all(task.is_final for task in new.tasks)
+        if after.spec(new).wait is not None:
+            assert new.worker is None
+            assert new.fence == 0
+            assert new.state is not StageState.READY
+            assert new.signal == (old.signal or new.signal), "the first signal stays"
+            assert new.signal is None or new.state is not StageState.WAITING
         if new.state in (StageState.LEASED, StageState.WAITING) and new.purpose is Purpose.RUN:
             assert new.timer is not None, "nothing would ever look at it again"
         if new.purpose is Purpose.SETTLE and not new.is_final:

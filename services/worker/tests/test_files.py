@@ -114,6 +114,32 @@ async def test_materialised_rows_are_handed_to_the_next_stage(bench: EngineBench
     assert str(row["h"]) == "170141183460469231731687303715884105727"
 
 
+HELD = """
+sources: [{id: raw, values: [{id: 1, n: 2.5}, {id: 2, n: null}]}]
+transformations:
+  - {id: go, type: wait_for_signal, timeout: 20d, data: {n: number, name: {default: it's}, note: string}}
+  - {id: after, type: select,
+     columns: {id: id, name: "${signals.go.name}", note: "${signals.go.note}", big: "n > ${signals.go.n}"}}
+sinks: [{id: out, path: "${signals.go.name}.json", mode: replace}]
+"""
+
+
+async def test_rows_that_waited_go_on_with_what_the_signal_said(bench: EngineBench, folder: Path) -> None:
+    run = "0192a000-0000-7000-8000-000000000001"
+    first, _, last = (stage.key for stage in plan(HELD).stages)
+
+    assert outcome(await bench.run(HELD, first, run_id=run)) == "COMPLETED"
+    os.utime(f"{bench.options.artifacts_dir}/{run}", (0, 0))
+    assert ArtifactStore(Path(bench.options.artifacts_dir)).sweep(500) == 0
+    result = await bench.run(HELD, last, run_id=run, signals=b'{"go":{"n":1.5}}')
+
+    assert outcome(result) == "COMPLETED", result.error
+    assert read_rows(folder / "it's.json") == [
+        {"id": 1, "name": "it's", "note": None, "big": True},
+        {"id": 2, "name": "it's", "note": None, "big": None},
+    ]
+
+
 async def test_rows_that_no_worker_kept_are_missed_by_name(bench: EngineBench) -> None:
     result = await bench.run(TWO_STAGES, plan(TWO_STAGES).stages[1].key)
     assert failure(result) == ("ARTIFACT_MISSING", "TRANSIENT", "kept")

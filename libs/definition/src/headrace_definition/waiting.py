@@ -7,8 +7,9 @@ One rule serves both: such a task starts in a later stage than what it waits for
 from collections.abc import Iterable
 from collections.abc import Mapping as ReadOnly
 
-from headrace_definition.model import Sink, Source, WaitForSignal
+from headrace_definition.model import Parameter, Sink, Source, WaitForSignal
 from headrace_definition.nodes import Sequence
+from headrace_definition.parameters import parameter_value
 from headrace_definition.problems import Findings
 from headrace_definition.secret_words import is_secret_key
 from headrace_definition.substitution import references
@@ -61,7 +62,9 @@ def check_waiting(tasks: list[TaskDraft], known: ReadOnly[str, TaskKind], findin
             findings.error("DUPLICATE_SIGNAL", task.place("signal"), message)
         if not wait.timeout:
             findings.error("INVALID_VALUE", task.place("timeout"), "must be longer than nothing")
-        for name in wait.data or {}:
+        for name, field in (wait.data or {}).items():
+            if field.default is not None and (why := _unfit(field)) is not None:
+                findings.error("FIELD_VALUE", task.place("data"), f"{name}: the default {why}")
             if is_secret_key(name):
                 message = f"{name!r} sounds like a secret, and what a signal says is kept and shown"
                 findings.error("SECRET_FIELD", task.place("data"), message)
@@ -69,6 +72,15 @@ def check_waiting(tasks: list[TaskDraft], known: ReadOnly[str, TaskKind], findin
         task, _ = waits[MAX_SIGNALS]
         message = f"a definition waits for at most {MAX_SIGNALS} signals"
         findings.error("TOO_MANY_SIGNALS", task.node, message)
+
+
+def _unfit(field: Parameter) -> str | None:
+    """What is wrong with the default of a field."""
+    try:
+        parameter_value(field, field.default)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _undefined(task: TaskDraft, key: str, known: ReadOnly[str, TaskKind], findings: Findings) -> None:

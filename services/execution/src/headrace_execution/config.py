@@ -33,7 +33,10 @@ class ExecutionSettings(ServiceSettings):
         None, gt=0, description="The longest that a run may wait for its start; absent: any time."
     )
     run_timeout_seconds: float | None = Field(
-        None, gt=0, description="The longest that a run may take from its start; absent: any time."
+        None,
+        gt=0,
+        description="The longest that a run may take from its start, waiting for signals included; absent: "
+        "any time.",
     )
     stop_grace_seconds: float = Field(
         10.0, gt=0, le=600, description="What a worker is given to stop an assignment before it kills it."

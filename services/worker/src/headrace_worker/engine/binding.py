@@ -184,10 +184,10 @@ class Binding:
 
 
 def _said(signal: str, fields: Mapping[str, Parameter], data: Mapping[str, object]) -> dict[str, BoundValue]:
-    """The values of a signal; those that it left out, and that have no default, are NULL."""
+    """The values of a signal that may not have come; what it does not say, and has no default, is NULL."""
     values: dict[str, BoundValue] = {}
     for name, declared in fields.items():
-        value = data.get(name)
+        value = data.get(name, declared.default)
         try:
             values[f"signals.{signal}.{name}"] = None if value is None else parameter_value(declared, value)
         except ValueError as error:
