@@ -113,6 +113,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The one pipeline depends on the other already (ALREADY_EXISTS)."""
     REASON_ALERT_RESOLVED: _Reason.ValueType  # 50
     """The alert is resolved already (FAILED_PRECONDITION)."""
+    REASON_SIGNAL_RECEIVED: _Reason.ValueType  # 60
+    """The signal has come already: the first one counts (FAILED_PRECONDITION)."""
+    REASON_SIGNAL_TOO_LATE: _Reason.ValueType  # 61
+    """The task that the signal is for has ended without it, or its deadline has passed (FAILED_PRECONDITION)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. The gRPC code says what kind of failure it is; the reason says which."""
@@ -203,6 +207,10 @@ REASON_DEPENDENCY_EXISTS: Reason.ValueType  # 44
 """The one pipeline depends on the other already (ALREADY_EXISTS)."""
 REASON_ALERT_RESOLVED: Reason.ValueType  # 50
 """The alert is resolved already (FAILED_PRECONDITION)."""
+REASON_SIGNAL_RECEIVED: Reason.ValueType  # 60
+"""The signal has come already: the first one counts (FAILED_PRECONDITION)."""
+REASON_SIGNAL_TOO_LATE: Reason.ValueType  # 61
+"""The task that the signal is for has ended without it, or its deadline has passed (FAILED_PRECONDITION)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

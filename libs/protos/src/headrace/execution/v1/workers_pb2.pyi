@@ -400,6 +400,7 @@ class Assignment(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     LANDED_FIELD_NUMBER: _builtins.int
     VARIABLES_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
     kind: Global___AssignmentKind.ValueType
     """What kind of work it is."""
     tenant: _builtins.str
@@ -428,6 +429,8 @@ class Assignment(_message.Message):
     """The values that `${env.NAME}` has in this run instead of those that the worker knows: a JSON object of texts. Empty
     where there are none.
     """
+    signals: _builtins.bytes
+    """What the signals said that the stage uses: a JSON object of objects, by the signals' names. Empty where it uses none."""
     @_builtins.property
     def ref(self) -> Global___AssignmentRef:
         """Its identity and fence."""
@@ -477,10 +480,11 @@ class Assignment(_message.Message):
         traceparent: _builtins.str = ...,
         landed: _abc.Iterable[Global___Receipt] | None = ...,
         variables: _builtins.bytes = ...,
+        signals: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "interval_end", b"interval_end", "interval_start", b"interval_start", "logical_date", b"logical_date", "ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "attempt", b"attempt", "cursors", b"cursors", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "kind", b"kind", "landed", b"landed", "logical_date", b"logical_date", "parameters", b"parameters", "payload", b"payload", "pipeline_id", b"pipeline_id", "ref", b"ref", "root_run_id", b"root_run_id", "run_id", b"run_id", "tenant", b"tenant", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "attempt", b"attempt", "cursors", b"cursors", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "kind", b"kind", "landed", b"landed", "logical_date", b"logical_date", "parameters", b"parameters", "payload", b"payload", "pipeline_id", b"pipeline_id", "ref", b"ref", "root_run_id", b"root_run_id", "run_id", b"run_id", "signals", b"signals", "tenant", b"tenant", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval_end: _TypeAlias = _typing.Literal["interval_end"]  # noqa: Y015
     _WhichOneofArgType__interval_end: _TypeAlias = _typing.Literal["_interval_end", b"_interval_end"]  # noqa: Y015
