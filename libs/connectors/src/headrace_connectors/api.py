@@ -18,7 +18,7 @@ so that an idle worker carries none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace_connectors.cursors import Cursor
@@ -49,6 +49,7 @@ from headrace_connectors.model import (
     TablePage,
     no_progress,
 )
+from headrace_connectors.previews import LoadPreview, ReadPreview
 from headrace_connectors.scratch import Scratch
 
 __all__ = [
@@ -66,8 +67,10 @@ __all__ = [
     "Guarantee",
     "Incremental",
     "LoadKey",
+    "LoadPreview",
     "PartitionRange",
     "ProgressListener",
+    "ReadPreview",
     "Receipt",
     "Scratch",
     "Secret",
@@ -88,6 +91,8 @@ __all__ = [
     "no_progress",
     "open_sink",
     "open_source",
+    "preview_export",
+    "preview_load",
     "test_connection",
 ]
 
@@ -110,6 +115,29 @@ async def open_sink(spec: SinkSpec, connection: Connection | None, environment: 
     from headrace_connectors import registry
 
     return await registry.open_sink(spec, connection, environment)
+
+
+async def preview_load(
+    spec: SinkSpec, connection: Connection | None, environment: Environment, columns: Sequence[Column]
+) -> LoadPreview:
+    """What loading rows of these columns into a table, file or folder would do; nothing is changed or made.
+
+    :raises ConnectorError: what connecting, matching columns and types, and permissions meet, as the load
+        would.  Whether each value fits is only seen by the load.
+    """
+    from headrace_connectors import registry
+
+    return await registry.preview_load(spec, connection, environment, columns)
+
+
+def preview_export(columns: Sequence[Column], form: FileFormat) -> LoadPreview:
+    """What :func:`export_file` would write.
+
+    :raises ConnectorError: NO_COLUMNS, TYPE_NOT_SUPPORTED.
+    """
+    from headrace_connectors.files import export
+
+    return export.preview(columns, form)
 
 
 async def copy_through(

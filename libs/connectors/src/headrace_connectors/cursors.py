@@ -96,6 +96,22 @@ def stored_cursor(incremental: Incremental) -> Cursor | None:
     return stored
 
 
+def begins_at(incremental: Incremental | None) -> str | None:
+    """The value that a reading goes on from; None where it begins at the beginning.
+
+    :raises ConnectorError: as :func:`stored_cursor`.
+    """
+    if incremental is None:
+        return None
+    stored = stored_cursor(incremental)
+    return stored.value if stored else incremental.initial
+
+
+def value_of(cursor: bytes | None) -> str | None:
+    """The largest value that a reading has seen."""
+    return None if cursor is None else Cursor.decode(cursor).value
+
+
 def reached(incremental: Incremental, top: str, before: str | None) -> Cursor:
     """The cursor after a reading in which ``top`` was the largest value.
 

@@ -12,6 +12,7 @@ from headrace_connectors import canonical
 from headrace_connectors.errors import configuration
 from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import create
 
@@ -73,6 +74,10 @@ class InlineSource:
             )
             progress(start + len(rows), 0)
         return SourceResult(len(self._rows), 0)
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The columns; how many rows there are is known."""
+        return ReadPreview(tuple(self._columns), estimated_rows=len(self._rows))
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from headrace_connectors.guard import AddressGuard
+    from headrace_connectors.previews import ReadPreview
     from headrace_connectors.scratch import Scratch
 
 ConnectionType = Literal["postgresql", "sqlite", "duckdb", "file"]
@@ -246,6 +247,8 @@ class ConnectionReport:
     server_version: str = ""
     code: str = ""
     message: str = ""
+    transient: bool = False
+    """A failure that may go away by itself."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,13 @@ class Source(Protocol):
         replaced.
 
         Cancelling this call stops the query at the server before it returns.
+        """
+        ...
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """What :meth:`load` would do now; no row is moved.
+
+        :raises ConnectorError: as :meth:`load`, as far as it can be seen without the rows.
         """
         ...
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from headrace_connectors.errors import ConnectorError, configuration
+from headrace_connectors.errors import ConnectorError, ErrorClass, configuration
 from headrace_connectors.model import (
+    Column,
     Connection,
     ConnectionReport,
     Environment,
@@ -17,6 +19,7 @@ from headrace_connectors.model import (
     SourceSpec,
     TablePage,
 )
+from headrace_connectors.previews import LoadPreview
 
 
 async def open_source(spec: SourceSpec, connection: Connection | None, environment: Environment) -> Source:
@@ -75,6 +78,25 @@ async def open_sink(spec: SinkSpec, connection: Connection | None, environment: 
     raise _unknown(connection)
 
 
+async def preview_load(
+    spec: SinkSpec, connection: Connection | None, environment: Environment, columns: Sequence[Column]
+) -> LoadPreview:
+    """See :func:`headrace_connectors.api.preview_load`."""
+    if connection is None or connection.type == "file":
+        from headrace_connectors.files.sink import FileSink
+
+        return await (await FileSink.open(spec, connection, environment)).preview(columns)
+    if connection.type == "postgresql":
+        from headrace_connectors.postgres import preview
+
+        return await preview.preview_load(spec, connection, environment, columns)
+    if connection.type in ("sqlite", "duckdb"):
+        from headrace_connectors.embedded.sink import open_embedded_sink
+
+        return await (await open_embedded_sink(spec, connection, environment)).preview(columns)
+    raise _unknown(connection)
+
+
 async def copy_through(source: Source, sink: Sink, progress: ProgressListener) -> SourceResult | None:
     """See :func:`headrace_connectors.api.copy_through`."""
     if type(source).__name__ != "PostgresSource" or type(sink).__name__ != "PostgresSink":
@@ -94,7 +116,9 @@ async def test_connection(connection: Connection, environment: Environment) -> C
     try:
         version = await _probe(connection, environment)
     except ConnectorError as error:
-        return ConnectionReport(False, (time.monotonic() - started) * 1000, "", error.code, error.message)
+        took = (time.monotonic() - started) * 1000
+        transient = error.error_class is ErrorClass.TRANSIENT
+        return ConnectionReport(False, took, "", error.code, error.message, transient)
     return ConnectionReport(True, (time.monotonic() - started) * 1000, version, "", f"connected to {version}")
 
 

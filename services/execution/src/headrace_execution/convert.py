@@ -6,10 +6,18 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
-from headrace.execution.v1 import events_pb2, internal_pb2, logs_pb2, runs_pb2, workers_pb2
+from headrace.execution.v1 import (
+    dry_runs_pb2,
+    events_pb2,
+    internal_pb2,
+    logs_pb2,
+    runs_pb2,
+    workers_pb2,
+)
 from headrace_chassis.messages import timestamp
 
 from headrace_execution.domain.figures import run_figures
+from headrace_execution.domain.lifecycle import Order
 from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
@@ -292,6 +300,19 @@ def accepted(run: Run) -> runs_pb2.RunResponse:
         engine=engine(run.recipe.engine),
         pipeline_version=run.pipeline_version,
         warnings=notes(run.recipe.notes),
+    )
+
+
+def dry_run(order: Order, report: dry_runs_pb2.DryRun) -> runs_pb2.RunResponse:
+    """The answer to a dry run."""
+    return runs_pb2.RunResponse(
+        pipeline_id=str(order.pipeline),
+        status=runs_pb2.RUN_STATE_PENDING,
+        task_count=len(order.recipe.tasks),
+        engine=engine(order.recipe.engine),
+        pipeline_version=order.pipeline_version,
+        warnings=notes(order.recipe.notes),
+        dry_run=report,
     )
 
 

@@ -53,6 +53,7 @@ from headrace_execution.alerting.run_follower import RunFollower
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
+from headrace_execution.dry_runs import DryRunner
 from headrace_execution.logs.reading import LogReader
 from headrace_execution.loops.artifact_sweeper import ArtifactSweeper
 from headrace_execution.loops.dispatcher import Dispatcher
@@ -164,19 +165,21 @@ class Parts:
 
     def services(self) -> list[Service]:
         """What the server serves."""
+        prober = Prober(self.store, self.signals)
         runs = RunServicer(
             store=self.store,
             reader=self.reader,
             preparer=self.preparer,
             compiler=self.compiler,
             acceptor=self.acceptor,
+            dry_runner=DryRunner(self.store, prober),
             canceller=self.canceller,
             watcher=self.watcher,
             cursors=self._base.cursors,
         )
         internal = InternalServicer(
             store=self.store,
-            prober=Prober(self.store, self.signals),
+            prober=prober,
             canceller=self.canceller,
             orders=StartOrders(self.reader, self.preparer, self.compiler),
             starter=self.starter,

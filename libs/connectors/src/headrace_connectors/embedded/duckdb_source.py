@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from headrace_connectors.model import (
     SourceSpec,
     no_progress,
 )
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.roots import readable_file
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert, translate
@@ -75,12 +77,11 @@ class DuckdbSource:
             raise RuntimeError("the source is closed")
         await create(scratch, relation, self._columns)
         cursor, condition, warnings = await in_thread(lambda: self._bounds(database))
-        listed = ", ".join(
+        parts = [
             f"{through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
             for index, column in enumerate(self._columns)
-        )
-        where = f" WHERE {condition}" if condition else ""
-        sql = f"SELECT {listed} FROM {_origin(self.spec)}{where}"
+        ]
+        sql = self._select(parts, condition)
         meter = Meter(progress)
 
         def reader() -> pa.RecordBatchReader:
@@ -97,11 +98,36 @@ class DuckdbSource:
         )
         return SourceResult(meter.rows, meter.bytes, cursor, warnings)
 
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The query, with the bounds that the file has now."""
+        database = self._database
+        if database is None:
+            raise RuntimeError("the source is closed")
+
+        def look() -> tuple[bytes | None, str, tuple[str, ...]]:
+            try:
+                return self._bounds(database)
+            except Exception as error:
+                raise translate(error, f"reading {self.spec.table or 'the query'}") from error
+
+        cursor, condition, warnings = await in_thread(look, database.interrupt)
+        return ReadPreview(
+            columns=tuple(self._columns),
+            query=self._select([quote(column.name) for column in self._columns], condition),
+            lower=cursors.begins_at(self.spec.incremental),
+            upper=cursors.value_of(cursor),
+            warnings=warnings,
+        )
+
     async def close(self) -> None:
         """Close the file; safe to call again."""
         database, self._database = self._database, None
         if database is not None:
             await in_thread(database.close)
+
+    def _select(self, parts: Sequence[str], condition: str) -> str:
+        where = f" WHERE {condition}" if condition else ""
+        return f"SELECT {', '.join(parts)} FROM {_origin(self.spec)}{where}"
 
     def _bounds(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str, tuple[str, ...]]:
         incremental = self.spec.incremental

@@ -32,6 +32,7 @@ from headrace_connectors.model import (
     Staged,
     no_progress,
 )
+from headrace_connectors.previews import LoadPreview, load_preview
 from headrace_connectors.roots import writable_file
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.shape import Shape, TargetColumn
@@ -39,6 +40,9 @@ from headrace_connectors.swap import Swap
 from headrace_connectors.transfer import Meter, batches
 
 T = TypeVar("T")
+
+_NOWHERE = Path(":memory:")
+"""What SQLite and DuckDB take for a database without a file."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,14 @@ async def open_embedded_sink(
         raise configuration("TABLE_MISSING", f"a sink of connection {connection.name} needs a table")
     path = writable_file(connection.path or "", None, environment)
 
-    def open_target() -> Target:
+    def open_target(file: Path) -> Target:
         if connection.type == "sqlite":
             from headrace_connectors.embedded.sqlite import SqliteTarget
 
-            return SqliteTarget(path, environment.temp_dir, environment.lock_timeout)
+            return SqliteTarget(file, environment.temp_dir, environment.lock_timeout)
         from headrace_connectors.embedded.duckdb_target import DuckdbTarget
 
-        return DuckdbTarget(path, environment)
+        return DuckdbTarget(file, environment)
 
     return EmbeddedSink(spec, path, open_target)
 
@@ -79,15 +83,33 @@ class EmbeddedSink:
 
     guarantee: Guarantee = "EXACTLY_ONCE"
 
-    def __init__(self, spec: SinkSpec, path: Path, open_target: Callable[[], Target]) -> None:
+    def __init__(self, spec: SinkSpec, path: Path, open_target: Callable[[Path], Target]) -> None:
         self.spec = spec
         self.path = path
-        self._open = open_target
+        self._open_file = open_target
         self._schema, self._name = split_table(spec.table or "")
         self._target: Target | None = None
         self._claimed: tuple[LoadKey, int] | None = None
         self._plan: Plan | None = None
         self._staged: Staged | None = None
+
+    async def preview(self, columns: Sequence[Column]) -> LoadPreview:
+        """What loading rows of these columns would do; a file that is not there is not made.
+
+        :raises ConnectorError: what matching columns and types meets, as :meth:`stage` would.
+        """
+
+        def look() -> LoadPreview:
+            target = self._open_file(self.path if self.path.exists() else _NOWHERE)
+            try:
+                plan = self._prepare(target, list(columns), "")
+                self._checks(target, plan)
+            finally:
+                target.close()
+            existing = None if plan.existing is None else (column.name for column in plan.existing)
+            return load_preview(plan.shape, plan.declared, existing)
+
+        return await self._blocking(look)
 
     async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
         """Commit ``fence`` in the file's ledger; what an older attempt has staged there goes away."""
@@ -315,6 +337,9 @@ class EmbeddedSink:
             target = await self._blocking(self._open)
             self._target = target
         return target
+
+    def _open(self) -> Target:
+        return self._open_file(self.path)
 
     async def _blocking(self, call: Callable[[], T]) -> T:
         def guarded() -> T:

@@ -21,6 +21,7 @@ from headrace_connectors.model import (
     SourceSpec,
     no_progress,
 )
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.roots import readable_file
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert
@@ -107,6 +108,21 @@ class SqliteSource:
             await in_thread(lambda: _let_go(database, bool(self.spec.query)))
         return SourceResult(meter.rows, meter.bytes, cursor, warnings)
 
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The query, with the bounds that the snapshot has."""
+        database = self._open_database()
+        what = f"reading {self.spec.table or 'the query'}"
+        cursor, condition, warnings = await in_thread(
+            _guarded(lambda: self._bounds(database), what), database.interrupt
+        )
+        return ReadPreview(
+            columns=tuple(self._columns),
+            query=self._select([quote(column.name) for column in self._columns], condition),
+            lower=cursors.begins_at(self.spec.incremental),
+            upper=cursors.value_of(cursor),
+            warnings=warnings,
+        )
+
     async def close(self) -> None:
         """Close the file; safe to call again."""
         database, self._database = self._database, None
@@ -166,15 +182,17 @@ class SqliteSource:
             return incremental.lower, condition, warnings
         return cursors.reached(incremental, str(top), lower).encode(), condition, warnings
 
+    def _select(self, parts: Sequence[str], condition: str) -> str:
+        where = f" WHERE {condition}" if condition else ""
+        return f"SELECT {', '.join(parts)} FROM {_origin(self.spec)}{where}"
+
     def _reader(self, database: sqlite3.Connection, condition: str) -> pa.RecordBatchReader:
         import pyarrow as pa
 
         fields = [pa.field(f"c{index}", _arrow(column.type)) for index, column in enumerate(self._columns)]
         schema = pa.schema([*fields, pa.field("r", pa.int64())])
-        listed = ", ".join(quote(column.name) for column in self._columns)
         number = "rowid" if self._rowid else "row_number() OVER ()"
-        where = f" WHERE {condition}" if condition else ""
-        sql = f"SELECT {listed}, {number} FROM {_origin(self.spec)}{where}"
+        sql = self._select([*(quote(column.name) for column in self._columns), number], condition)
 
         def read() -> Iterator[pa.RecordBatch]:
             try:

@@ -22,6 +22,7 @@ from headrace_connectors.files.options import Dialect, dialect
 from headrace_connectors.files.parsed import HexadecimalWatch, parsed_types, passed_on, refusal
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import first_batch, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert, translate
@@ -98,6 +99,22 @@ class CsvSource:
         if [_stamp(path) for path in self._paths] != before:
             raise transient("FILE_CHANGED", "a file was changed while it was read")
         return SourceResult(meter.rows, meter.bytes)
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The columns, with what the first block of the first file suggests of those that nobody declared."""
+        files = tuple(path.name for path in self._paths)
+        open_ones = {f"c{i}": name for i, name in enumerate(self._chosen) if name not in self._declared}
+        if not open_ones:
+            return ReadPreview(tuple(await self.columns()), files=files)
+        raw = "__preview"
+
+        async def look(block: int) -> list[str]:
+            await self._read_texts(scratch, raw, Meter(no_progress), block, first_only=True)
+            return await infer(scratch, raw, list(open_ones))
+
+        seen = dict(zip(open_ones, await with_growing_blocks(self.spec, look), strict=True))
+        await scratch.drop(raw)
+        return ReadPreview(tuple(self._columns_with(seen)), files=files, guessed=tuple(open_ones.values()))
 
     async def close(self) -> None:
         """Nothing stays open between calls."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from headrace_connectors import gate
+from headrace_connectors import gate, shape
 from headrace_connectors.errors import quota
 from headrace_connectors.files import writers
 from headrace_connectors.files.options import dialect
-from headrace_connectors.model import Exported, FileFormat, ProgressListener, no_progress
+from headrace_connectors.model import Column, Exported, FileFormat, ProgressListener, SinkSpec, no_progress
+from headrace_connectors.previews import LoadPreview, load_preview
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter
 
@@ -42,6 +43,13 @@ async def export_file(
     finally:
         await gate.release(scratch, relation, source)
     return Exported(passed.rows, size, passed.checksum, tuple(columns))
+
+
+def preview(columns: Sequence[Column], form: FileFormat) -> LoadPreview:
+    """See :func:`headrace_connectors.api.preview_export`."""
+    writers.checks(columns, form)
+    matched = shape.match(columns, None, SinkSpec(format=form), "the output")
+    return load_preview(matched, (column.type for column in columns), None)
 
 
 async def _bounded(writing: asyncio.Future[int], path: Path, most_bytes: int) -> int:

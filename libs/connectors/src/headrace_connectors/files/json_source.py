@@ -26,6 +26,7 @@ from headrace_connectors.model import (
     SourceSpec,
     no_progress,
 )
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import with_row_numbers
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert
@@ -115,6 +116,10 @@ class JsonSource:
             finally:
                 await in_thread(database.close)
         return SourceResult(meter.rows, meter.bytes)
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The columns, and the files that they are read from."""
+        return ReadPreview(tuple(self._columns), files=tuple(path.name for path in self._paths))
 
     async def close(self) -> None:
         """Nothing stays open between calls."""

@@ -12,6 +12,7 @@ from headrace_connectors.errors import configuration, data
 from headrace_connectors.gate import inspect
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, create, insert, translate
 
@@ -96,6 +97,20 @@ class ParquetSource:
             await scratch.execute(f"INSERT INTO {quote(relation)} SELECT {casts} FROM {quote(landing)}")
             await scratch.drop(landing)
         return SourceResult(meter.rows, meter.bytes)
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The columns, the files, and how many rows the files say they have."""
+
+        def count() -> int:
+            from pyarrow import parquet
+
+            try:
+                return sum(parquet.read_metadata(path).num_rows for path in self._paths)
+            except Exception as error:
+                raise translate(error, self._paths[0].name) from error
+
+        columns, files = await self.columns(), tuple(path.name for path in self._paths)
+        return ReadPreview(tuple(columns), estimated_rows=await in_thread(count), files=files)
 
     async def close(self) -> None:
         """Nothing stays open between calls."""

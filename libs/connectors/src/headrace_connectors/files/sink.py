@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from headrace_connectors.model import (
     Staged,
     no_progress,
 )
+from headrace_connectors.previews import LoadPreview, load_preview
 from headrace_connectors.roots import writable_file
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import Meter, translate
@@ -77,6 +79,16 @@ class FileSink:
                 path=spec.path,
             )
         return cls(spec, path, environment.lock_timeout)
+
+    async def preview(self, columns: Sequence[Column]) -> LoadPreview:
+        """What loading rows of these columns would do.
+
+        :raises ConnectorError: NO_COLUMNS, COLUMN_NOT_FOUND, TYPE_NOT_SUPPORTED.
+        """
+        matched = shape.match(columns, None, self.spec, str(self.spec.path))
+        writers.checks(columns, self._form)
+        preview = load_preview(matched, (column.type for column in columns), None)
+        return replace(preview, exists=await in_thread(self.path.exists))
 
     async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
         """Write ``fence`` into the ledger and sweep what older attempts have staged."""

@@ -53,15 +53,17 @@ class PostgresLedger:
                 )
         except ConnectorError as error:
             if isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
-                raise configuration(
-                    "LEDGER_NOT_PERMITTED",
-                    f"connection {session.connection.name}: user {session.connection.username} may not "
-                    "keep the load "
-                    f"ledger; run: CREATE SCHEMA {quote(self.schema)} AUTHORIZATION the_user, or name "
-                    "another schema "
-                    "in the connection's option ledger_schema",
-                ) from error
+                raise self.not_permitted(session.connection) from error
             raise
+
+    def not_permitted(self, connection: Connection) -> ConnectorError:
+        """The error of a user who may not make the ledger, with what an administrator can do."""
+        return configuration(
+            "LEDGER_NOT_PERMITTED",
+            f"connection {connection.name}: user {connection.username} may not keep the load ledger; run: "
+            f"CREATE SCHEMA {quote(self.schema)} AUTHORIZATION the_user, or name another schema in the "
+            "connection's option ledger_schema",
+        )
 
     async def read(self, raw: Any, key: LoadKey, lock: bool = False) -> Entry | None:
         """The entry of a load; ``lock`` holds its row until the transaction ends."""

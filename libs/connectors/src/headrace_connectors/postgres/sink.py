@@ -77,10 +77,7 @@ class PostgresSink:
 
         :raises ConnectorError: what connecting can meet; LEDGER_NOT_PERMITTED, TABLE_NAME_INVALID.
         """
-        if not spec.table:
-            raise configuration("TABLE_MISSING", f"a sink of connection {connection.name} needs a table")
-        for part in split_table(spec.table):
-            check_postgresql_name(part or "x", "table")
+        cls.check_name(spec, connection)
         session = await connect(connection, environment)
         try:
             sink = cls(spec, session)
@@ -89,6 +86,17 @@ class PostgresSink:
             await asyncio.shield(session.close())
             raise
         return sink
+
+    @staticmethod
+    def check_name(spec: SinkSpec, connection: Connection) -> None:
+        """Whether the table has a name that a table can have.
+
+        :raises ConnectorError: TABLE_MISSING, TABLE_NAME_INVALID.
+        """
+        if not spec.table:
+            raise configuration("TABLE_MISSING", f"a sink of connection {connection.name} needs a table")
+        for part in split_table(spec.table):
+            check_postgresql_name(part or "x", "table")
 
     async def claim(self, key: LoadKey, fence: int) -> Receipt | None:
         """Commit ``fence``; the server process of the attempt before is ended, since it can do nothing any
@@ -120,9 +128,7 @@ class PostgresSink:
         source = await gate.materialised(scratch, relation)
         try:
             plan = await self.prepare(described)
-            passed = await gate.inspect(
-                scratch, source, plan.shape.loaded, self._checks(plan), self.spec.keys
-            )
+            passed = await gate.inspect(scratch, source, plan.shape.loaded, self.checks(plan), self.spec.keys)
             if self.spec.mode == "merge":
                 await gate.require_unique(scratch, source, self.spec.keys)
             meter = Meter(progress)
@@ -146,13 +152,9 @@ class PostgresSink:
         await self._leave_transaction()
         staging = f"{quote(self.ledger.schema)}.{quote(ledger.staging_name(key, fence))}"
         async with self.session.transaction() as raw:
-            table = await catalog.find_table(raw, self.spec.table or "")
-            matched = shape.match(columns, _target_columns(table), self.spec, f"table {self.spec.table}")
-            natives = tuple(self._native(column, table) for column in matched.loaded)
+            table, matched, natives = await self.match(raw, columns)
             straight = direct and table is not None and self.spec.mode == "append" and not matched.added
             plan = Plan(table, matched, natives, straight, staging)
-            if table is not None and table.kind not in ("r", "p", "f"):
-                raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
             if not straight:
                 body = ", ".join(
                     f"{quote(column.name)} {native}"
@@ -161,6 +163,17 @@ class PostgresSink:
                 await staging_tables.make(raw, staging, body, logged=table is None)
         self.plan = plan
         return plan
+
+    async def match(self, raw: Any, columns: Sequence[Column]) -> tuple[Table | None, Shape, tuple[str, ...]]:
+        """The target, if it is there; how the columns meet its own; the types that those to load have there.
+
+        :raises ConnectorError: as :func:`headrace_connectors.shape.match`; TARGET_NOT_A_TABLE.
+        """
+        table = await catalog.find_table(raw, self.spec.table or "")
+        matched = shape.match(columns, _target_columns(table), self.spec, f"table {self.spec.table}")
+        if table is not None and table.kind not in ("r", "p", "f"):
+            raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
+        return table, matched, tuple(self._native(column, table) for column in matched.loaded)
 
     async def copy(self, plan: Plan, blocks: AsyncIterator[bytes], form: str) -> None:
         """COPY blocks into the staging place (or, for a direct append, into the open transaction's
@@ -377,8 +390,11 @@ class PostgresSink:
         check_postgresql_name(column.name, "column")
         return found.declared if found else types.created_type(column)
 
-    def _checks(self, plan: Plan) -> list[gate.Check]:
-        """What every row must satisfy before one of them moves."""
+    def checks(self, plan: Plan) -> list[gate.Check]:
+        """What every row must satisfy before one of them moves.
+
+        :raises ConnectorError: TYPE_MISMATCH where no value of a column can.
+        """
         checks: list[gate.Check] = []
         for column, declared in zip(plan.shape.loaded, plan.natives, strict=True):
             found = plan.table.column(column.name) if plan.table else None

@@ -8,10 +8,12 @@ read.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace_connectors.errors import configuration
+from headrace_connectors import cursors
+from headrace_connectors.errors import ConnectorError, configuration
 from headrace_connectors.identifiers import literal, quote, split_table
 from headrace_connectors.model import (
     Column,
@@ -27,6 +29,7 @@ from headrace_connectors.postgres.catalog import NativeColumn
 from headrace_connectors.postgres.increments import Bounds, Increment
 from headrace_connectors.postgres.ranges import conditions
 from headrace_connectors.postgres.session import Session, connect
+from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import ROW, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
 from headrace_connectors.transfer import BlockFeed, Meter, create, insert
@@ -114,6 +117,32 @@ class PostgresSource:
             else:
                 await self._in_parallel(raw, queries, one)
         return bounds.cursor, bounds.warnings
+
+    async def preview(self, scratch: Scratch) -> ReadPreview:
+        """The query, with the bounds that a snapshot of now has."""
+        bounds = Bounds()
+        increment = Increment.of(self.spec, self.natives, self._from())
+        if increment is not None:
+            try:
+                noted = await increment.note(self.session)
+                async with self.session.transaction("read") as raw:
+                    bounds = await increment.bounds(raw, noted)
+            except ConnectorError as error:
+                if error.code != "STATEMENT_TIMEOUT":
+                    raise
+                bounds = Bounds(warnings=("finding the bounds takes too long: the query is told without",))
+        query = self._select(bounds.condition)
+        async with self.session.transaction("read") as raw:
+            # Planned and not run: it checks permissions, too.
+            plan = json.loads(await raw.fetchval(f"EXPLAIN (FORMAT JSON) {query}"))
+        return ReadPreview(
+            columns=tuple(await self.columns()),
+            query=query,
+            lower=cursors.begins_at(self.spec.incremental),
+            upper=cursors.value_of(bounds.cursor),
+            estimated_rows=int(plan[0]["Plan"]["Plan Rows"]),
+            warnings=bounds.warnings,
+        )
 
     async def close(self) -> None:
         """Let go of the connection; safe to call again."""

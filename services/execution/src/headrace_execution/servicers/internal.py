@@ -62,7 +62,7 @@ class InternalServicer(internal_pb2_grpc.ExecutionInternalServiceServicer):
             tenant=principal.tenant,
             workspace=UUID(request.workspace_id),
             kind=_KINDS[request.kind],
-            connection=UUID(request.connection_id),
+            connections=(request.connection_id,),
             payload=json.dumps(payload).encode(),
             on_behalf_of=principal.acts_as,
         )

@@ -36,6 +36,7 @@ from headrace_execution.domain.lifecycle import Order, RunFinished
 from headrace_execution.domain.retrying import RETRYABLE, retry_order
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
+from headrace_execution.dry_runs import DryRunner
 from headrace_execution.errors import AlreadyFinished, NotRetryable
 from headrace_execution.store.port import RunFilter, Store, Tx
 from headrace_execution.watching.watcher import RunWatcher
@@ -55,6 +56,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         preparer: Preparer,
         compiler: Compiler,
         acceptor: Acceptor,
+        dry_runner: DryRunner,
         canceller: RunCanceller,
         watcher: RunWatcher,
         cursors: Cursors,
@@ -64,6 +66,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         self._preparer = preparer
         self._compiler = compiler
         self._acceptor = acceptor
+        self._dry_runner = dry_runner
         self._canceller = canceller
         self._watcher = watcher
         self._cursors = cursors
@@ -101,6 +104,8 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             full_refresh=request.full_refresh,
             traceparent=current_traceparent(),
         )
+        if request.dry_run:
+            return await self._dry_runner.tell(order, prepared.compiled.plan)
         return await self._acceptor.accept(Asked(order, current_key()))
 
     async def GetRunStatus(

@@ -81,18 +81,21 @@ class ProbeKind(StrEnum):
 
     TEST = "TEST"
     TABLES = "TABLES"
+    DRY_RUN = "DRY_RUN"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question about a connection, for a worker."""
+    """A question about connections, for a worker."""
 
     id: UUID
     tenant: UUID
     workspace: UUID
     kind: ProbeKind
-    connection: UUID
+    connections: tuple[str, ...]
+    """Names or ids of those that the worker gets, with their secrets."""
     payload: bytes
+    """For DRY_RUN the assignment, as far as it is known before somebody takes it, in protobuf's JSON."""
     on_behalf_of: str
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from google.protobuf import json_format
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis import faults
 from headrace_chassis.messages import timestamp
@@ -25,6 +26,7 @@ from headrace_execution.workers.pool import Session, WorkerPool
 _PROBE_KINDS = {
     ProbeKind.TEST: workers_pb2.ASSIGNMENT_KIND_TEST_CONNECTION,
     ProbeKind.TABLES: workers_pb2.ASSIGNMENT_KIND_LIST_TABLES,
+    ProbeKind.DRY_RUN: workers_pb2.ASSIGNMENT_KIND_DRY_RUN,
 }
 
 
@@ -201,10 +203,10 @@ def _signals(run: Run, spec: StageSpec) -> bytes:
 
 
 def _probe_message(probe: Probe, lease: Lease) -> workers_pb2.Assignment:
-    return workers_pb2.Assignment(
-        ref=workers_pb2.AssignmentRef(assignment_id=str(probe.id), fence=lease.fence),
-        kind=_PROBE_KINDS[probe.kind],
-        tenant=str(probe.tenant),
-        attempt=1,
-        payload=probe.payload,
-    )
+    message = workers_pb2.Assignment(payload=probe.payload)
+    if probe.kind is ProbeKind.DRY_RUN:
+        message = json_format.Parse(probe.payload, workers_pb2.Assignment())
+    message.ref.assignment_id, message.ref.fence = str(probe.id), lease.fence
+    message.kind = _PROBE_KINDS[probe.kind]
+    message.tenant, message.attempt = str(probe.tenant), 1
+    return message

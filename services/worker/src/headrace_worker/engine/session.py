@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_connectors.api import Environment, FencedOut
+from headrace_definition.plan import Plan
 from pydantic import ValidationError
 
 from headrace_worker.engine.artifact_store import ArtifactStore
@@ -29,6 +30,7 @@ from headrace_worker.engine.convert import (
     receipt_messages,
     warning_message,
 )
+from headrace_worker.engine.dry_run import DryRunner, answer_of
 from headrace_worker.engine.failure import (
     INTERNAL,
     Failure,
@@ -58,6 +60,12 @@ _PROGRESS_SECONDS = 0.2
 _RECEIPT_SECONDS = 5.0
 _FIRST_TELL_SECONDS = 2.0
 _LONGEST_TELL_SECONDS = 60.0
+_DRY_RUN_SECONDS = 20.0
+_UNREADABLE = Failure(
+    "PAYLOAD_UNREADABLE",
+    INTERNAL,
+    "this worker cannot read the assignment: server and worker are of versions that do not fit",
+)
 """How often the log says how far tasks are: the longer they take, the more rarely."""
 
 _TOLD_BY_ITSELF = (StopReason.TIMED_OUT, StopReason.SHUTDOWN)
@@ -139,11 +147,12 @@ class Session:
                 program, context = program_of(self._assignment.payload), context_of(self._assignment)
             except (ValidationError, ValueError) as error:
                 _log.error("assignment %s: %s", self._assignment.ref.assignment_id, error)
-                why = "this worker cannot read the stage: server and worker are of versions that do not fit"
-                return self._failed("", Failure("PAYLOAD_UNREADABLE", INTERNAL, why))
+                return self._failed("", _UNREADABLE)
             return await self._stage_or_settle(program, context, environment)
         if kind in (workers_pb2.ASSIGNMENT_KIND_TEST_CONNECTION, workers_pb2.ASSIGNMENT_KIND_LIST_TABLES):
             return await self._probe(environment)
+        if kind == workers_pb2.ASSIGNMENT_KIND_DRY_RUN:
+            return await self._dry_run(environment)
         why = f"this worker does not know assignments of kind {kind}"
         return self._failed("", Failure("ASSIGNMENT_KIND_UNKNOWN", INTERNAL, why))
 
@@ -154,6 +163,22 @@ class Session:
             answer = answer_test
         text = await answer(self._assignment.payload, connections, environment, self._redactor)
         return _Result(ref=self._assignment.ref, outcome=workers_pb2.OUTCOME_COMPLETED, answer=text)
+
+    async def _dry_run(self, environment: Environment) -> _Result:
+        try:
+            plan, context = Plan.from_json(self._assignment.payload), context_of(self._assignment)
+        except (ValidationError, ValueError) as error:
+            _log.error("assignment %s: %s", self._assignment.ref.assignment_id, error)
+            return self._failed("", _UNREADABLE)
+        try:
+            binding = Binding(context, plan.parameters, self._options.definition_environment)
+            connections = await self._connections() if plan.connections else Connections({})
+        except TaskFailed as error:
+            return self._failed(error.task, error.failure)
+        seconds = context.timeout_seconds or _DRY_RUN_SECONDS
+        runner = DryRunner(plan, context, binding, connections, environment, seconds)
+        answer = answer_of(await runner.report(), self._redactor)
+        return _Result(ref=self._assignment.ref, outcome=workers_pb2.OUTCOME_COMPLETED, answer=answer)
 
     async def _stage_or_settle(
         self, program: Program, context: RunContext, environment: Environment

@@ -27,7 +27,7 @@ from headrace_connectors.api import (
     open_source,
 )
 from headrace_definition.plan import SinkTask, SourceTask, TransformTask
-from headrace_definition.sql import ColumnError, check_sql, output_columns, quote, transformation_sql
+from headrace_definition.sql import check_sql, quote
 
 from headrace_worker.engine.artifact_store import ArtifactStore
 from headrace_worker.engine.binding import Binding
@@ -47,6 +47,7 @@ from headrace_worker.engine.loads import LandedLoad, Load, close_all, open_load
 from headrace_worker.engine.log_facts import source_facts
 from headrace_worker.engine.native_types import carry_native_types
 from headrace_worker.engine.outputs import Outputs
+from headrace_worker.engine.places import source_place, transformation_text
 from headrace_worker.engine.program import Program
 from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
@@ -303,7 +304,7 @@ class StageRunner:
         self._board.moved(key, rows_in=rows_in)
         view = False
         with self._blaming(key):
-            sql = self._binding.sql(key, self._transformation_sql(task, reading))
+            sql = self._binding.sql(key, transformation_text(task, reading.columns))
             if reading.unread[key] == 1 and key not in self._program.payload.stage.artifacts_out:
                 view = await can_wait(task.config, scratch, reading.rows)
             self._log.info(key, "computing", sql=sql)
@@ -320,19 +321,6 @@ class StageRunner:
         for each in task.inputs:
             await self._release(scratch, reading, each)
         await self._release(scratch, reading, key, readers=0)
-
-    def _transformation_sql(self, task: TransformTask, reading: _Reading) -> str:
-        names = {key: [column.name for column in reading.columns[key]] for key in task.inputs}
-        try:
-            output_columns(task.config, names)
-            return transformation_sql(task.config)
-        except ColumnError as error:
-            details = {"column": error.column}
-            failure = Failure("COLUMN_NOT_FOUND", CONFIGURATION, f"{task.key}: {error}", details)
-            raise TaskFailed(task.key, failure) from error
-        except ValueError as error:
-            failure = Failure("DEFINITION_INCOMPLETE", CONFIGURATION, f"{task.key}: {error}")
-            raise TaskFailed(task.key, failure) from error
 
     async def _judge_all(self, scratch: Scratch, reading: _Reading) -> None:
         """Run all checks before any target is touched, so that all that is wrong is told at once."""
@@ -453,14 +441,8 @@ class StageRunner:
     @asynccontextmanager
     async def _source(self, task: SourceTask, reading: _Reading) -> AsyncIterator[Source]:
         with self._blaming(task.key):
-            config = task.config
-            connection = self._connections.get(task.key, config.connection) if config.connection else None
-            repeats = task.key in self._program.payload.stage.rereads
-            lower = reading.bounds.get(task.key)
-            spec = self._binding.source(task, connection, lower, repeats=repeats)
-            if connection is None and spec.path is None and spec.values is None:
-                why = f"{task.key}: the source names no connection to read from"
-                raise TaskFailed(task.key, Failure("CONNECTION_MISSING", CONFIGURATION, why))
+            lower, repeats = reading.bounds.get(task.key), task.key in self._program.payload.stage.rereads
+            spec, connection = source_place(task, self._binding, self._connections, lower, repeats=repeats)
             self._log.info(task.key, "opening the source", **source_facts(spec, connection))
             source = await open_source(spec, connection, self._environment)
         try:

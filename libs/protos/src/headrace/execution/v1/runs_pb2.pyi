@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.common.v1 import paging_pb2 as _paging_pb2
 from headrace.common.v1 import reasons_pb2 as _reasons_pb2
+from headrace.execution.v1 import dry_runs_pb2 as _dry_runs_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -251,6 +252,7 @@ class RunPipelineRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     FULL_REFRESH_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     VARIABLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The pipeline."""
@@ -266,6 +268,8 @@ class RunPipelineRequest(_message.Message):
     """Goes before or after other runs."""
     full_refresh: _builtins.bool
     """Reads incremental sources from the beginning; their cursors move as usual."""
+    dry_run: _builtins.bool
+    """Tells what a run would do, and runs nothing."""
     variables: _builtins.bytes
     """Values that `${env.NAME}` has in this run instead of those that the workers know, by name: a JSON object of texts,
     numbers and booleans. Only names that the definition refers to are accepted.
@@ -280,11 +284,12 @@ class RunPipelineRequest(_message.Message):
         engine: Global___Engine.ValueType = ...,
         priority: Global___Priority.ValueType = ...,
         full_refresh: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
         variables: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "triggered_by", b"triggered_by", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "engine", b"engine", "full_refresh", b"full_refresh", "id", b"id", "parameters", b"parameters", "priority", b"priority", "triggered_by", b"triggered_by", "variables", b"variables", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by", "_yaml_definition", b"_yaml_definition", "dry_run", b"dry_run", "engine", b"engine", "full_refresh", b"full_refresh", "id", b"id", "parameters", b"parameters", "priority", b"priority", "triggered_by", b"triggered_by", "variables", b"variables", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__triggered_by: _TypeAlias = _typing.Literal["triggered_by"]  # noqa: Y015
     _WhichOneofArgType__triggered_by: _TypeAlias = _typing.Literal["_triggered_by", b"_triggered_by"]  # noqa: Y015
@@ -299,7 +304,7 @@ Global___RunPipelineRequest: _TypeAlias = RunPipelineRequest  # noqa: Y015
 
 @_typing.final
 class RunResponse(_message.Message):
-    """An accepted run."""
+    """An accepted run, or what a dry run found."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -310,12 +315,13 @@ class RunResponse(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     PIPELINE_VERSION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Its id (UUID)."""
+    """Its id (UUID); empty in the answer to a dry run."""
     pipeline_id: _builtins.str
     """Its pipeline (UUID)."""
     status: Global___RunState.ValueType
-    """PENDING while capacity or a limit holds it, else RUNNING."""
+    """PENDING while capacity or a limit holds it, and in the answer to a dry run; else RUNNING."""
     task_count: _builtins.int
     """How many tasks it has."""
     engine: Global___Engine.ValueType
@@ -325,6 +331,10 @@ class RunResponse(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_reasons_pb2.Problem]:
         """What is questionable about the definition."""
+
+    @_builtins.property
+    def dry_run(self) -> _dry_runs_pb2.DryRun:
+        """What a run would do, in the answer to a dry run."""
 
     def __init__(
         self,
@@ -336,13 +346,19 @@ class RunResponse(_message.Message):
         engine: Global___Engine.ValueType = ...,
         pipeline_version: _builtins.int | None = ...,
         warnings: _abc.Iterable[_reasons_pb2.Problem] | None = ...,
+        dry_run: _dry_runs_pb2.DryRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version", "pipeline_version", b"pipeline_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "pipeline_version", b"pipeline_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version", "engine", b"engine", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "status", b"status", "task_count", b"task_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "engine", b"engine", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "status", b"status", "task_count", b"task_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dry_run: _TypeAlias = _typing.Literal["dry_run"]  # noqa: Y015
+    _WhichOneofArgType__dry_run: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run"]  # noqa: Y015
     _WhichOneofReturnType__pipeline_version: _TypeAlias = _typing.Literal["pipeline_version"]  # noqa: Y015
     _WhichOneofArgType__pipeline_version: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_run) -> _WhichOneofReturnType__dry_run | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pipeline_version) -> _WhichOneofReturnType__pipeline_version | None: ...
 
 Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015

@@ -37,6 +37,10 @@ class RunServiceStub:
     """Compiles the latest version of a pipeline, or the definition that is given, and accepts a run of it. Returns at
     once; the run goes on by itself. Fails with INVALID_DEFINITION or INVALID_PARAMETERS where it could not run, with
     CONCURRENCY_LIMIT where the pipeline is at its limit and does not queue, and with ENGINE_NOT_AVAILABLE.
+
+    With `dryRun` nothing runs and no run is stored: the answer tells what a run would do (`dryRun`). What is wrong
+    with connections, tables and columns is told there, all of it at once. Fails with NO_WORKER where no worker took
+    the question in time.
     """
     GetRunStatus: _grpc.UnaryUnaryMultiCallable[_runs_pb2.GetRunStatusRequest, _runs_pb2.RunStatusResponse]
     """Returns the state of a run and of each of its tasks."""
@@ -71,6 +75,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """Compiles the latest version of a pipeline, or the definition that is given, and accepts a run of it. Returns at
     once; the run goes on by itself. Fails with INVALID_DEFINITION or INVALID_PARAMETERS where it could not run, with
     CONCURRENCY_LIMIT where the pipeline is at its limit and does not queue, and with ENGINE_NOT_AVAILABLE.
+
+    With `dryRun` nothing runs and no run is stored: the answer tells what a run would do (`dryRun`). What is wrong
+    with connections, tables and columns is told there, all of it at once. Fails with NO_WORKER where no worker took
+    the question in time.
     """
     GetRunStatus: _aio.UnaryUnaryMultiCallable[_runs_pb2.GetRunStatusRequest, _runs_pb2.RunStatusResponse]  # type: ignore[assignment]
     """Returns the state of a run and of each of its tasks."""
@@ -108,6 +116,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Compiles the latest version of a pipeline, or the definition that is given, and accepts a run of it. Returns at
         once; the run goes on by itself. Fails with INVALID_DEFINITION or INVALID_PARAMETERS where it could not run, with
         CONCURRENCY_LIMIT where the pipeline is at its limit and does not queue, and with ENGINE_NOT_AVAILABLE.
+
+        With `dryRun` nothing runs and no run is stored: the answer tells what a run would do (`dryRun`). What is wrong
+        with connections, tables and columns is told there, all of it at once. Fails with NO_WORKER where no worker took
+        the question in time.
         """
 
     @_abc_1.abstractmethod

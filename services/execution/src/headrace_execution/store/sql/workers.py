@@ -31,16 +31,18 @@ FROM stages AS s JOIN runs AS r ON r.id = s.run JOIN workers AS w ON w.id = s.wo
 WHERE s.id = $1 AND s.state = 'LEASED' AND s.worker = $2 AND s.fence = $3 AND w.name = $4 AND w.lease_until
 >= $5
 """
-_SECRETS_OF_PROBE = """
-SELECT p.tenant, p.workspace, p.connection, p.on_behalf_of FROM probes AS p JOIN workers AS w ON w.id =
-p.worker WHERE p.id = $1 AND p.state = 'LEASED' AND p.worker = $2 AND p.fence = $3 AND w.name = $4 AND
+_CONNECTIONS = "coalesce(p.connections, ARRAY[p.connection::text]) AS connections"
+_SECRETS_OF_PROBE = f"""
+SELECT p.tenant, p.workspace, {_CONNECTIONS}, p.on_behalf_of
+FROM probes AS p JOIN workers AS w ON w.id = p.worker
+WHERE p.id = $1 AND p.state = 'LEASED' AND p.worker = $2 AND p.fence = $3 AND w.name = $4 AND
 w.lease_until >= $5
 """
 _INSERT_PROBE = """
-INSERT INTO probes (id, tenant, workspace, kind, connection, payload, on_behalf_of, state, fence,
+INSERT INTO probes (id, tenant, workspace, kind, connections, payload, on_behalf_of, state, fence,
 created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'READY', 0, $8, $9)
 """
-_CLAIM_PROBES = """
+_CLAIM_PROBES = f"""
 UPDATE probes AS p SET state = 'LEASED', fence = nextval('fences'), worker = c.worker, leased_at = $2
 FROM (
     SELECT q.id, w.worker FROM (
@@ -51,7 +53,7 @@ FROM (
     ) AS q JOIN unnest($1::uuid[]) WITH ORDINALITY AS w(worker, n) ON w.n = q.n
 ) AS c
 WHERE p.id = c.id
-RETURNING p.id, p.tenant, p.workspace, p.kind, p.connection, p.payload, p.on_behalf_of, p.fence, p.worker
+RETURNING p.id, p.tenant, p.workspace, p.kind, {_CONNECTIONS}, p.payload, p.on_behalf_of, p.fence, p.worker
 """
 _PROBE_LEASES = """
 SELECT worker, id, fence, coalesce(leased_at, created_at) AS leased_at FROM probes
@@ -123,7 +125,8 @@ class SqlWorkers:
         row = await self._conn.fetchrow(_SECRETS_OF_PROBE, *asked)
         if row is None:
             return None
-        return SecretHolder(row["tenant"], row["workspace"], (str(row["connection"]),), row["on_behalf_of"])
+        connections = tuple(row["connections"])
+        return SecretHolder(row["tenant"], row["workspace"], connections, row["on_behalf_of"])
 
 
 class SqlProbes:
@@ -141,7 +144,7 @@ class SqlProbes:
             probe.tenant,
             probe.workspace,
             probe.kind,
-            probe.connection,
+            list(probe.connections),
             probe.payload.decode(),
             probe.on_behalf_of,
             self._now,
@@ -192,7 +195,7 @@ def _probe(row: Any) -> Probe:
         tenant=row["tenant"],
         workspace=row["workspace"],
         kind=ProbeKind(row["kind"]),
-        connection=row["connection"],
+        connections=tuple(row["connections"]),
         payload=row["payload"].encode(),
         on_behalf_of=row["on_behalf_of"],
     )

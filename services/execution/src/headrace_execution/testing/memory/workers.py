@@ -75,7 +75,7 @@ class MemoryWorkers:
             if (probe.state, probe.worker, probe.fence) != ("LEASED", worker, fence):
                 return None
             asked = probe.probe
-            return SecretHolder(asked.tenant, asked.workspace, (str(asked.connection),), asked.on_behalf_of)
+            return SecretHolder(asked.tenant, asked.workspace, asked.connections, asked.on_behalf_of)
         run_id = self._tx.get(RUN_OF_STAGE, assignment)
         run = self._tx.get(RUNS, run_id) if run_id is not None else None
         stage = run.stage(assignment) if run is not None else None
