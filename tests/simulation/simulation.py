@@ -352,7 +352,7 @@ class World:
         """Somebody tests a connection, once; any answer but a wrong one will do."""
         await asyncio.sleep(at)
         replica = await self._some_replica()
-        probe = Probe(self.new_id(), TENANT, WORKSPACE, ProbeKind.TEST, self.new_id(), b"{}", "ada")
+        probe = Probe(self.new_id(), TENANT, WORKSPACE, ProbeKind.TEST, (str(self.new_id()),), b"{}", "ada")
         try:
             answer = await self.call(replica, replica.prober.ask(probe, 8.0))
         except HeadraceError as error:

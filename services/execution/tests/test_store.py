@@ -457,7 +457,7 @@ class TestPipelines:
 
 class TestProbes:
     async def test_a_question_is_handed_out_once_and_answered_by_its_holder(self, any_store: Store) -> None:
-        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TEST, uuid7(), b'{"a":1}', "ada")
+        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.DRY_RUN, ("warehouse", "files"), b'{"a":1}', "ada")
         await ask(any_store, lambda tx: tx.probes.insert(probe, timedelta(seconds=30)))
         await hello(any_store, WORKER)
         assert await any_store.has_waiting()
@@ -469,13 +469,13 @@ class TestProbes:
         assert not await ask(any_store, lambda tx: tx.probes.answer(OTHER_WORKER, probe.id, held.fence, b"x"))
         holder = await ask(any_store, lambda tx: tx.workers.secrets_of(WORKER, "w", probe.id, held.fence))
         assert holder is not None
-        assert holder.connections == (str(probe.connection),)
+        assert holder.connections == probe.connections
         assert await ask(any_store, lambda tx: tx.probes.answer(WORKER, probe.id, held.fence, b"{}"))
         assert await ask(any_store, lambda tx: tx.probes.answers([probe.id])) == {probe.id: b"{}"}
 
     async def test_a_lease_begins_when_the_question_is_handed_out(self, any_store: Any) -> None:
         """Not when it was asked: a heartbeat that crosses it on its way must not take it back."""
-        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TEST, uuid7(), b"{}", "ada")
+        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TEST, (str(uuid7()),), b"{}", "ada")
         await ask(any_store, lambda tx: tx.probes.insert(probe, timedelta(seconds=90)))
         any_store.skew = timedelta(seconds=60)
 
@@ -485,7 +485,7 @@ class TestProbes:
         assert await ask(any_store, lambda tx: tx.probes.expired(10)) == [held]
 
     async def test_a_question_whose_worker_is_gone_is_handed_out_again(self, any_store: Store) -> None:
-        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TABLES, uuid7(), b"{}", "ada")
+        probe = Probe(uuid7(), TENANT, uuid7(), ProbeKind.TABLES, (str(uuid7()),), b"{}", "ada")
         await ask(any_store, lambda tx: tx.probes.insert(probe, timedelta(seconds=30)))
         ((_, first),) = await ask(any_store, lambda tx: tx.probes.claim([WORKER]))
 
