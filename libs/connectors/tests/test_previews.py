@@ -70,7 +70,7 @@ async def test_a_database_file_is_looked_at_and_not_made(
     evolving = SinkSpec(table="t", schema_drift="evolve")
     met = await preview_load(evolving, connection, environment, ROWS)
     assert ([name for name, _ in met.added], met.not_given) == (["note"], ("seen",))
-    bound = cursors.encode("seen", "7")
+    bound = cursors.Cursor("seen", "7").encode()
     read = await preview(
         SourceSpec(table="t", incremental=Incremental("seen", bound)), connection, environment, scratch
     )
@@ -137,7 +137,12 @@ async def test_bounds_and_rows_of_a_reading_are_told(
     )
     whole = await preview(SourceSpec(table="t"), database, environment, scratch)
     assert (whole.estimated_rows, whole.lower, whole.upper) == (500, None, None)
-    lagging = Incremental("at", cursors.encode("at", "2024-01-01 00:05:00+00"), lag=dt.timedelta(seconds=9))
+    lagging = Incremental(
+        "at",
+        cursors.Cursor("at", "2024-01-01 00:05:00+00").encode(),
+        lag=dt.timedelta(seconds=9),
+        repeats=True,
+    )
     rest = await preview(SourceSpec(table="t", incremental=lagging), database, environment, scratch)
     assert rest.upper == "2024-01-01 00:08:20+00"
     assert await sql(f"SELECT count(*) FROM ({rest.query}) AS rest") == [(210,)]

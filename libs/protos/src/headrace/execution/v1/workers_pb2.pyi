@@ -38,6 +38,8 @@ class _AssignmentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assign
     """List the tables of a connection."""
     ASSIGNMENT_KIND_SETTLE: _AssignmentKind.ValueType  # 4
     """See to it that nothing of a stage can land any more, and tell what has landed."""
+    ASSIGNMENT_KIND_DRY_RUN: _AssignmentKind.ValueType  # 5
+    """Tell what a run would do, and move no row."""
 
 class AssignmentKind(_AssignmentKind, metaclass=_AssignmentKindEnumTypeWrapper):
     """What kind of work an assignment is."""
@@ -52,6 +54,8 @@ ASSIGNMENT_KIND_LIST_TABLES: AssignmentKind.ValueType  # 3
 """List the tables of a connection."""
 ASSIGNMENT_KIND_SETTLE: AssignmentKind.ValueType  # 4
 """See to it that nothing of a stage can land any more, and tell what has landed."""
+ASSIGNMENT_KIND_DRY_RUN: AssignmentKind.ValueType  # 5
+"""Tell what a run would do, and move no row."""
 Global___AssignmentKind: _TypeAlias = AssignmentKind  # noqa: Y015
 
 class _CancelReason:
@@ -415,7 +419,7 @@ class Assignment(_message.Message):
     """The attempt, from 1."""
     payload: _builtins.bytes
     """The stage to run or settle, as definition.plan writes it: JSON. For a chore on a connection, a JSON object
-    {"connection": …, "limit": …, "after": …}.
+    {"connection": …, "limit": …, "after": …}. For a dry run, the whole plan.
     """
     parameters: _builtins.bytes
     """The values of parameters: a JSON object."""
@@ -817,7 +821,7 @@ class AssignmentResult(_message.Message):
     failed_task: _builtins.str
     """The task that failed."""
     answer: _builtins.bytes
-    """The answer of a chore: JSON."""
+    """The answer of a chore: JSON. That of a dry run is `DryRun`, of which the worker knows connections and tasks."""
     @_builtins.property
     def ref(self) -> Global___AssignmentRef:
         """Which."""
