@@ -1,6 +1,7 @@
 """One real stack for all tests of this folder; each test makes what it needs under names of its own."""
 
 import secrets
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ def canary() -> str:
 
 @pytest.fixture(scope="session")
 def stack(canary: str) -> Iterator[StackUnderTest]:
-    """The stack; its worker knows the canary as a secret by reference."""
-    running = StackUnderTest(variables={"HEADRACE_SECRET_CANARY": canary})
+    """The stack; its worker knows the canary as a secret by reference, and its runs are told to a file."""
+    folder = Path(tempfile.mkdtemp(prefix="hr-"))
+    events = folder / "home" / "openlineage.jsonl"
+    variables = {"HEADRACE_SECRET_CANARY": canary, "OPENLINEAGE_URL": f"file://{events}"}
+    running = StackUnderTest(variables, folder)
     try:
         running.up()
         yield running

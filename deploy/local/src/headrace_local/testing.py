@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import asyncpg
@@ -29,6 +29,8 @@ from headrace_local.tokens import TENANT, mint
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 _COMMAND_SECONDS = 180.0
+Seen = TypeVar("Seen")
+
 _RUN_SECONDS = 60.0
 
 
@@ -149,10 +151,10 @@ def wait_for_end(client: httpx.Client, run: str) -> dict[str, Any]:
 
 
 def until(
-    look: Callable[[], dict[str, Any]],
-    good: Callable[[dict[str, Any]], bool],
+    look: Callable[[], Seen],
+    good: Callable[[Seen], bool],
     seconds: float = _RUN_SECONDS,
-) -> dict[str, Any]:
+) -> Seen:
     """Looks until what is seen is good, and returns it; raises AssertionError showing the last look."""
     deadline = time.monotonic() + seconds
     while True:
