@@ -16,6 +16,8 @@ from headrace_chassis.ids import uuid7
 from headrace_chassis.testing.authority import TENANT
 from headrace_chassis.testing.ports import free_port
 from headrace_chassis.testing.waiting import eventually
+from headrace_definition.testing import compiled
+from headrace_execution.acceptance.compiling import to_recipe
 from headrace_execution.domain.triggers import Trigger, TriggerKind
 from headrace_execution.domain.values import replace
 from headrace_execution.openlineage import events as told
@@ -26,6 +28,7 @@ from headrace_execution.testing.openlineage import Invalid, demand_valid
 from headrace_outbound.guard import AddressGuard
 from headrace_outbound.posting import GuardedPoster
 
+from .factories import recipe
 from .lineage_server import LineageServer, lineage_server
 from .support import NOOP, PATIENT, Cluster, Replica, ScriptedWorker, failure, moment, receipt
 
@@ -298,6 +301,19 @@ async def test_the_interval_and_the_backfill_of_a_run_are_told(mesh: Cluster, re
     assert facets["nominalTime"]["nominalStartTime"] < facets["nominalTime"]["nominalEndTime"]
     assert {"key": "retryOf", "value": str(backfill), "source": "HEADRACE"} in facets["tags"]["tags"]
     assert event["inputs"] == []  # rows of the definition have no name outside of the run
+
+
+def test_columns_are_traced_through_what_waits_for_a_signal() -> None:
+    plan = compiled("""
+sources: [{id: rows, connection: shop, table: orders, columns: [id]}]
+transformations: [{id: approval, type: wait_for_signal, input: rows}]
+sinks: [{id: load, input: approval, connection: shop, table: totals}]
+""").plan
+    traced = trace(to_recipe(plan, recipe().policy), {})
+
+    assert {key: [o.column for o in origins] for key, origins in traced.sinks["load"].items()} == {
+        "id": ["id"]
+    }
 
 
 def test_what_is_not_of_the_specification_is_found() -> None:

@@ -2,10 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from headrace_definition.lineage import ColumnOrigin, column_lineage, query_lineage
-from headrace_definition.model import SqlTransform
-from headrace_definition.plan import PLAN_FORMAT, Plan, SinkTask, SourceTask, StagePayload, TransformTask
+from headrace_definition.model import SqlTransform, WaitForSignal
+from headrace_definition.plan import (
+    PLAN_FORMAT,
+    EngineName,
+    Plan,
+    SinkTask,
+    SourceTask,
+    StagePayload,
+    Task,
+    TransformTask,
+)
 
 from headrace_execution.domain.recipe import Recipe
 from headrace_execution.domain.run import Columns, Run
@@ -43,16 +53,25 @@ def plan_of(recipe: Recipe) -> Plan:
     Raises:
         pydantic.ValidationError: a stage is of a format that this release does not know.
     """
-    payloads = [StagePayload.from_json(stage.payload) for stage in recipe.stages]
-    tasks = {task.key: task for payload in payloads for task in payload.tasks}
+    # What waits for a signal is given to no worker, and has no payload.
+    payloads = [StagePayload.from_json(stage.payload) for stage in recipe.stages if stage.payload]
+    tasks: dict[str, Task] = {task.key: task for payload in payloads for task in payload.tasks}
+    for payload in payloads:
+        tasks |= {key: _held(key, origin) for key, origin in payload.stage.held_rows.items()}
     return Plan(
         format=PLAN_FORMAT,
-        engine=payloads[0].engine,
+        engine=cast("EngineName", recipe.engine),
         engine_reason=recipe.engine_reason,
         tasks=tuple(tasks[spec.key] for spec in recipe.tasks if spec.key in tasks),
         stages=tuple(payload.stage for payload in payloads),
         connections=connections(recipe),
     )
+
+
+def _held(key: str, origin: str) -> TransformTask:
+    """A task that waits, as those see it that read the rows which it holds."""
+    config = WaitForSignal(type="wait_for_signal", id=key, input=origin)
+    return TransformTask(key=key, kind="transform", type=config.type, inputs=(origin,), config=config)
 
 
 def connections(recipe: Recipe) -> tuple[str, ...]:
