@@ -14,7 +14,7 @@ from headrace_connectors.gate import inspect
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, SourceResult, Staged, no_progress
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, batches, create, insert, translate
+from headrace_connectors.transfer import Meter, batches, insert, translate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,7 @@ async def import_parquet(scratch: Scratch, relation: str, path: str) -> SourceRe
     from pyarrow import parquet
 
     columns = await _guarded(lambda: _restored(parquet.read_schema(path)), Path(path))
-    await create(scratch, relation, columns)
+    await scratch.make(relation, columns)
     meter = Meter(no_progress)
 
     def reader() -> Any:

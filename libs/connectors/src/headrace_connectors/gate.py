@@ -40,7 +40,7 @@ async def materialised(scratch: Scratch, relation: str) -> str:
     if await scratch.fetch("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [relation]):
         return relation
     table = f"{_OUT}_{relation}"
-    await scratch.execute(f"CREATE OR REPLACE TABLE {quote(table)} AS SELECT * FROM {quote(relation)}")
+    await scratch.compute(table, f"SELECT * FROM {quote(relation)}")
     return table
 
 

@@ -14,7 +14,6 @@ from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import create
 
 _BATCH = 1000
 
@@ -56,7 +55,7 @@ class InlineSource:
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
         """Insert the rows, as text, through the same strict conversion as any other text."""
-        await create(scratch, relation, self._columns)
+        await scratch.make(relation, self._columns)
         names = [f"c{index}" for index in range(len(self._columns))]
         expressions = [
             canonical.converting(f"CAST({name} AS VARCHAR)", column.type, column.name, "'row ' || r", "fail")

@@ -4,9 +4,11 @@ User SQL runs here and nowhere else.  It sees the tables that sources have loade
 no files, no network, no extensions, no settings.  Rows come in and go out as Arrow batches through this
 package's own code.
 
-It is an in-memory database whose tables move to the folder as the memory limit is met: nothing in it outlives
-the stage, so it need not pay for a log, checkpoints and syncs (a quarter of the time of a database file,
-measured on loads and joins of several times the memory).
+Tables lie in memory as long as they are small, which is the quickest.  But DuckDB never moves the NULL masks
+of such a table to disk: 32 KiB for each 122,880 values of a column stay, so that twenty million rows of ten
+columns hold 53 MiB whatever the limit is.  What grows beyond half of the memory therefore goes into a
+database file in the scratch's own folder.  Nothing of it outlives the stage, so it is neither synced nor
+compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from headrace_connectors import duck
 from headrace_connectors.blocking import finish, in_thread
-from headrace_connectors.identifiers import quote
+from headrace_connectors.errors import ConnectorError, quota
+from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Column, Environment
 
 if TYPE_CHECKING:
@@ -30,6 +33,15 @@ if TYPE_CHECKING:
 _SCRATCH_SHARE = 0.7
 """The part of the stage's memory the scratch may take; the rest is for readers, writers and Arrow batches."""
 
+_TABLES_SHARE = 0.5
+"""The part of that which tables may fill before they go into the file; queries need the rest."""
+
+_FILE = "headrace_file"
+"""What the database file is called in SQL."""
+
+_SETTINGS = {"fsync_mode": "NONE", "force_compression": "uncompressed", "checkpoint_on_detach": "DISABLED"}
+_FILE_LOOK_SECONDS = 0.1
+
 
 class Scratch:
     """The stage's own database.  Use :meth:`open`; :meth:`close` removes its files."""
@@ -37,6 +49,7 @@ class Scratch:
     def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, environment: Environment) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._guard = threading.Lock()
+        self._filed: set[str] = set()
         self.folder = folder
         self.environment = environment
 
@@ -53,11 +66,13 @@ class Scratch:
             try:
                 connection = duck.connect(
                     ":memory:",
-                    memory=int(environment.memory_limit_bytes * _SCRATCH_SHARE),
+                    memory=_memory(environment),
                     threads=environment.threads,
                     temp=folder / "spill",
                     temp_bytes=environment.max_temp_bytes,
+                    extra=_SETTINGS,
                 )
+                connection.execute(f"ATTACH {literal(str(folder / _FILE))} AS {_FILE}")
                 duck.lock(connection)
             except Exception as error:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -72,7 +87,10 @@ class Scratch:
         with self._guard:
             if self._connection is None:
                 raise RuntimeError("the scratch is closed")
-            return self._connection.cursor()
+            cursor = self._connection.cursor()
+        if self._filed:
+            see_file(cursor)
+        return cursor
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run one or more statements; cancelling interrupts them.
@@ -106,6 +124,79 @@ class Scratch:
     async def drop(self, relation: str) -> None:
         """Remove a table and free its blocks; nothing happens when there is none."""
         await self.execute(f"DROP TABLE IF EXISTS {quote(relation)}")
+        if relation in self._filed:
+            self._filed.discard(relation)
+            try:
+                await self.execute(f"CHECKPOINT {_FILE}")
+            except ConnectorError as error:
+                if error.code != "ENGINE_IO":
+                    raise
+                # Somebody writes at this moment: the space is free from the next checkpoint on.
+
+    async def make(self, relation: str, columns: Sequence[Column], *, filed: bool = False) -> None:
+        """An empty table in place of the one, or the view, that an earlier try has left.
+
+        ``filed`` puts it into the file whatever memory there is: for several writers at a time.
+        """
+        if await self.fetch("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [relation]):
+            await self.execute(f"DROP VIEW {quote(relation)}")
+        await self.drop(relation)
+        body = ", ".join(f"{quote(column.name)} {column.type}" for column in columns)
+        filed = filed or await self.room() <= 0
+        await self.execute(f"CREATE TABLE {self._placed(relation, filed)} ({body})")
+
+    async def compute(self, relation: str, sql: str) -> None:
+        """A table of what a query gives; what an earlier try has left of that name goes away.
+
+        :raises ConnectorError: as :meth:`execute`.
+        """
+        await self.drop(relation)
+        if await self.room() > 0:
+            try:
+                return await self._create(relation, sql, filed=False)
+            except ConnectorError as error:
+                if error.code != "MEMORY_LIMIT":
+                    raise
+        return await self._create(relation, sql, filed=True)
+
+    async def _create(self, relation: str, sql: str, filed: bool) -> None:
+        # On lines of its own: it may end in a comment.
+        await self.execute(f"CREATE TABLE {self._placed(relation, filed)} AS\n{sql}\n")
+
+    async def room(self) -> int:
+        """How many bytes of tables may still be put into memory; none once there is a table in the file,
+        since what comes of a large one is large.
+        """
+        if self._filed:
+            return 0
+        rows = await self.fetch(_HELD)
+        return max(int(_memory(self.environment) * _TABLES_SHARE) - int(str(rows[0][0])), 0)
+
+    def is_filed(self, relation: str) -> bool:
+        """Whether a table lies in the file."""
+        return relation in self._filed
+
+    def move_to_file(self, relation: str, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Take a table that nobody else uses out of memory, on a cursor and in its thread."""
+        name = quote(relation)
+        cursor.execute(f"CREATE TABLE {self._placed(relation, filed=True)} AS SELECT * FROM {name}")
+        cursor.execute(f"DROP TABLE {name}")
+        see_file(cursor)
+
+    def check_file(self) -> None:
+        """Hold the file to what the stage may spill.
+
+        :raises ConnectorError: DISK_FULL.
+        """
+        if (self.folder / _FILE).stat().st_size > self.environment.max_temp_bytes:
+            raise quota("DISK_FULL", "the stage holds more rows than it may spill")
+
+    def _placed(self, relation: str, filed: bool) -> str:
+        """The name under which a table is created, noted where it lies."""
+        if not filed:
+            return quote(relation)
+        self._filed.add(relation)
+        return f"{_FILE}.main.{quote(relation)}"
 
     async def close(self) -> None:
         """Close the database and remove its folder; safe to call again."""
@@ -128,13 +219,46 @@ class Scratch:
                 return result.fetchmany(limit) if limit else []
             except Exception as error:
                 raise duck.translate(error, "SQL") from error
-            finally:
-                cursor.close()
 
-        return await in_thread(call, cursor.interrupt)
+        watching = asyncio.ensure_future(self._watch_file(cursor)) if self._filed else None
+        try:
+            return await in_thread(call, cursor.interrupt)
+        except ConnectorError:
+            if watching is not None and watching.done():
+                watching.result()  # what has interrupted it
+            raise
+        finally:
+            if watching is not None:
+                watching.cancel()
+            cursor.close()
+
+    async def _watch_file(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Interrupt a statement once the file is larger than it may be."""
+        while True:
+            await asyncio.sleep(_FILE_LOOK_SECONDS)
+            try:
+                self.check_file()
+            except ConnectorError:
+                cursor.interrupt()
+                raise
 
     async def __aenter__(self) -> Scratch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.shield(self.close())
+
+
+_HELD = (
+    "SELECT coalesce(sum(memory_usage_bytes + temporary_storage_bytes), 0) FROM duckdb_memory() "
+    "WHERE tag = 'IN_MEMORY_TABLE'"
+)
+
+
+def _memory(environment: Environment) -> int:
+    return int(environment.memory_limit_bytes * _SCRATCH_SHARE)
+
+
+def see_file(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Have names mean tables of the file too; each cursor has a search path of its own."""
+    cursor.execute(f"SET search_path = 'memory.main,{_FILE}.main'")

@@ -13,7 +13,7 @@ from headrace_connectors import duck
 from headrace_connectors.blocking import in_thread
 from headrace_connectors.errors import ConnectorError
 from headrace_connectors.identifiers import quote
-from headrace_connectors.model import Column, ProgressListener
+from headrace_connectors.model import ProgressListener
 from headrace_connectors.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -117,19 +117,6 @@ class BlockFeed(io.RawIOBase):
         return b"".join(parts)
 
 
-async def create(scratch: Scratch, relation: str, columns: list[Column]) -> None:
-    """A fresh, empty table for ``columns``; one that an earlier try left goes away."""
-    body = ", ".join(f"{quote(column.name)} {column.type}" for column in columns)
-    await scratch.execute(
-        f"DROP VIEW IF EXISTS {quote(relation)}" if await _is_view(scratch, relation) else "SELECT 1"
-    )
-    await scratch.execute(f"CREATE OR REPLACE TABLE {quote(relation)} ({body})")
-
-
-async def _is_view(scratch: Scratch, relation: str) -> bool:
-    return bool(await scratch.fetch("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [relation]))
-
-
 async def insert(
     scratch: Scratch,
     relation: str,
@@ -146,18 +133,28 @@ async def insert(
 
     :raises ConnectorError: what ``open_reader`` and its batches raise, and what the expressions meet.
     """
+    room = await scratch.room()
     cursor = scratch.cursor()
     failures: list[Exception] = []
 
-    def call() -> None:
+    def take(schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> None:
         import pyarrow as pa
 
+        cursor.register(_STREAM, pa.RecordBatchReader.from_batches(schema, rows))
+        cursor.execute(f"INSERT INTO {quote(relation)} SELECT {', '.join(expressions)} FROM {_STREAM}")
+        cursor.unregister(_STREAM)
+
+    def call() -> None:
         try:
             reader = open_reader()
-            counted = pa.RecordBatchReader.from_batches(reader.schema, _counted(reader, meter, failures))
-            cursor.register(_STREAM, counted)
-            cursor.execute(f"INSERT INTO {quote(relation)} SELECT {', '.join(expressions)} FROM {_STREAM}")
-            cursor.unregister(_STREAM)
+            counted = _counted(reader, scratch, relation, meter, failures)
+            if not scratch.is_filed(relation):
+                first = _First(counted, room)
+                take(reader.schema, first.rows())
+                if first.ended:
+                    return
+                scratch.move_to_file(relation, cursor)
+            take(reader.schema, counted)
         except ConnectorError:
             raise
         except Exception as error:
@@ -175,12 +172,35 @@ async def insert(
     await in_thread(call, interrupt)
 
 
+class _First:
+    """The batches that memory has room for."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], room: int) -> None:
+        self._batches = batches
+        self._room = room
+        self.ended = False
+        """Whether there are no others."""
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """One batch after the other until the room is taken."""
+        taken = 0
+        while taken < self._room:
+            batch = next(self._batches, None)
+            if batch is None:
+                self.ended = True
+                return
+            taken += batch.nbytes
+            yield batch
+
+
 def _counted(
-    reader: pa.RecordBatchReader, meter: Meter, failures: list[Exception]
+    reader: pa.RecordBatchReader, scratch: Scratch, relation: str, meter: Meter, failures: list[Exception]
 ) -> Iterator[pa.RecordBatch]:
     """The batches, counted; DuckDB only passes on the text of an error, so the error itself is kept."""
     try:
         for batch in reader:
+            if scratch.is_filed(relation):
+                scratch.check_file()
             meter.add(batch.num_rows, batch.nbytes)
             yield batch
     except Exception as error:

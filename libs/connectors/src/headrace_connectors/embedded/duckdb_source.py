@@ -25,7 +25,7 @@ from headrace_connectors.model import (
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.roots import readable_file
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, create, insert, translate
+from headrace_connectors.transfer import Meter, insert, translate
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,7 +75,7 @@ class DuckdbSource:
         database = self._database
         if database is None:
             raise RuntimeError("the source is closed")
-        await create(scratch, relation, self._columns)
+        await scratch.make(relation, self._columns)
         cursor, condition, warnings = await in_thread(lambda: self._bounds(database))
         parts = [
             f"{through_arrow(quote(column.name), column.type, column.name)} AS c{index}"

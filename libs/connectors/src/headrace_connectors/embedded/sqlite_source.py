@@ -24,7 +24,7 @@ from headrace_connectors.model import (
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.roots import readable_file
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, create, insert
+from headrace_connectors.transfer import Meter, insert
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,7 @@ class SqliteSource:
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
         """Read everything of the snapshot the source was opened on."""
-        await create(scratch, relation, self._columns)
+        await scratch.make(relation, self._columns)
         database = self._open_database()
         what = f"reading {self.spec.table or 'the query'}"
         cursor, condition, warnings = await in_thread(_guarded(lambda: self._bounds(database), what))

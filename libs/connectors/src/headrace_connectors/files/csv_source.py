@@ -25,7 +25,7 @@ from headrace_connectors.model import Column, ProgressListener, SourceResult, So
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import first_batch, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, create, insert, translate
+from headrace_connectors.transfer import Meter, insert, translate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,7 +123,7 @@ class CsvSource:
         columns = await self.columns()
         if not await self._attempt(scratch, relation, columns, {}, meter, block):
             meter.reset()
-            await create(scratch, relation, columns)
+            await scratch.make(relation, columns)
             for path in self._paths:
                 await self._read(scratch, relation, path, self._conversions(columns, "__row"), meter, block)
 
@@ -168,7 +168,7 @@ class CsvSource:
                 expressions[index] = guessed(f"c{index}", column.type)
             elif index in parsed:
                 expressions[index] = passed_on(index, column.type)
-        await create(scratch, relation, columns)
+        await scratch.make(relation, columns)
         try:
             for path in self._paths:
                 await self._read(scratch, relation, path, expressions, meter, block, parsed=parsed)
@@ -183,7 +183,7 @@ class CsvSource:
     ) -> None:
         """The files (or the first block of the first) as texts, with the numbers of row and file."""
         texts = [Column(f"c{index}", "VARCHAR") for index in range(len(self._chosen))]
-        await create(scratch, raw, [*texts, Column("__row", "BIGINT"), Column("__file", "INTEGER")])
+        await scratch.make(raw, [*texts, Column("__row", "BIGINT"), Column("__file", "INTEGER")])
         names = ", ".join(column.name for column in texts)
         for number, path in enumerate(self._paths[:1] if first_only else self._paths):
             await self._read(scratch, raw, path, [names, "__row", str(number)], meter, block, first_only)
@@ -192,7 +192,7 @@ class CsvSource:
         self, scratch: Scratch, raw: str, relation: str, seen: Mapping[str, str]
     ) -> None:
         columns = self._columns_with(seen)
-        await create(scratch, relation, columns)
+        await scratch.make(relation, columns)
         listed = ", ".join(self._conversions(columns, "__row"))
         for number, path in enumerate(self._paths):
             try:

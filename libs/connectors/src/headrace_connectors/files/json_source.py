@@ -29,7 +29,7 @@ from headrace_connectors.model import (
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import with_row_numbers
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, create, insert
+from headrace_connectors.transfer import Meter, insert
 
 if TYPE_CHECKING:
     import duckdb
@@ -95,7 +95,7 @@ class JsonSource:
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
         """Read all files into ``relation``."""
-        await create(scratch, relation, self._columns)
+        await scratch.make(relation, self._columns)
         meter = Meter(progress)
         on_unrepresentable = str(self.spec.options.get("on_unrepresentable", "fail"))
         expressions = [

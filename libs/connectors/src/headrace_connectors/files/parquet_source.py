@@ -14,7 +14,7 @@ from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import Meter, create, insert, translate
+from headrace_connectors.transfer import Meter, insert, translate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,7 @@ class ParquetSource:
         wanted = await self.columns()
         changed = any(new.type != old.type for new, old in zip(wanted, self._columns, strict=True))
         landing = f"__raw_{relation}" if changed else relation
-        await create(scratch, landing, self._columns)
+        await scratch.make(landing, self._columns)
         meter = Meter(progress)
         names = [quote(column.name) for column in self._columns]
         for path in self._paths:
@@ -92,7 +92,7 @@ class ParquetSource:
                 for check in fit.checks(old, new.type, False)
             ]
             await inspect(scratch, landing, self._columns, checks)
-            await create(scratch, relation, wanted)
+            await scratch.make(relation, wanted)
             casts = ", ".join(f"CAST({quote(column.name)} AS {column.type})" for column in wanted)
             await scratch.execute(f"INSERT INTO {quote(relation)} SELECT {casts} FROM {quote(landing)}")
             await scratch.drop(landing)

@@ -32,7 +32,7 @@ from headrace_connectors.postgres.session import Session, connect
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import ROW, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
-from headrace_connectors.transfer import BlockFeed, Meter, create, insert
+from headrace_connectors.transfer import BlockFeed, Meter, insert
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +88,8 @@ class PostgresSource:
         columns = await self.columns()
 
         async def attempt(block: int) -> SourceResult:
-            await create(scratch, relation, columns)
+            # Ranges are written at the same time, and a table that is written cannot be moved.
+            await scratch.make(relation, columns, filed=self.spec.split is not None)
             meter = Meter(progress)
 
             async def one(session: Session, raw: Any, query: str) -> None:

@@ -308,8 +308,10 @@ class StageRunner:
             if reading.unread[key] == 1 and key not in self._program.payload.stage.artifacts_out:
                 view = await can_wait(task.config, scratch, reading.rows)
             self._log.info(key, "computing", sql=sql)
-            # On lines of its own: the user's SQL may end in a comment.
-            await scratch.execute(f"CREATE {'VIEW' if view else 'TABLE'} {quote(key)} AS\n{sql}\n")
+            if view:
+                await scratch.execute(f"CREATE VIEW {quote(key)} AS\n{sql}\n")
+            else:
+                await scratch.compute(key, sql)
             reading.rows[key] = reading.rows[task.inputs[0]] if view else await scratch.count(key)
             columns = await scratch.columns(key)
         inputs = {each: reading.columns.get(each, ()) for each in task.inputs}
