@@ -21,6 +21,8 @@ from rest import Connection, connections, percentile
 from runs import latency, make_pipeline
 
 FEW = 10
+DAYS = 10
+"""How many days each of many pipelines has run on, so that metrics have as much history as they ask for."""
 ROUNDS = 150
 GOAL = 1.5
 
@@ -89,6 +91,8 @@ async def fill(stack: StackUnderTest, pipeline: str, run: str, pipelines: int, r
         stage = {"id": numbered(3, "n"), "run": numbered(2, "n")}
         await multiply(execution, "stages", "run", run, runs, stage)
         await multiply(execution, "tasks", "run", run, runs, {"run": numbered(2, "n")})
+        day = {"pipeline": of, "day": f"made.day - n / {pipelines}"}
+        await multiply(execution, "pipeline_days", "pipeline", pipeline, pipelines * DAYS, day)
     finally:
         await metadata.close()
         await execution.close()
@@ -119,6 +123,11 @@ def measures(connection: Connection, pipelines: Sequence[str], runs: Sequence[st
             connection, f"/api/v1/pipelines/{some.choice(pipelines)}/runs?limit={FEW}"
         ),
         "get a run": lambda: get(connection, f"/api/v1/runs/{some.choice(runs)}"),
+        "metrics of a pipeline": lambda: get(
+            connection, f"/api/v1/pipelines/{some.choice(pipelines)}/metrics"
+        ),
+        "cost of a pipeline": lambda: get(connection, f"/api/v1/pipelines/{some.choice(pipelines)}/cost"),
+        "cost of a run": lambda: get(connection, f"/api/v1/runs/{some.choice(runs)}/cost"),
         "run to its end": run,
     }
 
