@@ -54,7 +54,7 @@ async def _as_one(source: PostgresSource, sink: PostgresSink, plan: Plan, meter:
         await stream.read(raw, query)
 
     async def read() -> _Bound:
-        bound: _Bound = await source.read(one)
+        bound: _Bound = await source.read(one, sink.session.backend)
         await stream.end()
         return bound
 
@@ -78,7 +78,7 @@ async def _side_by_side(
         await _both(read(), _write(sink, plan, stream.blocks(), next(main, False)))
         sums.append(stream.check)
 
-    bound: _Bound = await source.read(one)
+    bound: _Bound = await source.read(one, sink.session.backend)
     return bound, sum(sums)
 
 

@@ -29,11 +29,12 @@ from headrace_connectors.errors import configuration
 from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Incremental, SourceSpec
 from headrace_connectors.postgres.catalog import NativeColumn
-from headrace_connectors.postgres.session import Session
+from headrace_connectors.postgres.session import Backend, Session
 
 _RUNNING = """
 SELECT l.virtualtransaction AS id FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+  AND (l.pid, a.application_name) IS DISTINCT FROM ($1, $2) AND a.usesysid IS NOT NULL
   AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
 UNION SELECT 'x' || xid FROM pg_snapshot_xip(pg_current_snapshot()) AS xid
 """
@@ -108,18 +109,19 @@ class Increment:
             )
         return cls(spec.incremental, native, origin, None if spec.query else origin)
 
-    async def note(self, session: Session) -> Noted:
-        """What must be known before the snapshot is taken."""
+    async def note(self, session: Session, own: Backend | None = None) -> Noted:
+        """What must be known before the snapshot is taken. ``own`` writes what is read: it is not waited
+        for."""
         async with session.transaction("read") as raw:
             row = await raw.fetchrow(self._note_sql())
             # Only now: a transaction that ends in between must be among these, or in what was seen above.
-            current = running = await _running(raw)
+            current = running = await _running(raw, own)
         for pause in _WAITS:
             if not running:
                 break
             await asyncio.sleep(pause)
             async with session.transaction("read") as raw:
-                current = await _running(raw)
+                current = await _running(raw, own)
             running &= current
         return Noted(row["top"], bool(row["nulls"]), running, current)
 
@@ -249,8 +251,9 @@ class Increment:
         )
 
 
-async def _running(raw: Any) -> frozenset[str]:
-    return frozenset(str(row["id"]) for row in await raw.fetch(_RUNNING))
+async def _running(raw: Any, own: Backend | None) -> frozenset[str]:
+    apart = (own.pid, own.application) if own is not None else (0, "")
+    return frozenset(str(row["id"]) for row in await raw.fetch(_RUNNING, *apart))
 
 
 def _writer_sql(ahead: int) -> str:

@@ -28,7 +28,7 @@ from headrace_connectors.postgres import catalog, types
 from headrace_connectors.postgres.catalog import NativeColumn
 from headrace_connectors.postgres.increments import Bounds, Increment
 from headrace_connectors.postgres.ranges import conditions
-from headrace_connectors.postgres.session import Session, connect
+from headrace_connectors.postgres.session import Backend, Session, connect
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import ROW, open_csv, with_growing_blocks, with_row_numbers
 from headrace_connectors.scratch import Scratch
@@ -100,11 +100,11 @@ class PostgresSource:
 
         return await with_growing_blocks(self.spec, attempt)
 
-    async def read(self, one: Any) -> tuple[bytes | None, tuple[str, ...]]:
+    async def read(self, one: Any, own: Backend | None = None) -> tuple[bytes | None, tuple[str, ...]]:
         """Run ``one(session, raw, query)`` for each key range, all on one snapshot; give the cursor and
-        warnings."""
+        warnings.  ``own`` is a server process that writes what is read."""
         increment = Increment.of(self.spec, self.natives, self._from())
-        noted = None if increment is None else await increment.note(self.session)
+        noted = None if increment is None else await increment.note(self.session, own)
         async with self.session.transaction("read") as raw:
             bounds = Bounds()
             if increment is not None and noted is not None:
