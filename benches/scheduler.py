@@ -5,6 +5,7 @@ Runs on a stack of its own. Schedules are made by copying one inside the databas
 goes through REST and the clock.
 
     python benches/scheduler.py --schedules 100000 --due 10000 --minutes 3
+    python benches/scheduler.py --part due
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -184,8 +186,73 @@ def tell(what: str, value: float, goal: float, unit: str) -> None:
     )
 
 
-async def measure(stack: StackUnderTest, schedules: int, due: int, minutes: int) -> None:
-    """Measures and prints."""
+@dataclass
+class Bench:
+    """A stack, what its parts are measured with, and two schedules to copy: one that never comes, one that
+    comes each minute."""
+
+    stack: StackUnderTest
+    scheduler: asyncpg.Connection
+    execution: asyncpg.Connection
+    pipeline: str
+    rare: str
+    often: str
+    asked: argparse.Namespace
+
+    @asynccontextmanager
+    async def gateway(self) -> AsyncIterator[Connection]:
+        """A connection for one step: one that is idle for long is closed by the gateway."""
+        tokens = callers.tokens(self.stack.home.root)
+        async with connections("127.0.0.1", self.stack.port, tokens, 1) as (opened,):
+            yield opened
+
+    async def idle(self) -> None:
+        """What schedules cost that are not due, and the next runs over all of them."""
+        number: int = self.asked.schedules
+        share, size = await idle(self.stack.home, IDLE_SECONDS)
+        print(f"one schedule: {share:.2%} of a core, {size:.0f} MiB")
+        await copy_schedule(self.scheduler, self.rare, number, 6)
+        await asyncio.sleep(5)
+        share, size = await idle(self.stack.home, IDLE_SECONDS)
+        tell(f"{number} idle schedules, processor", share * 100, 2, "% of a core")
+        tell(f"{number} idle schedules, memory", size, 150, "MiB")
+        async with self.gateway() as connection:
+            asked = await next_runs(connection)
+        tell("next runs over all of them, median", percentile(asked, 0.5) * 1e3, 100, "ms")
+        tell("next runs over all of them, p99", percentile(asked, 0.99) * 1e3, 100, "ms")
+
+    async def single(self) -> None:
+        """How late a few ticks are."""
+        late = await one_by_one(self.scheduler, self.execution, self.often, self.asked.minutes)
+        tell(f"lateness of {len(late)} single ticks, median", percentile(late, 0.5) * 1e3, 250, "ms")
+        tell(f"lateness of {len(late)} single ticks, p99", percentile(late, 0.99) * 1e3, 1000, "ms")
+        await quiet(self.execution)
+
+    async def due(self) -> None:
+        """Many ticks in the same second."""
+        number: int = self.asked.due
+        before = spent(self.stack.home)
+        taken = await all_at_once(self.scheduler, self.execution, self.often, number)
+        tell(f"{number} due in the same second, until all are accepted", taken[-1], 15, "s")
+        print(f"    half of them after {percentile(taken, 0.5):.1f} s; with their runs, ", end="")
+        processors.tell(before, spent(self.stack.home), number, "tick")
+        await quiet(self.execution)
+
+    async def backfills(self) -> None:
+        """Many intervals."""
+        async with self.gateway() as connection:
+            made = await backfill(connection, self.pipeline)
+            tell("a backfill of 100,008 intervals, created", made, 10, "s")
+            await quiet(self.execution)
+            rate = await driven(connection, self.pipeline)
+        print(f"a backfill of 1,000 intervals, 50 at a time: {rate:.0f} a second")
+
+
+PARTS = {"idle": Bench.idle, "single": Bench.single, "due": Bench.due, "backfills": Bench.backfills}
+
+
+async def measure(stack: StackUnderTest, asked: argparse.Namespace) -> None:
+    """Measures what is asked for, and prints."""
     running = stack.running
 
     async def connect(service: str) -> asyncpg.Connection:
@@ -193,14 +260,8 @@ async def measure(stack: StackUnderTest, schedules: int, due: int, minutes: int)
             postgres.service_url(stack.home, running.ports, running.credentials, service)
         )
 
-    @asynccontextmanager
-    async def gateway() -> AsyncIterator[Connection]:
-        # One for each step: a connection that is idle for long is closed by the gateway.
-        async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (opened,):
-            yield opened
-
     scheduler, execution = await connect("scheduler"), await connect("execution")
-    async with gateway() as connection:
+    async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (connection,):
         pipeline = await make_pipeline(connection)
         rare, often = [
             await post(
@@ -211,31 +272,9 @@ async def measure(stack: StackUnderTest, schedules: int, due: int, minutes: int)
             for cron, rest in ((NEVER, {}), (MINUTELY, {"status": "PAUSED"}))
         ]
     await scheduler.execute("UPDATE schedule SET status = 'ACTIVE' WHERE id = $1", often)
-    share, size = await idle(stack.home, IDLE_SECONDS)
-    print(f"one schedule: {share:.2%} of a core, {size:.0f} MiB")
-    await copy_schedule(scheduler, rare, schedules, 6)
-    await asyncio.sleep(5)
-    share, size = await idle(stack.home, IDLE_SECONDS)
-    tell(f"{schedules} idle schedules, processor", share * 100, 2, "% of a core")
-    tell(f"{schedules} idle schedules, memory", size, 150, "MiB")
-    async with gateway() as connection:
-        asked = await next_runs(connection)
-    tell("next runs over all of them, median", percentile(asked, 0.5) * 1e3, 100, "ms")
-    tell("next runs over all of them, p99", percentile(asked, 0.99) * 1e3, 100, "ms")
-    late = await one_by_one(scheduler, execution, often, minutes)
-    tell(f"lateness of {len(late)} single ticks, median", percentile(late, 0.5) * 1e3, 250, "ms")
-    tell(f"lateness of {len(late)} single ticks, p99", percentile(late, 0.99) * 1e3, 1000, "ms")
-    await quiet(execution)
-    before = spent(stack.home)
-    taken = await all_at_once(scheduler, execution, often, due)
-    tell(f"{due} due in the same second, until all are accepted", taken[-1], 15, "s")
-    print(f"    half of them after {percentile(taken, 0.5):.1f} s; with their runs, ", end="")
-    processors.tell(before, spent(stack.home), due, "tick")
-    async with gateway() as connection:
-        tell("a backfill of 100,008 intervals, created", await backfill(connection, pipeline), 10, "s")
-        await quiet(execution)
-        rate = await driven(connection, pipeline)
-    print(f"a backfill of 1,000 intervals, 50 at a time: {rate:.0f} a second")
+    bench = Bench(stack, scheduler, execution, pipeline, rare, often, asked)
+    for name in asked.part or PARTS:
+        await PARTS[name](bench)
     size = proportional(pid_of(stack.home, "scheduler")) / 2**20
     tell("memory of the scheduler at the end", size, 150, "MiB")
     await scheduler.close()
@@ -250,11 +289,12 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=100_000)
     parser.add_argument("--due", type=int, default=10_000)
     parser.add_argument("--minutes", type=int, default=3)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this one; may be given again")
     asked = parser.parse_args()
     stack = StackUnderTest()
     try:
         stack.up()
-        asyncio.run(measure(stack, asked.schedules, asked.due, asked.minutes))
+        asyncio.run(measure(stack, asked))
     finally:
         stack.remove()
 
