@@ -265,6 +265,7 @@ async def test_without_an_upgrade_it_is_426(house: House) -> None:
     answer = await house.gateway.client.get(STREAM)
 
     assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert answer.json()["code"] == "UPGRADE_REQUIRED"
 
 
 async def test_a_thousand_watchers_cost_one_call(house: House, record_property: Any) -> None:

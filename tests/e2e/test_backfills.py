@@ -25,6 +25,9 @@ transformations:
 sinks:
   - {id: out, input: many, discard: true}
 """
+FAILING = NOOP.replace("x: 1", "x: null").replace(
+    "sinks:", "quality_checks:\n  - {id: known, type: not_null, input: noop, columns: [x]}\nsinks:"
+)
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -142,18 +145,25 @@ def test_the_example_of_the_contract(admin: httpx.Client) -> None:
 
 
 def test_what_fails_says_so_and_can_be_tried_again(admin: httpx.Client) -> None:
-    # given a pipeline that needs a parameter which the backfill does not give
-    definition = NOOP.replace("sources:", "parameters: {region: {type: string}}\nsources:")
-    pipeline = create_pipeline(admin, definition)["id"]
-    made = backfill(admin, pipeline, "2025-11-01", "2025-11-02", parameterOverrides={"region": 7})
+    made = backfill(admin, create_pipeline(admin, FAILING)["id"], "2025-11-01", "2025-11-02")
     assert end_of(admin, made)["status"] == "FAILED"
     listed = demand(admin.get(f"scheduler/backfill/{made['id']}/intervals", params={"state": "FAILED"}), 200)
-    assert {each["reason"] for each in listed["data"]} == {"INVALID_PARAMETERS"}
+    assert {each["reason"] for each in listed["data"]} == {"RUN_FAILED"}
     # when tried again it fails again, under new attempts
     assert demand(admin.post(f"scheduler/backfill/{made['id']}/retry"), 200)["status"] == "RUNNING"
     assert end_of(admin, made)["failedIntervals"] == 2
     listed = demand(admin.get(f"scheduler/backfill/{made['id']}/intervals"), 200)
     assert [each["attempt"] for each in listed["data"]] == [2, 2]
+
+
+def test_values_that_the_pipeline_does_not_take_are_refused_at_once(admin: httpx.Client) -> None:
+    definition = NOOP.replace("sources:", "parameters: {region: {type: string, required: true}}\nsources:")
+    pipeline = create_pipeline(admin, definition)["id"]
+    body = {"pipelineId": pipeline, "from": "2025-11-01", "to": "2025-11-02", "granularity": "DAILY"}
+    for given in ({}, {"region": 7}):
+        refused = admin.post("scheduler/backfill", json={**body, "parameterOverrides": given})
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_PARAMETERS")
+        assert [error["path"] for error in refused.json()["errors"]] == ["parameterOverrides.region"]
 
 
 def test_a_cancel_ends_the_runs(admin: httpx.Client) -> None:

@@ -320,7 +320,7 @@ def _prepare(
         "updateWorkspace": {"name": name},
         "createApiKey": {"name": name, "role": "EDITOR"},
         "createSchedule": _yearly(world.pipeline),
-        "updateSchedule": {"queueLimit": 5},
+        "updateSchedule": {"overlapStrategy": "QUEUE", "queueLimit": 5},
         "pauseSchedule": {},
         "resumeSchedule": {},
         "createBackfill": _days(world.pipeline),

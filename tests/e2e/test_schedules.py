@@ -52,6 +52,8 @@ def test_the_printed_example_is_answered_as_printed(admin: httpx.Client) -> None
         ({"catchupStrategy": "RUN_LATEST_N"}, "catchupLimit"),
         ({"overlapStrategy": "RUN_TWICE"}, "overlapStrategy"),
         ({"parameters": [1]}, "parameters"),
+        ({"parameters": {"unknown": 5}}, "parameters.unknown"),
+        ({"queueLimit": 7}, "queueLimit"),
     ],
 )
 def test_what_is_wrong_is_named(admin: httpx.Client, change: dict[str, Any], path: str) -> None:
@@ -64,8 +66,8 @@ def test_what_is_wrong_is_named(admin: httpx.Client, change: dict[str, Any], pat
 def test_a_schedule_keeps_what_it_was_given(admin: httpx.Client) -> None:
     window = {"days": ["SAT", "SUN"], "from": "22:00", "to": "24:00"}
     body = {
-        "pipelineId": create_pipeline(admin, NOOP)["id"],
-        "cronExpression": "30 4 * * mon-fri",
+        "pipelineId": create_pipeline(admin, f"parameters: {{days: {{type: integer}}}}\n{NOOP}")["id"],
+        "cronExpression": "30 4 * * mon-fri\n",
         "maintenanceWindows": [window, {"start": "2030-01-01T00:00:00Z", "end": "2030-01-02T00:00:00Z"}],
         "parameters": {"days": 3},
         "overlapStrategy": "queue",
@@ -74,7 +76,7 @@ def test_a_schedule_keeps_what_it_was_given(admin: httpx.Client) -> None:
         "catchupLimit": 2,
     }
     made = demand(admin.post(SCHEDULES, json=body), 201)
-    assert made["parameters"] == {"days": 3}
+    assert (made["parameters"], made["cronExpression"]) == ({"days": 3}, "30 4 * * mon-fri")
     assert made["maintenanceWindows"][0] == window
     assert (made["overlapStrategy"], made["queueLimit"], made["catchupLimit"]) == ("QUEUE", 7, 2)
     path = f"{SCHEDULES}/{made['id']}"
@@ -123,9 +125,11 @@ def test_a_trigger_runs_now_with_the_parameters_of_the_schedule(admin: httpx.Cli
 
 
 def test_a_trigger_that_cannot_run_says_why(admin: httpx.Client) -> None:
-    pipeline = create_pipeline(admin, NOOP)["id"]
-    body = {"pipelineId": pipeline, "cronExpression": "0 0 29 2 *", "parameters": {"unknown": 5}}
+    # given a schedule with a parameter that its pipeline has declared once
+    pipeline = create_pipeline(admin, f"parameters: {{n: {{type: integer}}}}\n{NOOP}")["id"]
+    body = {"pipelineId": pipeline, "cronExpression": "0 0 29 2 *", "parameters": {"n": 5}}
     made = demand(admin.post(SCHEDULES, json=body), 201)
+    demand(admin.put(f"pipelines/{pipeline}", json={"yamlDefinition": NOOP}), 200)
     refused = admin.post(f"{SCHEDULES}/{made['id']}/trigger", json={})
     assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_PARAMETERS")
 

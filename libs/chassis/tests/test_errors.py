@@ -44,6 +44,7 @@ FINER = {
     reasons_pb2.REASON_IDEMPOTENCY_KEY_REUSED: 422,
     reasons_pb2.REASON_TOO_LARGE: 413,
     reasons_pb2.REASON_UNSUPPORTED_MEDIA_TYPE: 415,
+    reasons_pb2.REASON_UPGRADE_REQUIRED: 426,
 }
 
 

@@ -45,6 +45,10 @@ def test_a_good_message_has_no_problems() -> None:
             [("INVALID_FORMAT", "timezone")],
         ),
         (
+            workspaces_pb2.CreateWorkspaceRequest(slug="a", timezone="utc"),
+            [("INVALID_FORMAT", "timezone")],
+        ),
+        (
             workspaces_pb2.CreateWorkspaceRequest(slug="a", timezone="Mars/Olympus"),
             [("INVALID_FORMAT", "timezone")],
         ),

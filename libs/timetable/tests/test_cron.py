@@ -162,6 +162,13 @@ def test_tabs_and_many_blanks_separate_fields() -> None:
     assert parse("  0\t2   *  * * ") == parse("0 2 * * *")
 
 
+def test_an_end_of_line_is_left_off_and_places_stay_right() -> None:
+    assert parse("0 2 * * *\n") == parse("0 2 * * *")
+    with pytest.raises(CronError) as caught:
+        parse("\n0 24 * * *\n")
+    assert (caught.value.field, caught.value.position) == ("hour", 4)
+
+
 def test_a_range_of_one_value_is_that_value() -> None:
     assert parse("0 0 * 3-3 0-0").months == {3}
     assert parse("0 0 * 3-3 0-0").days_of_week == {0}

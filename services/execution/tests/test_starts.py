@@ -35,6 +35,12 @@ async def start(replica: Replica, *starts: internal_pb2.StartRun) -> list[intern
     return list(answer.decisions)
 
 
+async def check(replica: Replica, pipeline: str, parameters: bytes) -> None:
+    """Checks values against what a pipeline declares."""
+    request = internal_pb2.CheckParametersRequest(pipeline_id=pipeline, parameters=parameters)
+    await replica.internal.CheckParameters(request, metadata=replica.service, timeout=PATIENT)
+
+
 async def standing(replica: Replica, *keys: str) -> dict[str, internal_pb2.Start]:
     """What was decided under some keys, and how it stands."""
     request = internal_pb2.GetStartsRequest(keys=keys)
@@ -383,3 +389,21 @@ class TestCancelling:
 
         assert len(answer.starts) == 0
         assert list(await standing(replica, "k", "never")) == ["k"]
+
+
+class TestChecking:
+    async def test_values_are_checked_as_a_start_would(self, mesh: Cluster, replica: Replica) -> None:
+        pipeline = mesh.metadata.add(WITH_PARAMETER)
+        await check(replica, pipeline, b'{"region": "eu"}')
+
+        unknown = await refused(check(replica, pipeline, b'{"region": "eu", "regoin": "eu"}'))
+        missing = await refused(check(replica, pipeline, b""))
+
+        assert {unknown.code, missing.code} == {"INVALID_PARAMETERS"}
+        assert [each.path for each in unknown.problems] == ["parameters.regoin"]
+        assert [each.path for each in missing.problems] == ["parameters.region"]
+
+    async def test_what_cannot_run_now_declares_nothing(self, mesh: Cluster, replica: Replica) -> None:
+        await check(replica, mesh.metadata.add("version: 1\nsources: 7\n"), b'{"region": "eu"}')
+        unknown = await refused(check(replica, str(uuid.uuid4()), b""))
+        assert unknown.code == "NOT_FOUND"

@@ -34,6 +34,7 @@ from .support import (
     ExecutionStandIn,
     MetadataStandIn,
     Service,
+    checked,
     metadata_services,
     stamp,
 )
@@ -68,6 +69,11 @@ class RunningExecution:
         self.calls: Counter[str] = Counter()
         self.ends_at_once = False
         """Whether runs end as soon as they are started."""
+
+    async def CheckParameters(
+        self, request: internal_pb2.CheckParametersRequest, context: Any
+    ) -> internal_pb2.CheckParametersResponse:
+        return checked(request, {"regoin"})
 
     async def StartRuns(
         self, request: internal_pb2.StartRunsRequest, context: Any

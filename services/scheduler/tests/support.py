@@ -1,6 +1,7 @@
 """A scheduler in process under a clock of the test's own, with metadata and execution as servicers beside
 it."""
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from headrace.metadata.v1 import (
 from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
 from headrace_chassis.channels import Metadata, call_metadata
 from headrace_chassis.database import driver
-from headrace_chassis.errors import HeadraceError, NotFound, from_rpc_error
+from headrace_chassis.errors import HeadraceError, InvalidParameters, NotFound, Problem, from_rpc_error
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
 from headrace_chassis.server import Service as ServedService
@@ -110,6 +111,12 @@ class ExecutionStandIn:
         self.failures: list[HeadraceError] = []
         self.refuse: Callable[[internal_pb2.StartRun], HeadraceError | None] = lambda start: None
         self.skip: set[str] = set()
+        self.undeclared: set[str] = set()
+
+    async def CheckParameters(
+        self, request: internal_pb2.CheckParametersRequest, context: Any
+    ) -> internal_pb2.CheckParametersResponse:
+        return checked(request, self.undeclared)
 
     async def StartRuns(
         self, request: internal_pb2.StartRunsRequest, context: Any
@@ -142,6 +149,18 @@ class ExecutionStandIn:
             for start in self.started
             if start.trigger_id == schedule.id
         ]
+
+
+def checked(
+    request: internal_pb2.CheckParametersRequest, undeclared: set[str]
+) -> internal_pb2.CheckParametersResponse:
+    """What execution says of values; raises where some of the names are not declared."""
+    names = sorted(set(json.loads(request.parameters or b"{}")) & undeclared)
+    if names:
+        raise InvalidParameters(
+            [Problem("UNKNOWN_PARAMETER", f"parameters.{name}", "none") for name in names]
+        )
+    return internal_pb2.CheckParametersResponse()
 
 
 def execution_services(behind: ExecutionStandIn) -> list[ServedService]:

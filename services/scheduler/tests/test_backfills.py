@@ -130,6 +130,20 @@ async def test_a_failed_interval_stops_no_other_and_can_be_tried_again(backfills
     assert len(backfills.execution.runs) == 5
 
 
+async def test_what_has_completed_is_not_tried_again(backfills: Backfills) -> None:
+    made = await backfills.create(last="2025-11-01")
+    assert status(await backfills.run_to_the_end(made)) == "COMPLETED"
+    error = await failure(backfills.ask("retry", made))
+    assert (error.code, error.metadata["status"]) == ("BACKFILL_ENDED", "COMPLETED")
+    assert "nothing" in error.message
+
+
+async def test_parameters_that_do_not_fit_are_refused_at_once(backfills: Backfills) -> None:
+    for dry in (True, False):
+        error = await failure(backfills.create(dry_run=dry, parameter_overrides=b'{"regoin": "north"}'))
+        assert [problem.path for problem in error.problems] == ["parameterOverrides.regoin"]
+
+
 async def test_what_cannot_start_fails_with_the_reason(backfills: Backfills) -> None:
     pipeline = backfills.pipeline()
     backfills.execution.refused[pipeline] = "INVALID_PARAMETERS"

@@ -130,6 +130,29 @@ async def test_a_schedule_stays_with_its_pipeline(service: Service) -> None:
     assert [problem.path for problem in error.problems] == ["pipelineId"]
 
 
+async def test_parameters_that_the_pipeline_does_not_declare_are_refused_at_once(service: Service) -> None:
+    # given
+    service.execution.undeclared = {"regoin"}
+    made = await service.create(parameters=b'{"region": "eu"}')
+    change = pb.UpdateScheduleRequest(id=made.id, parameters=b'{"regoin": "us"}')
+    # when
+    refused = await failure(service.create(parameters=b'{"regoin": "eu"}'))
+    kept = await failure(service.schedules.UpdateSchedule(change, metadata=service.user()))
+    # then
+    assert {refused.code, kept.code} == {"INVALID_PARAMETERS"}
+    assert [problem.path for problem in refused.problems] == ["parameters.regoin"]
+    assert (await service.get(made)).parameters == b'{"region": "eu"}'
+
+
+async def test_only_a_queue_has_a_limit(service: Service) -> None:
+    made = await service.create(overlap_strategy=pb.OVERLAP_STRATEGY_QUEUE, queue_limit=7)
+    refused = await failure(service.create(queue_limit=7))
+    change = pb.UpdateScheduleRequest(id=made.id, overlap_strategy=pb.OVERLAP_STRATEGY_SKIP)
+    skipping = await service.schedules.UpdateSchedule(change, metadata=service.user())
+    assert [problem.path for problem in refused.problems] == ["queueLimit"]
+    assert (made.queue_limit, skipping.queue_limit) == (7, 100)
+
+
 async def test_pausing_and_resuming_are_told_once(service: Service) -> None:
     made = await service.create()
     for _ in range(2):

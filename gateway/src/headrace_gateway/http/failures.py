@@ -67,8 +67,7 @@ class MethodNotAllowed(HttpError):
 class UpgradeRequired(HttpError):
     """The path is served as a WebSocket only (RFC 9110, 15.5.22)."""
 
-    reason = reasons_pb2.REASON_NO_SUCH_ROUTE
-    status = 426
+    reason = reasons_pb2.REASON_UPGRADE_REQUIRED
 
     def __init__(self) -> None:
         super().__init__("this path is a WebSocket: ask for an upgrade (RFC 6455)")

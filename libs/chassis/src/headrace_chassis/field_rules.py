@@ -5,11 +5,13 @@ value that is given; a scalar without presence is given when it is not its zero 
 declaration: no string may hold U+0000, since no text of PostgreSQL can (manual, 8.3).
 """
 
+import difflib
 import json
 import re
 import zoneinfo
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -303,8 +305,16 @@ def _timezone(text: str) -> str | None:
     try:
         zoneinfo.ZoneInfo(text)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        return "the name of an IANA time zone is expected, such as Europe/Warsaw"
+        near = difflib.get_close_matches(text[:64].casefold(), _zones(), n=1)
+        hint = f"; did you mean {_zones()[near[0]]}?" if near else ""
+        return f"the name of an IANA time zone is expected, such as Europe/Warsaw{hint}"
     return None
+
+
+@cache
+def _zones() -> dict[str, str]:
+    """The names of zones by how they are without regard to case."""
+    return {name.casefold(): name for name in sorted(zoneinfo.available_timezones())}
 
 
 def _date(text: str) -> str | None:

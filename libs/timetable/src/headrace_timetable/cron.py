@@ -123,8 +123,9 @@ def _split(expression: str) -> list[tuple[str, int]]:
     if len(expression) > MAX_EXPRESSION_LENGTH:
         raise CronError("", 1, f"longer than {MAX_EXPRESSION_LENGTH} characters")
     words: list[tuple[str, int]] = []
-    position = 0
-    for word in expression.replace("\t", " ").split(" "):
+    inside = expression.strip()  # also of the end of a line, which comes along from files and shells
+    position = expression.find(inside)
+    for word in inside.replace("\t", " ").split(" "):
         if word:
             words.append((word, position + 1))
         position += len(word) + 1

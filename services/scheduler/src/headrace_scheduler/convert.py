@@ -51,7 +51,7 @@ def new_terms(request: pb.CreateScheduleRequest) -> NewTerms:
     """The terms of a schedule to create."""
     terms = Terms(
         times=Times(
-            cron_expression=request.cron_expression,
+            cron_expression=request.cron_expression.strip(),
             timezone=request.timezone,
             business_days_only=request.business_days_only,
             skip_holidays=request.skip_holidays,
@@ -65,7 +65,7 @@ def new_terms(request: pb.CreateScheduleRequest) -> NewTerms:
         catchup_limit=request.catchup_limit if request.HasField("catchup_limit") else None,
         parameters=request.parameters.decode() or "{}",
     )
-    return NewTerms(terms, status(request.status) or Status.ACTIVE)
+    return NewTerms(terms, status(request.status) or Status.ACTIVE, request.HasField("queue_limit"))
 
 
 def change(request: pb.UpdateScheduleRequest) -> Change:
@@ -75,6 +75,8 @@ def change(request: pb.UpdateScheduleRequest) -> Change:
         InvalidRequest: a field is to be cleared that cannot be.
     """
     given: dict[str, Any] = {name: getattr(request, name) for name in _PLAIN if request.HasField(name)}  # type: ignore[arg-type]
+    if "cron_expression" in given:
+        given["cron_expression"] = given["cron_expression"].strip()
     if request.maintenance_windows:
         given["windows"] = _windows(request.maintenance_windows)
     if found := _overlap(request.overlap_strategy):

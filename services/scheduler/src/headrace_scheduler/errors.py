@@ -11,6 +11,8 @@ from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
 from headrace_scheduler.domain.backfills import BackfillStatus
 from headrace_scheduler.domain.timing import BadTimes
 
+_NOTHING_LEFT = ": each of its intervals has completed, so there is nothing to go on with or to try again"
+
 
 class ScheduleManaged(HeadraceError):
     """The schedule follows its pipeline's scheduleCron."""
@@ -31,8 +33,9 @@ class BackfillFinished(HeadraceError):
     reason = reasons_pb2.REASON_BACKFILL_ENDED
 
     def __init__(self, backfill_id: UUID, status: BackfillStatus) -> None:
+        why = _NOTHING_LEFT if status is BackfillStatus.COMPLETED else ""
         super().__init__(
-            f"backfill {backfill_id} is {status}",
+            f"backfill {backfill_id} is {status}{why}",
             metadata={"backfillId": str(backfill_id), "status": str(status)},
         )
 

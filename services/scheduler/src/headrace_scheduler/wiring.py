@@ -124,6 +124,7 @@ class Parts:
             writes=self.writes,
             writer=BackfillWriter(self._clock),
             metadata=self.metadata,
+            execution=self.execution,
             cursors=self._base.cursors,
             changed=self.backfill_driver.wake,
         )

@@ -67,14 +67,32 @@ class StartOrders:
             for start, run_id in zip(asked, run_ids, strict=True)
         ]
 
-    async def _find(self, principal: Principal, pipeline: UUID) -> _Found:
-        wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
+    async def check(self, principal: Principal, pipeline: UUID, parameters: bytes) -> None:
+        """Checks values against what a pipeline declares, as a start would; a pipeline that could not run now
+        declares nothing.
+
+        Raises:
+            InvalidParameters: naming everything that does not fit.
+            NotFound: there is no such pipeline in the tenant.
+            Unavailable: when metadata is away.
+        """
         try:
-            definition = await self._reader.read(wanted)
-            prepared = await self._preparer.latest(definition, wanted)
-            return _Base(definition, prepared, self._compiler.recipe(prepared, definition, None))
+            base = await self._base(principal, pipeline)
+        except (InvalidDefinition, EngineNotAvailable):
+            return
+        check_parameters(base.prepared.compiled.plan.parameters, parameters)
+
+    async def _find(self, principal: Principal, pipeline: UUID) -> _Found:
+        try:
+            return await self._base(principal, pipeline)
         except (NotFound, InvalidDefinition, EngineNotAvailable) as error:
             return _refusal(error)
+
+    async def _base(self, principal: Principal, pipeline: UUID) -> _Base:
+        wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
+        definition = await self._reader.read(wanted)
+        prepared = await self._preparer.latest(definition, wanted)
+        return _Base(definition, prepared, self._compiler.recipe(prepared, definition, None))
 
     def _order(
         self,

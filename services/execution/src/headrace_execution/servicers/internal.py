@@ -32,7 +32,7 @@ Context = grpc.aio.ServicerContext[object, object]
 
 
 class InternalServicer(internal_pb2_grpc.ExecutionInternalServiceServicer):
-    """Probes connections, closes pipelines, starts and cancels runs."""
+    """Probes connections, closes pipelines, checks parameters, starts and cancels runs."""
 
     def __init__(
         self,
@@ -132,6 +132,13 @@ class InternalServicer(internal_pb2_grpc.ExecutionInternalServiceServicer):
             await self._canceller.cancel_all(live, request.reason or None)
             runs |= await self._store.standings(tenant, live)
         return internal_pb2.CancelRunsResponse(runs=[convert.standing(run) for run in runs.values()])
+
+    async def CheckParameters(
+        self, request: internal_pb2.CheckParametersRequest, context: Context
+    ) -> internal_pb2.CheckParametersResponse:
+        """See the contract."""
+        await self._orders.check(current_principal(), UUID(request.pipeline_id), request.parameters)
+        return internal_pb2.CheckParametersResponse()
 
     async def _stop(self, tenant: UUID, pipeline: UUID, seconds: float) -> list[UUID]:
         """Cancels live runs of a closed pipeline and waits for one of them; returns those that are live

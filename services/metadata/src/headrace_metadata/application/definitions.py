@@ -144,7 +144,7 @@ def declared_settings(definition: Definition) -> Declared:
     notifications = tuple(Notification(each.on, each.type, each.target) for each in definition.notifications)
     return Declared(
         description=definition.description,
-        schedule_cron=schedule.cron if schedule else None,
+        schedule_cron=schedule.cron.strip() if schedule else None,
         tags=clean_tags(definition.tags) or None,
         max_retries=execution.max_retries if execution else None,
         retry_delay_seconds=_seconds(execution.retry_delay) if execution else None,

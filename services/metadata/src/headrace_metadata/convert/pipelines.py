@@ -44,6 +44,8 @@ def given_settings(
 ) -> dict[str, Any]:
     """The settings that a request gives, by their names in the domain."""
     given = {name: getattr(request, name) for name in _PLAIN_SETTINGS if request.HasField(name)}  # type: ignore[arg-type]
+    if "schedule_cron" in given:
+        given["schedule_cron"] = given["schedule_cron"].strip()
     given |= {name: UUID(getattr(request, name)) for name in _ID_SETTINGS if request.HasField(name)}  # type: ignore[arg-type]
     if request.tags:
         given["tags"] = clean_tags(request.tags)

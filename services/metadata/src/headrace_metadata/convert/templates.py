@@ -39,7 +39,7 @@ def new_pipeline(
         text=text,
         given=Given(
             description=request.description if request.HasField("description") else template.description,
-            schedule_cron=request.schedule_cron if request.HasField("schedule_cron") else None,
+            schedule_cron=request.schedule_cron.strip() if request.HasField("schedule_cron") else None,
             tags=clean_tags([*template.tags, *request.tags]),
         ),
     )

@@ -145,7 +145,7 @@ class BackfillWriter:
 
         Raises:
             NotFound: there is no such backfill for the caller.
-            BackfillEnded: it was cancelled.
+            BackfillEnded: it was cancelled, or has completed.
         """
         before = await self._locked(conn, principal, backfill_id)
         after = rules.retried(before)

@@ -1,7 +1,7 @@
 """What the scheduler asks of execution: to start runs, each once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -80,6 +80,26 @@ class Execution:
             raise failure_of(error) from None
         return [_decided(decision) for decision in answer.decisions]
 
+    async def check_parameters(
+        self, tenant: UUID, pipeline_id: UUID, parameters: str, *, field: str = "parameters"
+    ) -> None:
+        """Checks values against what a pipeline declares now, so that not each start has to be refused for
+        them; `field` is the one of the request that they came in.
+
+        Raises:
+            HeadraceError: with INVALID_PARAMETERS, naming each; Unavailable where execution is away.
+        """
+        request = internal_pb2.CheckParametersRequest(
+            pipeline_id=str(pipeline_id), parameters=parameters.encode()
+        )
+        try:
+            await self._stub.CheckParameters(request, metadata=service_metadata(self._tokens, tenant))
+        except grpc.aio.AioRpcError as error:
+            refused = failure_of(error)
+            named = [replace(each, path=_within(field, each.path)) for each in refused.problems]
+            refused.problems = tuple(named)
+            raise refused from None
+
     async def trigger(self, principal: Principal, schedule: Schedule, key: str) -> Decided:
         """Starts a run of a schedule that somebody asks for now; the same key starts one.
 
@@ -110,6 +130,10 @@ class NotStarted(HeadraceError):  # noqa: N818 - it names what happened
             message or "the run was not started",
             reason=reasons_pb2.Reason.Value(name) if known else reasons_pb2.REASON_CONCURRENCY_LIMIT,
         )
+
+
+def _within(field: str, path: str) -> str:
+    return field + path.removeprefix("parameters")
 
 
 def _message(start: Start) -> internal_pb2.StartRun:

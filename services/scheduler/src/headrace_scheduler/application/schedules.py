@@ -20,6 +20,7 @@ from headrace_scheduler.domain.schedules import (
     Catchup,
     Change,
     ManagedBy,
+    Overlap,
     Progress,
     Reprieve,
     Schedule,
@@ -43,6 +44,8 @@ class NewTerms:
 
     terms: Terms
     status: Status
+    limits_queue: bool = False
+    """Whether it says how many runs may wait."""
 
 
 class ScheduleWriter:
@@ -67,7 +70,7 @@ class ScheduleWriter:
         workspace = await pipelines.workspace(conn, principal.tenant, found.pipeline.workspace_id)
         terms = placed(new.terms, workspace)
         now = await self._clock(conn)
-        check_terms(terms, workspace, now)
+        check_terms(terms, workspace, now, limits_queue=new.limits_queue)
         return await add_schedule(
             conn, known, workspace, terms, ManagedBy.USER, new.status, principal.acts_as, now
         )
@@ -97,7 +100,8 @@ class ScheduleWriter:
         terms = change.after(before.terms)
         if "country" in change.cleared and "country" not in change.given:
             terms = placed(terms, await pipelines.workspace(conn, before.tenant, before.workspace_id))
-        check_terms(terms, Workspace(before.workspace_id, before.tenant, holidays=before.own_holidays), now)
+        workspace = Workspace(before.workspace_id, before.tenant, holidays=before.own_holidays)
+        check_terms(terms, workspace, now, limits_queue="queue_limit" in change.given)
         after = with_terms(before, terms, now)
         if status is not None and status is not before.status:
             after = paused(after) if status is Status.PAUSED else resumed(after, terms.catchup, None, now)
@@ -169,13 +173,16 @@ def placed(terms: Terms, workspace: Workspace) -> Terms:
     return replace(terms, times=replace(times, timezone=zone, country=country, subdivision=subdivision))
 
 
-def check_terms(terms: Terms, workspace: Workspace, now: datetime) -> None:
-    """Demands terms that make sense and start a run some day.
+def check_terms(terms: Terms, workspace: Workspace, now: datetime, *, limits_queue: bool) -> None:
+    """Demands terms that make sense and start a run some day. `limits_queue` says that the request gave a
+    limit of its queue.
 
     Raises:
         InvalidRequest: naming each field that is wrong.
     """
-    problems = list(term_problems(terms))
+    problems = term_problems(terms)
+    if limits_queue and terms.overlap is not Overlap.QUEUE:
+        problems.append(Problem("NOT_ALLOWED", "queueLimit", "only the overlapStrategy QUEUE takes a limit"))
     try:
         demand_runs(timetable(terms.times, workspace.holidays), now)
     except BadTimes as bad:

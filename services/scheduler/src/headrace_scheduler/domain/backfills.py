@@ -238,9 +238,9 @@ def retried(backfill: Backfill) -> Backfill:
     """Tries all intervals again that failed or were cancelled.
 
     Raises:
-        BackfillEnded: it was cancelled.
+        BackfillEnded: it was cancelled, or none of its intervals has failed.
     """
-    if backfill.status is BackfillStatus.CANCELLED:
+    if backfill.status in (BackfillStatus.CANCELLED, BackfillStatus.COMPLETED):
         raise BackfillEnded(backfill.id, backfill.status)
     counts = backfill.counts
     again = counts.failed + counts.cancelled

@@ -84,6 +84,10 @@ class Change:
     given: Mapping[str, Any] = field(default_factory=dict)
     cleared: frozenset[str] = frozenset()
 
+    def touches(self, name: str) -> bool:
+        """Whether it says anything of a field."""
+        return name in self.given or name in self.cleared
+
     def after(self, before: Terms) -> Terms:
         """The terms with this change."""
         wanted = {**{name: _EMPTY[name] for name in self.cleared}, **self.given}
@@ -91,6 +95,8 @@ class Change:
         rest = {name: value for name, value in wanted.items() if name not in _TIMES}
         if "catchup" in rest and rest["catchup"] is not Catchup.RUN_LATEST_N:
             rest.setdefault("catchup_limit", None)  # the number goes with the strategy that it is for
+        if "overlap" in rest and rest["overlap"] is not Overlap.QUEUE:
+            rest.setdefault("queue_limit", DEFAULT_QUEUE_LIMIT)
         return replace(before, times=replace(before.times, **times), **rest)
 
 

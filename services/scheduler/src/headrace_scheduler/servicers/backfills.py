@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler import backfill_convert as convert
 from headrace_scheduler.application.backfills import BackfillWriter
+from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.domain.backfills import Backfill, BackfillEnded, BackfillInterval, IntervalState
 from headrace_scheduler.errors import BackfillFinished
@@ -52,6 +53,7 @@ class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
         writes: Writes,
         writer: BackfillWriter,
         metadata: Metadata,
+        execution: Execution,
         cursors: Cursors,
         changed: Callable[[], None],
     ) -> None:
@@ -59,6 +61,7 @@ class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
         self._writes = writes
         self._writer = writer
         self._metadata = metadata
+        self._execution = execution
         self._changed = changed
         self._pages = Pages[Backfill](
             cursors, "backfills", (datetime, UUID), lambda backfill: (backfill.created_at, backfill.id)
@@ -86,6 +89,9 @@ class BackfillServicer(backfills_pb2_grpc.BackfillServiceServicer):
         principal = current_principal()
         new = convert.new_backfill(request)
         found = await self._metadata.pipeline(principal, UUID(request.pipeline_id))
+        await self._execution.check_parameters(
+            principal.tenant, found.pipeline.id, new.parameters, field="parameterOverrides"
+        )
         if request.dry_run:
             async with self._db.read() as conn:
                 plan = await self._writer.plan(conn, principal, found, new)

@@ -74,6 +74,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         principal = current_principal()
         new = convert.new_terms(request)
         found = await self._metadata.pipeline(principal, UUID(request.pipeline_id))
+        await self._execution.check_parameters(principal.tenant, found.pipeline.id, new.terms.parameters)
 
         async def apply(conn: AsyncConnection) -> pb.Schedule:
             return convert.schedule_message(await self._writer.create(conn, principal, found, new))
@@ -83,16 +84,16 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         return made
 
     async def GetSchedule(self, request: pb.GetScheduleRequest, context: Context) -> pb.Schedule:
-        async with self._db.read() as conn:
-            found = await store.get(conn, scope_of(current_principal()), UUID(request.id))
-        if found is None:
-            raise NotFound("schedule", request.id)
-        return convert.schedule_message(found)
+        return convert.schedule_message(await self._get(request.id))
 
     async def UpdateSchedule(self, request: pb.UpdateScheduleRequest, context: Context) -> pb.Schedule:
         principal = current_principal()
         change, status = convert.change(request), convert.status(request.status)
         expected = request.expected_version if request.HasField("expected_version") else None
+        if change.touches("parameters"):
+            before = await self._get(request.id)
+            parameters = change.after(before.terms).parameters
+            await self._execution.check_parameters(principal.tenant, before.pipeline_id, parameters)
 
         async def apply(conn: AsyncConnection) -> pb.Schedule:
             saved = await self._writer.update(conn, principal, UUID(request.id), change, status, expected)
@@ -137,10 +138,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self, request: pb.TriggerScheduleRequest, context: Context
     ) -> pb.TriggerScheduleResponse:
         principal = current_principal()
-        async with self._db.read() as conn:
-            schedule = await store.get(conn, scope_of(principal), UUID(request.id))
-        if schedule is None:
-            raise NotFound("schedule", request.id)
+        schedule = await self._get(request.id)
         decided = await self._execution.trigger(principal, schedule, _trigger_key(current_key()))
         answer = convert.trigger_message(schedule, decided)
 
@@ -182,6 +180,13 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             ],
             meta=paging_pb2.ListMeta(limit=limit),
         )
+
+    async def _get(self, schedule_id: str) -> Schedule:
+        async with self._db.read() as conn:
+            found = await store.get(conn, scope_of(current_principal()), UUID(schedule_id))
+        if found is None:
+            raise NotFound("schedule", schedule_id)
+        return found
 
     async def _demand(self, conn: AsyncConnection, scope: Scope, schedule_id: UUID) -> None:
         if await store.get(conn, scope, schedule_id) is None:

@@ -580,3 +580,46 @@ class ClosePipelineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClosePipelineResponse: _TypeAlias = ClosePipelineResponse  # noqa: Y015
+
+@_typing.final
+class CheckParametersRequest(_message.Message):
+    """Which values to check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline (UUID)."""
+    parameters: _builtins.bytes
+    """The values, by name: a JSON object; empty means none."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        parameters: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckParametersRequest: _TypeAlias = CheckParametersRequest  # noqa: Y015
+
+@_typing.final
+class CheckParametersResponse(_message.Message):
+    """They fit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckParametersResponse: _TypeAlias = CheckParametersResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class ExecutionInternalServiceStub:
                 request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.SerializeToString,
                 response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.FromString,
                 _registered_method=True)
+        self.CheckParameters = channel.unary_unary(
+                '/headrace.execution.v1.ExecutionInternalService/CheckParameters',
+                request_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersRequest.SerializeToString,
+                response_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionInternalServiceServicer:
@@ -110,6 +115,16 @@ class ExecutionInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckParameters(self, request, context):
+        """Checks values against the parameters that the latest version of a pipeline declares, as a start of it would: fails
+        with INVALID_PARAMETERS, naming each that does not fit, is not declared or is missing. A pipeline that could not
+        run now for another reason (its definition does not compile, or needs an engine that is not there) has nothing to
+        check against, and any JSON object passes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +152,11 @@ def add_ExecutionInternalServiceServicer_to_server(servicer, server):
                     servicer.CancelRuns,
                     request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.FromString,
                     response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.SerializeToString,
+            ),
+            'CheckParameters': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckParameters,
+                    request_deserializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersRequest.FromString,
+                    response_serializer=headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +295,33 @@ class ExecutionInternalService:
             '/headrace.execution.v1.ExecutionInternalService/CancelRuns',
             headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsRequest.SerializeToString,
             headrace_dot_execution_dot_v1_dot_internal__pb2.CancelRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckParameters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.execution.v1.ExecutionInternalService/CheckParameters',
+            headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersRequest.SerializeToString,
+            headrace_dot_execution_dot_v1_dot_internal__pb2.CheckParametersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,12 @@ class ExecutionInternalServiceStub:
     """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
     have ended stay as they are, those that do not exist are missing from the answer.
     """
+    CheckParameters: _grpc.UnaryUnaryMultiCallable[_internal_pb2.CheckParametersRequest, _internal_pb2.CheckParametersResponse]
+    """Checks values against the parameters that the latest version of a pipeline declares, as a start of it would: fails
+    with INVALID_PARAMETERS, naming each that does not fit, is not declared or is missing. A pipeline that could not
+    run now for another reason (its definition does not compile, or needs an engine that is not there) has nothing to
+    check against, and any JSON object passes.
+    """
 
 @_typing.type_check_only
 class ExecutionInternalServiceAsyncStub(ExecutionInternalServiceStub):
@@ -86,6 +92,12 @@ class ExecutionInternalServiceAsyncStub(ExecutionInternalServiceStub):
     CancelRuns: _aio.UnaryUnaryMultiCallable[_internal_pb2.CancelRunsRequest, _internal_pb2.CancelRunsResponse]  # type: ignore[assignment]
     """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
     have ended stay as they are, those that do not exist are missing from the answer.
+    """
+    CheckParameters: _aio.UnaryUnaryMultiCallable[_internal_pb2.CheckParametersRequest, _internal_pb2.CheckParametersResponse]  # type: ignore[assignment]
+    """Checks values against the parameters that the latest version of a pipeline declares, as a start of it would: fails
+    with INVALID_PARAMETERS, naming each that does not fit, is not declared or is missing. A pipeline that could not
+    run now for another reason (its definition does not compile, or needs an engine that is not there) has nothing to
+    check against, and any JSON object passes.
     """
 
 class ExecutionInternalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +155,18 @@ class ExecutionInternalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_internal_pb2.CancelRunsResponse, _abc.Awaitable[_internal_pb2.CancelRunsResponse]]:
         """Asks the cancel of several runs and returns at once how each stands; what runs needs some time to stop. Runs that
         have ended stay as they are, those that do not exist are missing from the answer.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckParameters(
+        self,
+        request: _internal_pb2.CheckParametersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_internal_pb2.CheckParametersResponse, _abc.Awaitable[_internal_pb2.CheckParametersResponse]]:
+        """Checks values against the parameters that the latest version of a pipeline declares, as a start of it would: fails
+        with INVALID_PARAMETERS, naming each that does not fit, is not declared or is missing. A pipeline that could not
+        run now for another reason (its definition does not compile, or needs an engine that is not there) has nothing to
+        check against, and any JSON object passes.
         """
 
 def add_ExecutionInternalServiceServicer_to_server(servicer: ExecutionInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

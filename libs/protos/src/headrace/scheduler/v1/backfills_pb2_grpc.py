@@ -90,7 +90,8 @@ class BackfillServiceServicer:
 
     def CreateBackfill(self, request, context):
         """Creates a backfill and begins with it. With `dryRun` nothing is created: the answer counts the intervals and shows
-        the first of them, and has no `id`.
+        the first of them, and has no `id`. Fails with INVALID_PARAMETERS where the values do not fit what the pipeline
+        declares now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +138,8 @@ class BackfillServiceServicer:
 
     def RetryBackfill(self, request, context):
         """Tries the intervals again that have failed or whose runs were cancelled: they are PENDING again, and so FAILED
-        becomes RUNNING. Changes nothing where there are none. Fails with BACKFILL_ENDED where it was cancelled.
+        becomes RUNNING. Changes nothing where there are none yet. Fails with BACKFILL_ENDED where it was cancelled, or has
+        completed, so that there will be none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

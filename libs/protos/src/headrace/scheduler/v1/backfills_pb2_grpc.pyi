@@ -37,7 +37,8 @@ class BackfillServiceStub:
     """Lists backfills, newest first."""
     CreateBackfill: _grpc.UnaryUnaryMultiCallable[_backfills_pb2.CreateBackfillRequest, _backfills_pb2.Backfill]
     """Creates a backfill and begins with it. With `dryRun` nothing is created: the answer counts the intervals and shows
-    the first of them, and has no `id`.
+    the first of them, and has no `id`. Fails with INVALID_PARAMETERS where the values do not fit what the pipeline
+    declares now.
     """
     GetBackfillProgress: _grpc.UnaryUnaryMultiCallable[_backfills_pb2.GetBackfillProgressRequest, _backfills_pb2.Backfill]
     """Returns a backfill, with how many of its intervals stand how. The counts always add up to `totalIntervals`."""
@@ -58,7 +59,8 @@ class BackfillServiceStub:
     """
     RetryBackfill: _grpc.UnaryUnaryMultiCallable[_backfills_pb2.RetryBackfillRequest, _backfills_pb2.Backfill]
     """Tries the intervals again that have failed or whose runs were cancelled: they are PENDING again, and so FAILED
-    becomes RUNNING. Changes nothing where there are none. Fails with BACKFILL_ENDED where it was cancelled.
+    becomes RUNNING. Changes nothing where there are none yet. Fails with BACKFILL_ENDED where it was cancelled, or has
+    completed, so that there will be none.
     """
 
 @_typing.type_check_only
@@ -70,7 +72,8 @@ class BackfillServiceAsyncStub(BackfillServiceStub):
     """Lists backfills, newest first."""
     CreateBackfill: _aio.UnaryUnaryMultiCallable[_backfills_pb2.CreateBackfillRequest, _backfills_pb2.Backfill]  # type: ignore[assignment]
     """Creates a backfill and begins with it. With `dryRun` nothing is created: the answer counts the intervals and shows
-    the first of them, and has no `id`.
+    the first of them, and has no `id`. Fails with INVALID_PARAMETERS where the values do not fit what the pipeline
+    declares now.
     """
     GetBackfillProgress: _aio.UnaryUnaryMultiCallable[_backfills_pb2.GetBackfillProgressRequest, _backfills_pb2.Backfill]  # type: ignore[assignment]
     """Returns a backfill, with how many of its intervals stand how. The counts always add up to `totalIntervals`."""
@@ -91,7 +94,8 @@ class BackfillServiceAsyncStub(BackfillServiceStub):
     """
     RetryBackfill: _aio.UnaryUnaryMultiCallable[_backfills_pb2.RetryBackfillRequest, _backfills_pb2.Backfill]  # type: ignore[assignment]
     """Tries the intervals again that have failed or whose runs were cancelled: they are PENDING again, and so FAILED
-    becomes RUNNING. Changes nothing where there are none. Fails with BACKFILL_ENDED where it was cancelled.
+    becomes RUNNING. Changes nothing where there are none yet. Fails with BACKFILL_ENDED where it was cancelled, or has
+    completed, so that there will be none.
     """
 
 class BackfillServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +116,8 @@ class BackfillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backfills_pb2.Backfill, _abc.Awaitable[_backfills_pb2.Backfill]]:
         """Creates a backfill and begins with it. With `dryRun` nothing is created: the answer counts the intervals and shows
-        the first of them, and has no `id`.
+        the first of them, and has no `id`. Fails with INVALID_PARAMETERS where the values do not fit what the pipeline
+        declares now.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +174,8 @@ class BackfillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backfills_pb2.Backfill, _abc.Awaitable[_backfills_pb2.Backfill]]:
         """Tries the intervals again that have failed or whose runs were cancelled: they are PENDING again, and so FAILED
-        becomes RUNNING. Changes nothing where there are none. Fails with BACKFILL_ENDED where it was cancelled.
+        becomes RUNNING. Changes nothing where there are none yet. Fails with BACKFILL_ENDED where it was cancelled, or has
+        completed, so that there will be none.
         """
 
 def add_BackfillServiceServicer_to_server(servicer: BackfillServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -584,7 +584,7 @@ class CreateScheduleRequest(_message.Message):
     overlap_strategy: Global___OverlapStrategy.ValueType
     """What a tick does while an earlier run of the schedule is going on."""
     queue_limit: _builtins.int
-    """How many runs may wait behind one another with QUEUE."""
+    """How many runs may wait behind one another; for QUEUE alone."""
     catchup_strategy: Global___CatchupStrategy.ValueType
     """What happens to missed ticks."""
     catchup_limit: _builtins.int
@@ -702,7 +702,7 @@ class UpdateScheduleRequest(_message.Message):
     overlap_strategy: Global___OverlapStrategy.ValueType
     """What a tick does while an earlier run of the schedule is going on."""
     queue_limit: _builtins.int
-    """How many runs may wait behind one another with QUEUE."""
+    """How many runs may wait behind one another; for QUEUE alone."""
     catchup_strategy: Global___CatchupStrategy.ValueType
     """What happens to missed ticks."""
     catchup_limit: _builtins.int

@@ -96,6 +96,7 @@ class ScheduleServiceServicer:
 
     def CreateSchedule(self, request, context):
         """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past.
+        Fails with INVALID_PARAMETERS where the values do not fit what the pipeline declares now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,9 @@ class ScheduleServiceStub:
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.ListSchedulesRequest, _schedules_pb2.ListSchedulesResponse]
     """Lists schedules, newest first."""
     CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.CreateScheduleRequest, _schedules_pb2.Schedule]
-    """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past."""
+    """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past.
+    Fails with INVALID_PARAMETERS where the values do not fit what the pipeline declares now.
+    """
     GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.GetScheduleRequest, _schedules_pb2.Schedule]
     """Returns a schedule, with what came of its last tick."""
     UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.UpdateScheduleRequest, _schedules_pb2.Schedule]
@@ -71,7 +73,9 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedules_pb2.ListSchedulesRequest, _schedules_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """Lists schedules, newest first."""
     CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.CreateScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
-    """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past."""
+    """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past.
+    Fails with INVALID_PARAMETERS where the values do not fit what the pipeline declares now.
+    """
     GetSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.GetScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
     """Returns a schedule, with what came of its last tick."""
     UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.UpdateScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
@@ -114,7 +118,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedules_pb2.CreateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.Schedule, _abc.Awaitable[_schedules_pb2.Schedule]]:
-        """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past."""
+        """Creates a schedule of a pipeline. Its first tick is the first one after now: creating never starts runs of the past.
+        Fails with INVALID_PARAMETERS where the values do not fit what the pipeline declares now.
+        """
 
     @_abc_1.abstractmethod
     def GetSchedule(
