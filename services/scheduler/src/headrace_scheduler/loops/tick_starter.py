@@ -22,8 +22,9 @@ from headrace_scheduler.store.ticks import DueTick, Settled
 
 _log = structlog.get_logger(__name__)
 
-BATCH = 250
-"""The most starts a call."""
+BATCH = 200
+"""The most starts a call: as many as execution decides in one transaction, so that no call ends in a small
+one."""
 
 PATIENCE = timedelta(seconds=1)
 """How long a tick waits whose start has failed."""

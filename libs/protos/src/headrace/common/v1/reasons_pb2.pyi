@@ -51,6 +51,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """There is no such object for this caller (NOT_FOUND)."""
     REASON_NO_SUCH_ROUTE: _Reason.ValueType  # 11
     """The path or method is not served (NOT_FOUND, or 405 over HTTP)."""
+    REASON_UPGRADE_REQUIRED: _Reason.ValueType  # 36
+    """The path is served as a WebSocket only, and no upgrade was asked for (FAILED_PRECONDITION; 426 over HTTP)."""
     REASON_NAME_TAKEN: _Reason.ValueType  # 12
     """The name is taken (ALREADY_EXISTS)."""
     REASON_VERSION_MISMATCH: _Reason.ValueType  # 13
@@ -145,6 +147,8 @@ REASON_NOT_FOUND: Reason.ValueType  # 10
 """There is no such object for this caller (NOT_FOUND)."""
 REASON_NO_SUCH_ROUTE: Reason.ValueType  # 11
 """The path or method is not served (NOT_FOUND, or 405 over HTTP)."""
+REASON_UPGRADE_REQUIRED: Reason.ValueType  # 36
+"""The path is served as a WebSocket only, and no upgrade was asked for (FAILED_PRECONDITION; 426 over HTTP)."""
 REASON_NAME_TAKEN: Reason.ValueType  # 12
 """The name is taken (ALREADY_EXISTS)."""
 REASON_VERSION_MISMATCH: Reason.ValueType  # 13
