@@ -40,6 +40,9 @@ sources:
   - {id: rates, connection: shop, table: rates}
 transformations:
   - {id: cents, type: sql_transform, sql: "SELECT o.id, o.price * r.rate AS cents FROM orders o, rates r"}
+quality_checks:
+  - {id: known, type: not_null, input: rates, columns: [rate]}
+  - {id: few, type: row_count, input: rates, max: 3, severity: warning}
 sinks: [{id: load, input: cents, connection: shop, table: totals, mode: replace}]
 """
 SHOP = "postgres://db.internal:5432"
@@ -107,7 +110,7 @@ async def test_a_run_is_told_with_its_datasets_columns_and_rows(mesh: Cluster, t
                 bytes=40,
                 started_at=moment(0),
             )
-            for task in ("orders", "rates", "cents", "load")
+            for task in ("orders", "rates", "cents", "known", "few", "load")
         ]
         rates = workers_pb2.SourceColumns(task="rates", columns=columns(("rate", "numeric")))
         landed = receipt(
@@ -117,7 +120,8 @@ async def test_a_run_is_told_with_its_datasets_columns_and_rows(mesh: Cluster, t
             columns=columns(("id", "BIGINT"), ("cents", "DOUBLE")),
             sources=[rates],
         )
-        await worker.finish(work, tasks=tasks, receipts=[landed])
+        warned = runs_pb2.RunWarning(task="few", code="QUALITY_CHECK_FAILED", message="4 rows")
+        await worker.finish(work, tasks=tasks, receipts=[landed], warnings=[warned])
         start, complete = await taken(server, 2, replica)
 
     assert server.told == [(run, "START"), (run, "COMPLETE")]
@@ -130,6 +134,12 @@ async def test_a_run_is_told_with_its_datasets_columns_and_rows(mesh: Cluster, t
     ]
     assert complete["inputs"][1]["facets"]["schema"]["fields"] == [{"name": "rate", "type": "numeric"}]
     assert complete["inputs"][0]["inputFacets"]["inputStatistics"]["rowCount"] == 4
+    checks = complete["inputs"][1]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert [(each["name"], each["assertion"], each["success"], each["severity"]) for each in checks] == [
+        ("known", "not_null", True, "error"),
+        ("few", "row_count", False, "warn"),
+    ]
+    assert [each.get("column") for each in checks] == ["rate", None]
     (output,) = complete["outputs"]
     assert (output["namespace"], output["name"]) == (SHOP, "shop.public.totals")
     assert [each["name"] for each in output["facets"]["schema"]["fields"]] == ["id", "cents"]

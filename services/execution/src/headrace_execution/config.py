@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Self
+from urllib.parse import urlsplit
 
 from headrace_artifacts.urls import check_url
 from headrace_chassis.settings import ServiceSettings, is_url
@@ -117,6 +118,7 @@ class ExecutionSettings(ServiceSettings):
 
     openlineage_url: str | None = Field(
         None,
+        repr=False,
         description="Where OpenLineage events of runs go: the http:// or https:// address that takes them, "
         "path included, or file:///folder/file for JSON lines; absent: nowhere. Private networks may be "
         "reached, metadata services of clouds and Headrace's own database and NATS never.",
@@ -141,6 +143,10 @@ class ExecutionSettings(ServiceSettings):
     def _takes_events(cls, value: str | None) -> str | None:
         if value is not None and not is_url(value) and file_path(value) is None:
             raise ValueError("a URL that begins with https://, http:// or file:/// is expected")
+        if value is not None and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "the URL must not hold a user or password: OPENLINEAGE_API_KEY_FILE names the key"
+            )
         return value
 
     @field_validator("artifacts_url")

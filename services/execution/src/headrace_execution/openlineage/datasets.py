@@ -9,9 +9,10 @@ from typing import TypeAlias
 from headrace_definition.datasets import ConnectionPlace, Dataset, Datasets, datasets
 from headrace_definition.lineage import ColumnOrigin
 from headrace_definition.model import Source
-from headrace_definition.plan import SourceTask
+from headrace_definition.plan import CheckTask, SourceTask
 
 from headrace_execution.domain.run import Receipt, Run, Task
+from headrace_execution.domain.states import TaskState
 from headrace_execution.openlineage import facets
 from headrace_execution.openlineage.facets import Json
 from headrace_execution.openlineage.plans import TracedPlan, found_columns
@@ -27,6 +28,7 @@ class _Told:
     facets: Json = field(default_factory=dict)
     rows: int | None = None
     size: int = 0
+    assertions: list[Json] = field(default_factory=list)
 
     def count(self, rows: int, size: int) -> None:
         """Adds what a task moved."""
@@ -59,6 +61,8 @@ class DatasetTeller:
                 # Of a query over several tables nobody knows how many rows of each were read.
                 if self.is_over and len(read) == 1 and (moved := self._own(task)) is not None:
                     entry.count(moved.rows_out, moved.bytes)
+                if self.is_over and len(read) == 1:
+                    entry.assertions += self._assertions(task)
         return [_message(name, entry, "input") for name, entry in told.items()]
 
     def outputs(self) -> list[Json]:
@@ -109,6 +113,24 @@ class DatasetTeller:
                 if (table := by_table.get(inner.task)) is not None:
                     yield (*_name(table), inner.column)
 
+    def _assertions(self, source: str) -> Iterator[Json]:
+        """What the checks came to that looked at the rows of a source as they were read."""
+        warned = {warning.task for stage in self.run.stages for warning in stage.warnings}
+        for check in self.traced.plan.tasks:
+            if not isinstance(check, CheckTask) or check.inputs[:1] != (source,):
+                continue
+            task = self._own(check.key)
+            if task is None or task.state not in (TaskState.COMPLETED, TaskState.FAILED):
+                continue
+            columns = getattr(check.config, "columns", None) or (getattr(check.config, "column", None),)
+            yield facets.assertion(
+                check.key,
+                check.type,
+                success=task.state is TaskState.COMPLETED and check.key not in warned,
+                severity="warn" if check.severity == "warning" else "error",
+                column=columns[0] if len(columns) == 1 else None,
+            )
+
     def _own(self, key: str) -> Task | None:
         """A task of this run as it stands; None where another run has done it, which this one tries again."""
         for stage in self.run.stages:
@@ -147,11 +169,15 @@ def _message(name: Name, told: _Told, way: str) -> Json:
     message: Json = {"namespace": name[0], "name": name[1]}
     if told.facets:
         message["facets"] = told.facets
+    found: Json = {}
     if told.rows is not None:
         size = told.size or None
-        message[f"{way}Facets"] = (
-            {"outputStatistics": facets.output_statistics(told.rows, size)}
-            if way == "output"
-            else {"inputStatistics": facets.input_statistics(told.rows, size)}
-        )
+        if way == "output":
+            found["outputStatistics"] = facets.output_statistics(told.rows, size)
+        else:
+            found["inputStatistics"] = facets.input_statistics(told.rows, size)
+    if told.assertions:
+        found["dataQualityAssertions"] = facets.assertions(told.assertions)
+    if found:
+        message[f"{way}Facets"] = found
     return message

@@ -60,6 +60,17 @@ def input_statistics(rows: int, size: int | None) -> Json:
     return _facet("InputStatisticsInputDatasetFacet", "1-0-0", rowCount=rows, **_size(size))
 
 
+def assertion(name: str, kind: str, *, success: bool, severity: str, column: str | None) -> Json:
+    """What a check of a dataset came to."""
+    told = {"assertion": kind, "success": success, "severity": severity, "name": name}
+    return told if column is None else {**told, "column": column}
+
+
+def assertions(listed: Sequence[Json]) -> Json:
+    """What the checks of a dataset came to."""
+    return _facet("DataQualityAssertionsDatasetFacet", "1-1-0", assertions=list(listed))
+
+
 def sql(query: str) -> Json:
     """The SQL of a job."""
     return _facet("SQLJobFacet", "1-1-0", query=query)

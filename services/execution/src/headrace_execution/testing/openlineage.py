@@ -13,6 +13,7 @@ import attr
 from openlineage.client import event_v2
 from openlineage.client.generated import (
     column_lineage_dataset,
+    data_quality_assertions_dataset,
     datasource_dataset,
     error_message_run,
     input_statistics_input_dataset,
@@ -28,6 +29,7 @@ from openlineage.client.generated import (
 
 FACETS: Mapping[str, type] = {
     "columnLineage": column_lineage_dataset.ColumnLineageDatasetFacet,
+    "dataQualityAssertions": data_quality_assertions_dataset.DataQualityAssertionsDatasetFacet,
     "dataSource": datasource_dataset.DatasourceDatasetFacet,
     "errorMessage": error_message_run.ErrorMessageRunFacet,
     "inputStatistics": input_statistics_input_dataset.InputStatisticsInputDatasetFacet,
