@@ -1,5 +1,6 @@
 """Forwarders: each event reaches the receiver at least once, in order, whatever becomes of either side."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from headrace_chassis.errors import Unavailable
 from headrace_chassis.event_sources import OwnEvents
 from headrace_chassis.forwarder import DEFECT_PATIENCE, EventForwarder, EventRefused, Receiver, ReceiverAway
 from headrace_chassis.outbox import NewEvent, OutboxSequencer, append
+from headrace_chassis.testing.waiting import eventually
 
 TYPE = "io.headrace.x.v1"
 
@@ -156,19 +158,55 @@ async def test_what_is_away_of_ours_parks_nothing(db: Database) -> None:
     assert receiver.got == ["a"]
 
 
+async def test_events_of_a_subject_go_in_order_and_do_not_hold_up_those_of_others(db: Database) -> None:
+    receiver, go_on = Scripted(), asyncio.Event()
+    handed = receiver.send
+
+    async def slow_at_first(message: bytes) -> None:
+        if message == b"slow" and not receiver.got.count("slow"):
+            await go_on.wait()
+        await handed(message)
+
+    receiver.send = slow_at_first  # type: ignore[method-assign]
+    await publish(db, "slow", "fast", "slow", "fast")
+    agent = forwarder(db, receiver)
+    working = asyncio.create_task(agent.run_once())
+
+    await eventually(lambda: _is(receiver.got, ["fast", "fast"]))
+    assert tuple(await one(db, "SELECT position FROM forwarder")) == (0,)
+    go_on.set()
+    await working
+
+    assert receiver.got == ["fast", "fast", "slow", "slow"]
+    assert tuple(await one(db, "SELECT position FROM forwarder")) == (4,)
+
+
+async def _is(got: list[str], expected: list[str]) -> bool:
+    return got == expected
+
+
 async def test_one_replica_sends_and_another_takes_over_when_it_dies(db: Database) -> None:
     first, second = Scripted(), Scripted()
-    first.answer = raising("c", KeyboardInterrupt())  # type: ignore[arg-type] # it dies here
+    handed = first.send
+
+    async def for_ever(message: bytes) -> None:
+        await handed(message)
+        if message == b"c":
+            await asyncio.Event().wait()
+
+    first.send = for_ever  # type: ignore[method-assign]
     await publish(db, *"abcd")
 
-    with pytest.raises(KeyboardInterrupt):
-        await forwarder(db, first).run_once()
+    dying = asyncio.create_task(forwarder(db, first).run_once())
+    await eventually(lambda: _is(first.got, list("abcd")))
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
     await rounds(forwarder(db, second), 3)
     assert second.got == []  # the lease of the other one stands
 
     await change(db, "UPDATE forwarder SET held_until = clock_timestamp()")
     await rounds(forwarder(db, second), 3)
-    assert (first.got, second.got) == (["a", "b"], ["a", "b", "c", "d"])
+    assert second.got == list("abcd")  # the first one had noted nothing yet
 
 
 async def test_a_replica_that_slept_through_its_lease_moves_nothing(db: Database) -> None:

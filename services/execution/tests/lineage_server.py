@@ -30,6 +30,10 @@ class LineageServer:
         """The runs and types of the events that it has taken."""
         return [(event["run"]["runId"], event["eventType"]) for event in self.events]
 
+    def of(self, run: str) -> list[str]:
+        """The types of the events of a run that it has taken, in their order."""
+        return [kind for each, kind in self.told if each == run]
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one request."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode()

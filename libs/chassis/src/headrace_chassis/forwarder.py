@@ -1,4 +1,4 @@
-"""Handing a service's own events to somebody outside: each at least once, in their order.
+"""Handing a service's own events to somebody outside: each at least once, those of a subject in their order.
 
 An EventConsumer has its effects in the transaction that moves its position. What is sent over a network
 cannot be part of a transaction, and none may stay open while somebody else takes their time: it would hold up
@@ -7,7 +7,10 @@ a time, and if it dies in between, the next one sends some events again.
 """
 
 import abc
+import asyncio
+import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import UUID
@@ -16,7 +19,7 @@ import structlog
 from headrace.common.v1 import event_log_pb2
 from prometheus_client import Counter, Gauge
 
-from headrace_chassis import faults
+from headrace_chassis import database, faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.bus import Bus, events_wake
 from headrace_chassis.consumer import park
@@ -30,6 +33,9 @@ LEASE_SECONDS: Final = 60.0
 """How long a replica that died keeps the others from forwarding. Handing over one event must take less."""
 
 RENEW_SECONDS: Final = 10.0
+
+LANES: Final = 8
+"""How many events are on their way at once. Those of one subject go one after the other."""
 
 DEFECT_PATIENCE: Final = 5
 """How often a defect of ours may keep an event from being sent before it is parked."""
@@ -227,37 +233,78 @@ class EventForwarder(Agent):
 
     async def _hand_over(self, after: int, events: Sequence[event_log_pb2.Event]) -> bool:
         """Hands events over, and returns whether all of them were."""
-        sent, renewed_at = after, time.monotonic()
+        batch = _Batch(after, events)
         try:
             prepared = await self._receiver.prepare(events) if events else ()
+            lanes: dict[str, list[tuple[event_log_pb2.Event, Sequence[bytes]]]] = defaultdict(list)
             for event, messages in zip(events, prepared, strict=True):
-                if time.monotonic() - renewed_at > RENEW_SECONDS:
-                    if not await self._sent(sent):
-                        return False  # it took so long that another replica forwards now
-                    renewed_at = time.monotonic()
-                for message in messages:
-                    faults.point("forwarder.send.before")
-                    await self._receiver.send(message)
-                    faults.point("forwarder.send.after")
-                if messages:
-                    FORWARDED.labels(self.name, "sent").inc()
-                sent = event.position
-        except ReceiverAway as away:
-            await self._away(sent, str(away), away.retry_after)
-        except EventRefused as refused:
-            await self._refused(sent, _following(events, sent), str(refused), refused.patience)
+                lanes[event.subject].append((event, messages))
+            free = asyncio.Semaphore(LANES)
+            await asyncio.gather(*(self._work_off(lane, batch, free) for lane in lanes.values()))
+            if batch.broken is not None:
+                raise batch.broken
         except HeadraceError:
             raise  # something of ours is away: the agent is run again soon
         except Exception as error:
+            if database.is_away(error):
+                raise
             if len(events) > 1:
                 # One of them cannot be told, by a defect of ours: each is tried alone.
                 self._careful_until = events[-1].position
                 raise
             _log.error("event cannot be told", forwarder=self.name, event_id=events[0].id, exc_info=error)
             told = f"{type(error).__name__}: {error}"
-            await self._refused(sent, events[0], told, DEFECT_PATIENCE)
-        else:
+            batch.fail(events[0], EventRefused(told, patience=DEFECT_PATIENCE))
+        return await self._settled(batch)
+
+    async def _work_off(
+        self,
+        lane: Sequence[tuple[event_log_pb2.Event, Sequence[bytes]]],
+        batch: "_Batch",
+        free: asyncio.Semaphore,
+    ) -> None:
+        """Hands the events of one subject over, one after the other, unless something has failed by then."""
+        for event, messages in lane:
+            async with free:
+                try:
+                    if batch.is_over or not await self._renew(batch):
+                        return
+                    for message in messages:
+                        faults.point("forwarder.send.before")
+                        await self._receiver.send(message)
+                        faults.point("forwarder.send.after")
+                except (ReceiverAway, EventRefused) as error:
+                    batch.fail(event, error)
+                    return
+                except Exception as error:  # noqa: BLE001 - the other lanes end first, then it is raised
+                    batch.broken = error
+                    return
+            if messages:
+                FORWARDED.labels(self.name, "sent").inc()
+            batch.done.add(event.position)
+
+    async def _renew(self, batch: "_Batch") -> bool:
+        """Keeps the lease while a batch takes long; returns whether it still stands."""
+        if time.monotonic() - batch.renewed_at > RENEW_SECONDS:
+            batch.renewed_at = time.monotonic()
+            batch.is_lost = not await self._sent(batch.sent)
+        return not batch.is_lost
+
+    async def _settled(self, batch: "_Batch") -> bool:
+        """Notes how far a batch has come; returns whether all of it was handed over."""
+        if batch.is_lost:
+            return False  # it took so long that another replica forwards now
+        if batch.failed is None:
             return True
+        event, error = batch.failed
+        if isinstance(error, ReceiverAway):
+            await self._away(batch.sent, str(error), error.retry_after)
+        elif event.position == batch.following:
+            await self._refused(batch.sent, event, str(error), error.patience)
+        else:
+            # Events before it were stopped in their lanes: when they are done, it is tried alone.
+            self._careful_until = event.position
+            await self._sent(batch.sent)
         return False
 
     async def _claim(self, position: int) -> bool:
@@ -293,5 +340,35 @@ class EventForwarder(Agent):
         return found
 
 
-def _following(events: Sequence[event_log_pb2.Event], sent: int) -> event_log_pb2.Event:
-    return next(event for event in events if event.position > sent)
+class _Batch:
+    """How far a batch of events has come."""
+
+    def __init__(self, after: int, events: Sequence[event_log_pb2.Event]) -> None:
+        self._after = after
+        self._positions = [event.position for event in events]
+        self.done: set[int] = set()
+        self.failed: tuple[event_log_pb2.Event, ReceiverAway | EventRefused] | None = None
+        self.broken: Exception | None = None
+        """Something else went wrong: a defect of ours, or our database is away."""
+        self.renewed_at = time.monotonic()
+        self.is_lost = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further event of it is to be handed over."""
+        return self.is_lost or self.failed is not None or self.broken is not None
+
+    @property
+    def sent(self) -> int:
+        """The position up to which all of it was handed over."""
+        return max((each for each in self._positions if each < self.following), default=self._after)
+
+    @property
+    def following(self) -> float:
+        """The position of the first event that was not."""
+        return next((each for each in self._positions if each not in self.done), math.inf)
+
+    def fail(self, event: event_log_pb2.Event, error: ReceiverAway | EventRefused) -> None:
+        """Notes a failure. That the receiver is away counts more than what it says of an event."""
+        if self.failed is None or isinstance(error, ReceiverAway):
+            self.failed = (event, error)
