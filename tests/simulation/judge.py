@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from headrace.execution.v1 import workers_pb2
 from headrace_connectors.model import LoadKey
 from headrace_execution.domain.changes import EventKind, event
+from headrace_execution.domain.recipe import OnTimeout, WaitSpec
 from headrace_execution.domain.run import Purpose, Run, Stage
 from headrace_execution.domain.states import StageState
 from headrace_execution.testing.memory import Data
@@ -115,6 +117,10 @@ class Judge:
                 self.wrong(f"run {run.id} took over stage {stage.position}, which had not completed")
             elif earlier.receipts != stage.receipts:
                 self.wrong(f"run {run.id} took over stage {stage.position} with other receipts")
+        for stage in run.stages:
+            said = before.stages[stage.position].signal if before is not None else None
+            if stage.signal != said:
+                self.wrong(f"run {run.id} has other signals than the one that it tries again")
 
     def _stage_changed(self, tx: Transaction, run: Run, old: Stage | None, stage: Stage) -> None:
         if old is None or old.state is not stage.state:
@@ -125,7 +131,11 @@ class Judge:
             if stage.failures > old.failures or stage.is_final:
                 self._note_timeout(run, stage)
             self._check_loss(tx, run, old, stage)
-            self._check_result(run, old, stage)
+            if run.spec(stage).wait is None:
+                self._check_result(run, old, stage)
+        if (wait := run.spec(stage).wait) is not None:
+            for what in _wrong_wait(wait, old, stage, tx.now):
+                self.wrong(f"run {run.id}: {_told(stage)}, {what}")
         if stage.fence != (old.fence if old is not None else 0):
             if stage.fence in self._fences or (old is not None and stage.fence < old.fence):
                 self.wrong(f"run {run.id}: fence {stage.fence} was given out twice")
@@ -280,6 +290,28 @@ class Judge:
             return None
         run = next((run for run in self._data.tables[RUNS.name].values() if run.stage(stage_id)), None)
         return run.stage(stage_id) if run is not None else None
+
+
+def _wrong_wait(wait: WaitSpec, old: Stage | None, stage: Stage, now: datetime) -> Iterator[str]:
+    """What is wrong about the change of a stage that waits for a signal."""
+    if stage.worker is not None or stage.fence:
+        yield "and a worker has it"
+    if stage.state is StageState.WAITING and (stage.signal is not None or stage.timer is None):
+        yield "and has nothing to wait for"
+    if old is None:
+        return
+    expired = old.timer is not None and old.timer <= now
+    if old.signal is not None and stage.signal != old.signal:
+        yield "and its signal is another one now"
+    if old.signal is None and stage.signal is not None and (expired or old.is_final):
+        yield "and its signal was taken too late"
+    if old.state is stage.state:
+        return
+    by_time = {StageState.COMPLETED: OnTimeout.CONTINUE, StageState.FAILED: OnTimeout.FAIL}.get(stage.state)
+    if by_time is not None and stage.signal is None and not (expired and wait.on_timeout is by_time):
+        yield "before its time"
+    if stage.state is StageState.FAILED and stage.signal is not None:
+        yield "although its signal has come"
 
 
 def _has_wake_up(run: Run, stage: Stage) -> bool:

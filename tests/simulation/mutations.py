@@ -8,9 +8,9 @@ from unittest import mock
 
 from headrace.execution.v1 import workers_pb2
 from headrace_chassis.outbox import sequencer
-from headrace_execution import recording
+from headrace_execution import recording, signalling
 from headrace_execution.acceptance import acceptor, placing, starting
-from headrace_execution.domain import assignments, lifecycle, retrying, timers
+from headrace_execution.domain import assignments, lifecycle, retrying, timers, waits
 from headrace_execution.domain.connection_limits import Usage
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import Policy
@@ -30,7 +30,7 @@ from headrace_execution.testing.memory.starts import MemoryStarts
 from headrace_execution.testing.memory.tables import STARTS, StartRow
 from headrace_execution.workers.pool import WorkerPool
 
-from . import chassis_database, target
+from . import chassis_database, simulation, target
 from .target import Target
 
 Mutation = Callable[[], Any]
@@ -191,9 +191,40 @@ def all_stages_are_taken_over() -> Any:
 
     def taken_over(run: Run) -> tuple[Stage, ...]:
         done = (stage for stage in run.stages if stage.state is StageState.COMPLETED)
-        return tuple(replace(stage, fence=0, receipts=()) for stage in done)
+        return tuple(replace(stage, fence=0, attempt=0, receipts=()) for stage in done)
 
     return mock.patch.object(retrying, "taken_over", taken_over)
+
+
+def later_signals_count_too() -> Any:
+    """A signal takes the place of the one before."""
+
+    def receive(run: Run, stage: Stage, signal: Any, now: Any, real: Any = waits.receive) -> Run:
+        taken: Run = real(run, replace(stage, signal=None), signal, now)
+        return taken
+
+    return mock.patch.object(signalling, "receive", receive)
+
+
+def deadlines_of_signals_are_missed() -> Any:
+    """A signal is taken after its deadline, where nobody has noticed that yet."""
+
+    def receive(run: Run, stage: Stage, signal: Any, now: Any, real: Any = waits.receive) -> Run:
+        taken: Run = real(run, replace(stage, timer=None), signal, now)
+        return taken
+
+    return mock.patch.object(signalling, "receive", receive)
+
+
+def retries_ask_again() -> Any:
+    """A run that tries another one again knows nothing of its signals."""
+
+    def retry_order(run: Run, real: Any = retrying.retry_order, **given: Any) -> Any:
+        order = real(run, **given)
+        stages = tuple(stage for stage in order.taken_over if run.spec(stage).wait is None)
+        return replace(order, signals={}, taken_over=stages)
+
+    return mock.patch.object(simulation, "retry_order", retry_order)
 
 
 def connections_are_not_counted() -> Any:
@@ -272,6 +303,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     retries_are_not_counted,
     roots_are_forgotten,
     all_stages_are_taken_over,
+    later_signals_count_too,
+    deadlines_of_signals_are_missed,
+    retries_ask_again,
     connections_are_not_counted,
     connections_are_not_locked,
     cursors_stay,

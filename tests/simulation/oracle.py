@@ -6,7 +6,8 @@ from uuid import UUID
 
 from headrace_connectors.model import LoadKey
 from headrace_execution.acceptance.starting import CANCEL_REASON
-from headrace_execution.domain.run import Run
+from headrace_execution.domain.recipe import OnTimeout
+from headrace_execution.domain.run import Run, Stage
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.triggers import Overlap
 
@@ -24,12 +25,31 @@ def allowed(request: Request, run: Run, blamed: Mapping[tuple[int, int], int]) -
     for position, script in enumerate(request.pipeline.stages):
         must_fail |= script.manner in HOPELESS or script.times > policy.max_retries
         may_fail |= script.times + blamed.get((request.number, position), 0) > policy.max_retries
+    must_fail |= any(_expired(run, stage, OnTimeout.FAIL) for stage in run.stages)
     states = {RunState.FAILED} if must_fail else {RunState.COMPLETED}
     if may_fail or _ran_out_of_time(run):
         states.add(RunState.FAILED)
     if run.cancel_requested_at is not None:
         states.add(RunState.CANCELLED)
     return states
+
+
+def _expired(run: Run, stage: Stage, action: OnTimeout) -> bool:
+    """Whether a stage had to be given up that waited for a signal, and this is what that does to its run."""
+    wait, begun, ended = run.spec(stage).wait, stage.tasks[0].started_at, stage.tasks[0].finished_at
+    if wait is None or wait.on_timeout is not action or stage.signal is not None:
+        return False
+    return begun is not None and ended is not None and ended - begun >= wait.timeout
+
+
+def _signals(request: Request, run: Run) -> Iterator[str]:
+    """Who was told that a signal was taken has sent the one that the run has; and nobody else was."""
+    by_name = {wait.signal: stage for stage in run.stages if (wait := run.spec(stage).wait) is not None}
+    told = {word.signal: word.taken_by for word in request.words}
+    for name, stage in by_name.items():
+        sender = [stage.signal.sent_by] if stage.signal is not None else []
+        if told.get(name, []) != sender:
+            yield f"request {request.number}: {name} is that of {sender}, and {told.get(name)} were told so"
 
 
 def _ran_out_of_time(run: Run) -> bool:
@@ -67,9 +87,11 @@ def findings(
             and not request.cancel_sent
             and request.pipeline not in (plan.closes.values())
             and not _was_replaced(request, run)
+            and not any(_expired(run, stage, OnTimeout.CANCEL) for stage in run.stages)
         ):
             yield f"request {request.number}: nobody has cancelled its run {run.id}"
         yield from _rows(request, run, target)
+        yield from _signals(request, run)
         for retried in request.retries:
             yield from _retry(request, runs.get(retried), target, blamed)
     for pipeline in plan.pipelines:

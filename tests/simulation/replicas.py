@@ -32,6 +32,7 @@ from headrace_execution.loops.stop_courier import StopCourier
 from headrace_execution.probing import Prober
 from headrace_execution.servicers.internal import InternalServicer
 from headrace_execution.servicers.workers import WorkerServicer
+from headrace_execution.signalling import SignalReceiver
 from headrace_execution.signals import SUBJECT, Signals
 from headrace_execution.testing.memory import Data, Link, MemoryStore
 from headrace_execution.testing.memory.data import Transaction
@@ -182,6 +183,7 @@ class Replica:
         self.bus.subscribe(SUBJECT, self.signals.heard)
         self.acceptor = Acceptor(self.store, self.pool, self.signals, moments)
         self.canceller = RunCanceller(self.store, self.signals, moments)
+        self.receiver = SignalReceiver(self.store, self.signals)
         self.prober = Prober(self.store, self.signals)
         self.starter = Starter(self.store, self.pool, self.signals, moments)
         self.internal = InternalServicer(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
@@ -10,7 +11,15 @@ from uuid import UUID
 
 from headrace_execution.acceptance.starting import Start
 from headrace_execution.domain.lifecycle import Order
-from headrace_execution.domain.recipe import Policy, Priority, Recipe, StageSpec, TaskSpec
+from headrace_execution.domain.recipe import (
+    OnTimeout,
+    Policy,
+    Priority,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    WaitSpec,
+)
 from headrace_execution.domain.triggers import MANUAL, Overlap, Trigger, TriggerKind
 
 TENANT = UUID(int=1)
@@ -23,6 +32,14 @@ SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (
     ((), (), (0, 1)),
 )
 SHAPE_WEIGHTS = (5, 3, 1, 1, 1)
+WAITING_SHAPES: tuple[tuple[tuple[tuple[int, ...], ...], frozenset[int]], ...] = (
+    (((), (0,)), frozenset({0})),
+    (((), (0,), (0, 1)), frozenset({1})),
+    (((), (), (0, 1)), frozenset({1})),
+    (((), (0,), (1,), (0, 2)), frozenset({1, 2})),
+)
+"""Shapes with stages that wait for signals, and which these are: a gate, rows that wait, a wait beside a
+stage, two waits in a row."""
 
 
 class Manner(Enum):
@@ -73,6 +90,19 @@ class Schedule:
 
 
 @dataclass(slots=True)
+class Word:
+    """A signal that users send to a run until they are answered, and what has come of that."""
+
+    signal: str
+    after: float
+    """Seconds from the acceptance of the run."""
+    rivals: int
+    """How many users send it."""
+    taken_by: list[str] = field(default_factory=list)
+    """Those who were told that theirs was taken."""
+
+
+@dataclass(slots=True)
 class Request:
     """A run that a user or a schedule asks for until it is answered, and what has come of that."""
 
@@ -95,6 +125,8 @@ class Request:
     """How many users try it again, should it fail or be cancelled."""
     retries: list[UUID] = field(default_factory=list)
     """The runs that came of that."""
+    words: tuple[Word, ...] = ()
+    """What is said to it."""
 
     def order(self, new_id: "IdMaker") -> Order:
         """A new order of the run: each try has ids of its own."""
@@ -177,7 +209,15 @@ def make_plan(chance: random.Random, new_id: IdMaker) -> Plan:
     ticks = _ticks(chance, pipelines, len(requests))
     for request in (*requests, *ticks):
         request.rivals = chance.choice((0, 0, 0, 1, 1, 2))
+        request.words = tuple(_words(chance, request.pipeline.recipe))
     return Plan(pipelines, (*requests, *ticks), closes, slots, probes)
+
+
+def _words(chance: random.Random, recipe: Recipe) -> Iterator[Word]:
+    for wait in (stage.wait for stage in recipe.stages if stage.wait is not None):
+        if chance.random() < 0.8:
+            after = chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 15)))
+            yield Word(wait.signal, after, chance.choice((1, 1, 1, 2, 3)))
 
 
 def _ticks(chance: random.Random, pipelines: tuple[Pipeline, ...], first: int) -> tuple[Request, ...]:
@@ -205,8 +245,11 @@ def _ticks(chance: random.Random, pipelines: tuple[Pipeline, ...], first: int) -
 def _pipeline(chance: random.Random, pipeline: UUID) -> Pipeline:
     shape = chance.choices(SHAPES, SHAPE_WEIGHTS)[0]
     incremental = chance.random() < 0.2
+    waiting: frozenset[int] = frozenset()
     if incremental:
         shape = ((),)
+    elif chance.random() < 0.25:
+        shape, waiting = chance.choice(WAITING_SHAPES)
     queue_timeout = chance.uniform(3, 15) if chance.random() < 0.05 else None
     policy = Policy(
         max_retries=chance.randrange(3),
@@ -219,10 +262,13 @@ def _pipeline(chance: random.Random, pipeline: UUID) -> Pipeline:
         queue_timeout=timedelta(seconds=queue_timeout) if queue_timeout else None,
         total_timeout=timedelta(seconds=chance.uniform(5, 40)) if chance.random() < 0.05 else None,
     )
-    scripts = tuple(_script(chance, policy) for _ in shape)
+    scripts = tuple(
+        StageScript(Manner.WELL, 0.0) if position in waiting else _script(chance, policy)
+        for position in range(len(shape))
+    )
     if any(script.manner in (Manner.POISON, Manner.DEADLY) for script in scripts):
         policy = replace(policy, max_lost=3)
-    return Pipeline(pipeline, _recipe(chance, shape, policy, incremental), scripts, incremental)
+    return Pipeline(pipeline, _recipe(chance, shape, policy, incremental, waiting), scripts, incremental)
 
 
 def _script(chance: random.Random, policy: Policy) -> StageScript:
@@ -233,11 +279,21 @@ def _script(chance: random.Random, policy: Policy) -> StageScript:
 
 
 def _recipe(
-    chance: random.Random, shape: tuple[tuple[int, ...], ...], policy: Policy, incremental: bool
+    chance: random.Random,
+    shape: tuple[tuple[int, ...], ...],
+    policy: Policy,
+    incremental: bool,
+    waiting: frozenset[int],
 ) -> Recipe:
     tasks: list[TaskSpec] = []
     stages: list[StageSpec] = []
     for number, depends_on in enumerate(shape):
+        if number in waiting:
+            timeout = timedelta(seconds=chance.choice((chance.uniform(0.5, 6), chance.uniform(4, 30))))
+            wait = WaitSpec(f"signal{number}", timeout, chance.choice(list(OnTimeout)))
+            stages.append(StageSpec(f"s{number}", (len(tasks),), depends_on, (), (), b"", wait=wait))
+            tasks.append(TaskSpec(f"wait{number}", "transform", "wait_for_signal"))
+            continue
         sinks = 1 if incremental else chance.choices((0, 1, 2), (2, 7, 1))[0]
         keys = [f"rows{number}", *(f"load{number}{'ab'[sink]}" for sink in range(sinks))]
         stages.append(
@@ -256,5 +312,6 @@ def _recipe(
     digest = hashlib.sha256(repr((tasks, stages, policy)).encode()).digest()
     if digest[0] % 3 == 0:
         most = 1 if digest[1] % 3 else 2
-        stages = [replace(stage, limits=((f"connection for {most}", most),)) for stage in stages]
+        limits = ((f"connection for {most}", most),)
+        stages = [replace(stage, limits=limits) if stage.wait is None else stage for stage in stages]
     return Recipe(digest, "JDBC", "it is the only one", tuple(tasks), tuple(stages), policy)

@@ -19,6 +19,7 @@ from headrace_execution.domain.lifecycle import RunFinished
 from headrace_execution.domain.retrying import RETRYABLE, retry_order
 from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
+from headrace_execution.signalling import Said
 from headrace_execution.store.port import Probe, ProbeKind
 from headrace_execution.testing.memory import Data
 from headrace_execution.testing.memory.outbox import OUTBOX
@@ -32,7 +33,7 @@ from .network import Broker, Network
 from .observer import EFFECTS, Observer
 from .oracle import findings, longest
 from .replicas import Faults, Replica
-from .scripts import TENANT, WORKSPACE, IdMaker, Pipeline, Request, make_plan
+from .scripts import TENANT, WORKSPACE, IdMaker, Pipeline, Request, Word, make_plan
 from .stages import PROBE_ANSWER, Surroundings
 from .target import Target
 from .virtual_loop import Process, VirtualLoop
@@ -43,6 +44,7 @@ T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 CALM = 0.1
 """The share of seeds in which nothing goes wrong."""
+DEAF = frozenset({"SIGNAL_RECEIVED", "SIGNAL_TOO_LATE", "RUN_FINISHED"})
 REFUSALS = frozenset({"PIPELINE_DELETING", "CONCURRENCY_LIMIT", "NOT_RETRYABLE"})
 
 
@@ -225,14 +227,43 @@ class World:
             asked = [self._ask(request, key) for _ in range(1 + request.impatient)]
             await asyncio.gather(*asked)
             await asyncio.sleep(self.chance.uniform(0.05, 1.0))
-        if request.run_id is not None and request.cancel_after is not None:
+        if request.run_id is not None:
+            said = [(word, rival) for word in request.words for rival in range(word.rivals)]
+            await asyncio.gather(
+                self._afterwards(request, request.run_id),
+                *(self._say(request, request.run_id, word, rival) for word, rival in said),
+            )
+
+    async def _afterwards(self, request: Request, run_id: UUID) -> None:
+        """What users do about a run that was accepted."""
+        if request.cancel_after is not None:
             await asyncio.sleep(request.cancel_after)
-            await self._cancel(request, request.run_id)
-        if request.run_id is not None and request.rivals:
-            run = await self._end_of(request.run_id)
+            await self._cancel(request, run_id)
+        if request.rivals:
+            run = await self._end_of(run_id)
             if run.state in RETRYABLE:
                 rivals = range(request.rivals)
                 await asyncio.gather(*(self._retry(request, run, rival) for rival in rivals))
+
+    async def _say(self, request: Request, run_id: UUID, word: Word, rival: int) -> None:
+        """A user who sends a signal until there is an answer."""
+        await asyncio.sleep(word.after)
+        who = f"user {rival}"
+        key = IdempotencyKey(TENANT, who, "SignalWorkflow", f"{request.number} {word.signal}", b"body")
+        said = Said(run_id, word.signal, b"{}", who, key)
+        while True:
+            replica = await self._some_replica()
+            try:
+                await self.call(replica, replica.receiver.receive(said))
+            except HeadraceError as error:
+                if error.code in DEAF:
+                    self.note(f"{word.signal} of {who} is refused: {error.code}")
+                    return
+                await asyncio.sleep(self.chance.uniform(0.05, 1.0))
+                continue
+            self.note(f"request {request.number}: {word.signal} of {who} is taken")
+            word.taken_by.append(who)
+            return
 
     async def _end_of(self, run_id: UUID) -> Run:
         while True:
