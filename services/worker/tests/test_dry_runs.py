@@ -144,3 +144,24 @@ sinks:
     assert secret not in json.dumps(told)
     assert base64.b64encode(secret.encode()).decode() not in json.dumps(told)
     assert list(files(bench).iterdir()) == []
+
+
+async def test_what_only_a_signal_will_say_is_no_error(bench: EngineBench) -> None:
+    told = await dry_run(
+        bench,
+        """
+sources: [{id: rows, values: [{x: 1}]}]
+transformations:
+  - id: ok
+    type: wait_for_signal
+    input: rows
+    data: {least: {type: integer, default: 7}, name: {type: string}}
+  - {id: kept, type: filter, input: ok, condition: "x > ${signals.ok.least}"}
+sinks: [{id: load, input: kept, path: "${signals.ok.name}.csv"}]
+""",
+    )
+    assert not any("error" in task for task in told["tasks"])
+    assert told["byId"]["ok"]["columns"][0]["name"] == "x"
+    assert "> 7" in told["byId"]["kept"]["query"]
+    assert "signal ok" in told["byId"]["kept"]["warnings"][0]
+    assert "signal ok" in told["byId"]["load"]["unchecked"]

@@ -26,8 +26,10 @@ from headrace_connectors.api import (
     preview_load,
     test_connection,
 )
+from headrace_definition.model import Parameter
 from headrace_definition.plan import CheckTask, Plan, SinkTask, SourceTask, Task, TransformTask
 from headrace_definition.sql import check_sql, quote
+from headrace_definition.substitution import references
 
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
@@ -127,6 +129,8 @@ class DryRunner:
             match task:
                 case SourceTask():
                     await self._source(task, told, scratch)
+                case TransformTask() if task.wait is not None:
+                    await self._wait(task, told, scratch)
                 case TransformTask():
                     await self._transformation(task, told, scratch)
                 case CheckTask():
@@ -135,7 +139,15 @@ class DryRunner:
                     await self._sink(task, told)
 
         failure = await self._failure_of(look, f"task {task.key}")
-        if failure is not None:
+        signals = sorted({name.partition(".")[0] for name in references(task.model_dump_json(), "signals")})
+        if signals:
+            told.warnings.append(
+                f"what signal {', '.join(signals)} will say is not known: its defaults, or NULL, stand for it"
+            )
+        if failure is not None and signals and failure.code == "SUBSTITUTION_FAILED":
+            told.unchecked = f"it cannot be made without what signal {', '.join(signals)} will say"
+            self._unknown.add(task.key)
+        elif failure is not None:
             told.error.CopyFrom(error_of(failure))
             self._unknown.add(task.key)
         return told
@@ -197,6 +209,11 @@ class DryRunner:
         self._columns[task.key] = columns
         told.columns.extend(dry_runs_pb2.DryRunColumn(name=c.name, type=c.type) for c in columns)
 
+    async def _wait(self, task: TransformTask, told: dry_runs_pb2.DryRunTask, scratch: Scratch) -> None:
+        """It offers the rows that it holds, if it holds any."""
+        if task.inputs:
+            await self._offer(task.key, self._columns[task.inputs[0]], told, scratch, frozenset())
+
     async def _check(self, task: CheckTask, told: dry_runs_pb2.DryRunTask, scratch: Scratch) -> None:
         told.query = self._binding.sql(task.key, check_sql(task.config))
         await scratch.execute(f"DESCRIBE\n{told.query}\n")
@@ -245,6 +262,12 @@ class DryRunner:
                 _log.exception("dry run: %s", what)
             return failure
         return None
+
+
+def declared_signals(plan: Plan) -> dict[str, Mapping[str, Parameter]]:
+    """What each signal that a plan waits for is declared to say."""
+    waits = [task.wait for task in plan.tasks if isinstance(task, TransformTask) and task.wait is not None]
+    return {wait.signal_name: wait.data or {} for wait in waits}
 
 
 def answer_of(report: dry_runs_pb2.DryRun, redactor: Redactor) -> bytes:
