@@ -18,6 +18,7 @@ ConnectionType = Literal["postgresql", "sqlite", "duckdb", "file"]
 FileFormat = Literal["csv", "json", "parquet"]
 SinkMode = Literal["append", "replace", "merge", "replace_partition"]
 SchemaDrift = Literal["fail", "ignore", "evolve"]
+MissingColumns = Literal["allow", "fail"]
 Guarantee = Literal["EXACTLY_ONCE", "AT_LEAST_ONCE"]
 
 ProgressListener = Callable[[int, int], None]
@@ -194,6 +195,7 @@ class SinkSpec:
     keys: Sequence[str] = ()
     partition: PartitionRange | None = None
     schema_drift: SchemaDrift = "fail"
+    missing_columns: MissingColumns = "allow"
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -214,6 +216,10 @@ class Staged:
     rows: int
     bytes: int
     checksum: str
+    added: tuple[str, ...] = ()
+    """Columns that the commit adds to the table."""
+    left_out: tuple[str, ...] = ()
+    """Columns of the rows that the table lacks, and that are not written."""
 
 
 @dataclass(frozen=True)

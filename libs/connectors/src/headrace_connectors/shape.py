@@ -3,7 +3,7 @@ moves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headrace_connectors.errors import configuration
@@ -16,7 +16,10 @@ class TargetColumn:
 
     name: str
     required: bool
+    """It must be given: NOT NULL, and nothing fills it."""
     writable: bool = True
+    filled: bool = False
+    """The system fills it where it is not given: a default, an identity, an expression."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ def match(
 ) -> Shape:
     """Match by name; ``target`` is None when the table is to be created.
 
-    :raises ConnectorError: COLUMN_NOT_IN_TARGET, REQUIRED_COLUMN_MISSING, COLUMN_NOT_FOUND, NO_COLUMNS,
-        KEYS_MISSING.
+    :raises ConnectorError: COLUMN_NOT_IN_TARGET, COLUMN_NAME_DIFFERS, REQUIRED_COLUMN_MISSING,
+        COLUMN_MISSING, COLUMN_NOT_WRITABLE, COLUMN_NOT_FOUND, NO_COLUMNS, KEYS_MISSING.
     """
     names = [column.name for column in incoming]
     if not names:
@@ -43,13 +46,7 @@ def match(
     if target is None:
         return Shape(tuple(incoming))
     known = {column.name: column for column in target}
-    for column in target:
-        if column.required and column.name not in names:
-            raise configuration(
-                "REQUIRED_COLUMN_MISSING",
-                f"{label} demands column {column.name} (NOT NULL, no default), and the rows do not have it",
-                column=column.name,
-            )
+    _require_given(spec, names, target, label)
     for name in names:
         if name in known and not known[name].writable:
             raise configuration(
@@ -57,6 +54,7 @@ def match(
             )
     unknown = tuple(column for column in incoming if column.name not in known)
     kept = tuple(column for column in incoming if column.name in known)
+    _require_same_case(unknown, [name for name in known if name not in names], label)
     if unknown and spec.schema_drift == "fail":
         raise configuration(
             "COLUMN_NOT_IN_TARGET",
@@ -69,6 +67,40 @@ def match(
     if not kept:
         raise configuration("NO_COLUMNS", f"none of the columns of the rows is one of {label}")
     return Shape(kept, (), tuple(column.name for column in unknown))
+
+
+def _require_given(spec: SinkSpec, names: Sequence[str], target: Sequence[TargetColumn], label: str) -> None:
+    """Columns of the target that the rows lack: dropped at the source, or never there."""
+    for column in target:
+        if column.name in names:
+            continue
+        if column.required:
+            raise configuration(
+                "REQUIRED_COLUMN_MISSING",
+                f"{label} demands column {column.name} (NOT NULL, no default), and the rows do not have it",
+                column=column.name,
+            )
+        if spec.missing_columns == "fail" and not column.filled:
+            raise configuration(
+                "COLUMN_MISSING",
+                f"{label} has column {column.name}, and the rows do not; they have {', '.join(names)} "
+                "(missing_columns allow lets it be NULL)",
+                column=column.name,
+            )
+
+
+def _require_same_case(unknown: Sequence[Column], known: Iterable[str], label: str) -> None:
+    """A name that differs in case alone is meant to be the same column: leaving it out, or adding it beside
+    the other, would lose what it holds."""
+    by_case = {name.lower(): name for name in known}
+    for column in unknown:
+        near = by_case.get(column.name.lower())
+        if near is not None:
+            raise configuration(
+                "COLUMN_NAME_DIFFERS",
+                f"the rows have column {column.name} and {label} has {near}: names must be the same in case",
+                column=column.name,
+            )
 
 
 def _require_named(spec: SinkSpec, names: Sequence[str], label: str) -> None:

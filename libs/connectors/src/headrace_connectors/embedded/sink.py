@@ -164,7 +164,9 @@ class EmbeddedSink:
             raise
         finally:
             await gate.release(scratch, relation, source)
-        self._plan, self._staged = plan, Staged(passed.rows, meter.bytes, passed.checksum)
+        added = tuple(column.name for column in plan.shape.added)
+        self._plan = plan
+        self._staged = Staged(passed.rows, meter.bytes, passed.checksum, added, plan.shape.dropped)
         return self._staged
 
     async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
@@ -364,7 +366,8 @@ class EmbeddedSink:
 
 def _matchable(column: FileColumn) -> TargetColumn:
     required = column.not_null and not column.has_default and not column.generated
-    return TargetColumn(column.name, required, not column.generated)
+    filled = column.has_default or column.generated
+    return TargetColumn(column.name, required, not column.generated, filled)
 
 
 def _undo(target: Target) -> None:

@@ -138,7 +138,8 @@ class PostgresSink:
             await self.copy(plan, blocks, "csv")
         finally:
             await gate.release(scratch, relation, source)
-        return self.staged(Staged(passed.rows, meter.bytes, passed.checksum))
+        added = tuple(column.name for column in plan.shape.added)
+        return self.staged(Staged(passed.rows, meter.bytes, passed.checksum, added, plan.shape.dropped))
 
     def staged(self, staged: Staged) -> Staged:
         """Remember what stands ready."""
@@ -324,11 +325,8 @@ class PostgresSink:
         if self.spec.mode != "append" and not unique:
             # Readers go on reading; other writers wait, or rows could slip between the parts of the swap.
             await raw.execute(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
-        for column, native in zip(plan.shape.loaded, plan.natives, strict=True):
-            if column in plan.shape.added:
-                await raw.execute(
-                    f"ALTER TABLE {table.sql} ADD COLUMN IF NOT EXISTS {quote(column.name)} {native}"
-                )
+        if plan.shape.added:
+            await self._widen(plan, table)
         await self._require_staged(plan, staged)
         always = any(native.identity_always and native.name in plan.names for native in table.columns)
         swap = Swap(
@@ -344,6 +342,28 @@ class PostgresSink:
         for statement in swap.statements():
             await raw.execute(statement)
         await raw.execute(f"DROP TABLE {plan.staging}")
+
+    async def _widen(self, plan: Plan, table: Table) -> None:
+        """Add the columns that the table lacks; all of them may be NULL.
+
+        Another load may have added one since the rows were matched: then it must be of the type that the rows
+        were checked against.
+        """
+        raw = self.session.raw
+        await raw.execute(f"LOCK TABLE {table.sql} IN ACCESS EXCLUSIVE MODE")
+        now = await catalog.require_table(raw, self.spec.table or "")
+        for column, native in zip(plan.shape.loaded, plan.natives, strict=True):
+            if column not in plan.shape.added:
+                continue
+            found = now.column(column.name)
+            if found is None:
+                await raw.execute(f"ALTER TABLE {table.sql} ADD COLUMN {quote(column.name)} {native}")
+            elif found.declared != native or found.not_null:
+                raise transient(
+                    "TARGET_CHANGED",
+                    f"table {self.spec.table} got a column {column.name} meanwhile, as {found.declared}",
+                    column=column.name,
+                )
 
     async def _require_staged(self, plan: Plan, staged: Staged) -> None:
         """A crash of the server empties unlogged tables: what was staged must still be there."""
@@ -419,7 +439,12 @@ def _target_columns(table: Table | None) -> list[TargetColumn] | None:
     if table is None:
         return None
     return [
-        TargetColumn(c.name, c.not_null and not c.has_default and not c.generated, not c.generated)
+        TargetColumn(
+            c.name,
+            c.not_null and not c.has_default and not c.generated,
+            not c.generated,
+            c.has_default or c.generated,
+        )
         for c in table.columns
     ]
 

@@ -85,7 +85,12 @@ class Sink(Element):
     schema_drift: Annotated[Literal["fail", "ignore", "evolve"], any_case(upper=False)] = Field(
         default="fail",
         description="When the rows have a column that the table lacks: refuse the load, leave it out, or "
-        "add it to the table.",
+        "add it to the table, in the transaction of the load. A file has the columns of its rows.",
+    )
+    missing_columns: Annotated[Literal["allow", "fail"], any_case(upper=False)] = Field(
+        default="allow",
+        description="When the table has a column that the rows lack, and nothing fills it: let it be NULL (a "
+        "merge keeps what is there), or refuse the load. A column that must not be NULL refuses it always.",
     )
     discard: bool = Field(default=False, description="Read all rows and keep none, for tries and benches.")
     connector: Text | None = Field(

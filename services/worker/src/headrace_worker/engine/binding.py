@@ -122,6 +122,7 @@ class Binding:
             keys=config.keys or (),
             partition=self._partition(key, config.partition) if config.mode == "replace_partition" else None,
             schema_drift=config.schema_drift,
+            missing_columns=config.missing_columns,
             options=config.options.model_dump(exclude_unset=True) if config.options else {},
         )
 

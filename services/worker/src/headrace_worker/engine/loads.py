@@ -17,6 +17,7 @@ from headrace_connectors.api import (
     Scratch,
     Sink,
     SinkSpec,
+    Staged,
     open_sink,
 )
 from headrace_definition.plan import SinkTask
@@ -69,9 +70,9 @@ class Load:
 
     async def stage(
         self, scratch: Scratch, relation: str, columns: Sequence[Column], progress: ProgressListener
-    ) -> int:
-        """Put the rows beside the target. Returns how many."""
-        return (await self.sink.stage(scratch, relation, columns, progress)).rows
+    ) -> Staged:
+        """Put the rows beside the target."""
+        return await self.sink.stage(scratch, relation, columns, progress)
 
     async def commit(self, fence: int, cursor: bytes | None) -> Receipt:
         """Make the staged rows visible and keep the receipt."""

@@ -373,8 +373,11 @@ class StageRunner:
         with self._blaming(key):
             columns = reading.columns.get(relation, ())
             load.shape = self._shape(await scratch.columns(relation), relation, reading)
-            rows = await load.stage(scratch, relation, columns, self._board.writing(key))
-        self._board.moved(key, rows_in=rows)
+            staged = await load.stage(scratch, relation, columns, self._board.writing(key))
+        if staged.added or staged.left_out:
+            drift = {"added": ", ".join(staged.added), "left_out": ", ".join(staged.left_out)}
+            self._log.info(key, "the table lacks columns", **{k: v for k, v in drift.items() if v})
+        self._board.moved(key, rows_in=staged.rows)
         await self._release(scratch, reading, relation)
 
     def _shape(self, found: Sequence[Column], relation: str, reading: _Reading) -> LoadShape:
