@@ -9,9 +9,14 @@ from headrace_execution.testing.openlineage import demand_valid
 from headrace_local.testing import StackUnderTest, create_pipeline, demand, until, wait_for_end
 
 
+def events_file(stack: StackUnderTest) -> Path:
+    """The file that the stack tells its runs to."""
+    return stack.home.root / "openlineage.jsonl"
+
+
 def told(stack: StackUnderTest) -> list[dict[str, Any]]:
     """All events so far; a line that is being written is not there yet."""
-    lines = (stack.home.root / "openlineage.jsonl").read_text(encoding="utf-8").split("\n")
+    lines = events_file(stack).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
 
 

@@ -9,10 +9,12 @@ import httpx
 import pytest
 from headrace_local.testing import StackUnderTest, create_pipeline, demand, secret_forms, wait_for_end
 
+from .test_openlineage import events_file, told_of
+
 
 def logs(stack: StackUnderTest) -> list[Path]:
-    """All log files of the stack."""
-    return [path for path in stack.home.logs.iterdir() if path.is_file()]
+    """All log files of the stack, and what it has told of its runs."""
+    return [*(path for path in stack.home.logs.iterdir() if path.is_file()), events_file(stack)]
 
 
 def test_no_secret_is_in_a_log_or_in_an_answer(
@@ -45,6 +47,7 @@ def test_no_secret_is_in_a_log_or_in_an_answer(
         assert status["overallStatus"] == "FAILED"
         assert "assword" in str(status["errors"]), "the canary was really used to log in"
         answers.append(json.dumps(status))
+        assert told_of(stack, run)[1]["eventType"] == "FAIL"
     answers.append(admin.get("connections", params={"limit": 200}).text)
     running = stack.running
     secrets = [stored, canary, *running.credentials.postgres_passwords.values()]
