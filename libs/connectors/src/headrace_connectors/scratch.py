@@ -50,6 +50,7 @@ class Scratch:
         self._connection: duckdb.DuckDBPyConnection | None = connection
         self._guard = threading.Lock()
         self._filed: set[str] = set()
+        self._held: dict[str, int] = {}
         self.folder = folder
         self.environment = environment
 
@@ -124,6 +125,7 @@ class Scratch:
     async def drop(self, relation: str) -> None:
         """Remove a table and free its blocks; nothing happens when there is none."""
         await self.execute(f"DROP TABLE IF EXISTS {quote(relation)}")
+        self._forget(relation)
         if relation in self._filed:
             self._filed.discard(relation)
             try:
@@ -142,7 +144,7 @@ class Scratch:
             await self.execute(f"DROP VIEW {quote(relation)}")
         await self.drop(relation)
         body = ", ".join(f"{quote(column.name)} {column.type}" for column in columns)
-        filed = filed or await self.room() <= 0
+        filed = filed or not self.has_room()
         await self.execute(f"CREATE TABLE {self._placed(relation, filed)} ({body})")
 
     async def compute(self, relation: str, sql: str) -> None:
@@ -151,26 +153,39 @@ class Scratch:
         :raises ConnectorError: as :meth:`execute`.
         """
         await self.drop(relation)
-        if await self.room() > 0:
+        if self.has_room():
             try:
-                return await self._create(relation, sql, filed=False)
+                await self._create(relation, sql, filed=False)
+                tables = int(str((await self.fetch(_TABLES))[0][0]))
+                self.note_growth(relation, max(tables - self._held_by_all(), 0))
+                return
             except ConnectorError as error:
                 if error.code != "MEMORY_LIMIT":
                     raise
-        return await self._create(relation, sql, filed=True)
+        await self._create(relation, sql, filed=True)
 
     async def _create(self, relation: str, sql: str, filed: bool) -> None:
         # On lines of its own: it may end in a comment.
         await self.execute(f"CREATE TABLE {self._placed(relation, filed)} AS\n{sql}\n")
 
-    async def room(self) -> int:
-        """How many bytes of tables may still be put into memory; none once there is a table in the file,
-        since what comes of a large one is large.
+    def has_room(self) -> bool:
+        """Whether tables may still grow in memory; not once there is one in the file, since what comes of a
+        large one is large.
         """
-        if self._filed:
-            return 0
-        rows = await self.fetch(_HELD)
-        return max(int(_memory(self.environment) * _TABLES_SHARE) - int(str(rows[0][0])), 0)
+        return not self._filed and self._held_by_all() < _memory(self.environment) * _TABLES_SHARE
+
+    def note_growth(self, relation: str, size: int) -> None:
+        """A table in memory gets rows of so many bytes; from the thread that brings them."""
+        with self._guard:
+            self._held[relation] = self._held.get(relation, 0) + size
+
+    def _forget(self, relation: str) -> None:
+        with self._guard:
+            self._held.pop(relation, None)
+
+    def _held_by_all(self) -> int:
+        with self._guard:
+            return sum(self._held.values())
 
     def is_filed(self, relation: str) -> bool:
         """Whether a table lies in the file."""
@@ -181,6 +196,7 @@ class Scratch:
         name = quote(relation)
         cursor.execute(f"CREATE TABLE {self._placed(relation, filed=True)} AS SELECT * FROM {name}")
         cursor.execute(f"DROP TABLE {name}")
+        self._forget(relation)
         see_file(cursor)
 
     def check_file(self) -> None:
@@ -249,7 +265,7 @@ class Scratch:
         await asyncio.shield(self.close())
 
 
-_HELD = (
+_TABLES = (
     "SELECT coalesce(sum(memory_usage_bytes + temporary_storage_bytes), 0) FROM duckdb_memory() "
     "WHERE tag = 'IN_MEMORY_TABLE'"
 )

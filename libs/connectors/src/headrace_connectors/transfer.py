@@ -133,7 +133,6 @@ async def insert(
 
     :raises ConnectorError: what ``open_reader`` and its batches raise, and what the expressions meet.
     """
-    room = await scratch.room()
     cursor = scratch.cursor()
     failures: list[Exception] = []
 
@@ -149,7 +148,7 @@ async def insert(
             reader = open_reader()
             counted = _counted(reader, scratch, relation, meter, failures)
             if not scratch.is_filed(relation):
-                first = _First(counted, room)
+                first = _First(counted, scratch, relation)
                 take(reader.schema, first.rows())
                 if first.ended:
                     return
@@ -175,21 +174,21 @@ async def insert(
 class _First:
     """The batches that memory has room for."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch], room: int) -> None:
+    def __init__(self, batches: Iterator[pa.RecordBatch], scratch: Scratch, relation: str) -> None:
         self._batches = batches
-        self._room = room
+        self._scratch = scratch
+        self._relation = relation
         self.ended = False
         """Whether there are no others."""
 
     def rows(self) -> Iterator[pa.RecordBatch]:
-        """One batch after the other until the room is taken."""
-        taken = 0
-        while taken < self._room:
+        """One batch after the other until the room is taken, be it by others."""
+        while self._scratch.has_room():
             batch = next(self._batches, None)
             if batch is None:
                 self.ended = True
                 return
-            taken += batch.nbytes
+            self._scratch.note_growth(self._relation, batch.nbytes)
             yield batch
 
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from headrace_connectors import canonical
 from headrace_connectors.blocking import in_thread
 from headrace_connectors.errors import ConnectorError, configuration, data, transient
-from headrace_connectors.files.infer import WRONG_GUESS, guess, guessed, infer
+from headrace_connectors.files.infer import WRONG_GUESS, guess, guessed, infer, possible
 from headrace_connectors.files.options import Dialect, dialect
 from headrace_connectors.files.parsed import HexadecimalWatch, parsed_types, passed_on, refusal
 from headrace_connectors.identifiers import quote
@@ -110,7 +110,8 @@ class CsvSource:
 
         async def look(block: int) -> list[str]:
             await self._read_texts(scratch, raw, Meter(no_progress), block, first_only=True)
-            return await infer(scratch, raw, list(open_ones))
+            columns = list(open_ones)
+            return await infer(scratch, raw, columns, await possible(scratch, raw, columns))
 
         seen = dict(zip(open_ones, await with_growing_blocks(self.spec, look), strict=True))
         await scratch.drop(raw)
@@ -132,11 +133,12 @@ class CsvSource:
         raw = f"__raw_{relation}"
         open_ones = [f"c{i}" for i, name in enumerate(self._chosen) if name not in self._declared]
         await self._read_texts(scratch, raw, Meter(no_progress), block, first_only=True)
-        seen = await guess(scratch, raw, open_ones)
+        left = await possible(scratch, raw, open_ones)
+        seen = await guess(scratch, raw, open_ones, left)
         if seen is None or not await self._load_guessed(scratch, relation, meter, block, seen):
             meter.reset()
             await self._read_texts(scratch, raw, meter, block)
-            found = dict(zip(open_ones, await infer(scratch, raw, open_ones), strict=True))
+            found = dict(zip(open_ones, await infer(scratch, raw, open_ones, left), strict=True))
             await self._convert_texts(scratch, raw, relation, found)
         await scratch.drop(raw)
 

@@ -31,22 +31,51 @@ _PREDICATES = {
 }
 
 
-async def infer(scratch: Scratch, table: str, columns: Sequence[str]) -> list[str]:
-    """The type of each text column of ``table``."""
-    found = await _narrowest(scratch, table, columns)
+async def possible(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The kinds that the first rows do not rule out, narrowest first, by column: one value is enough to rule
+    most of them out.
+
+    All columns are asked in the same expressions: planning one costs as much as hundreds of values.
+    """
+    if not columns:
+        return {}
+    first = f"SELECT {', '.join(columns)} FROM {quote(table)} LIMIT {_FIRST_LOOK}"
+    held = ", ".join(
+        f"bool_and(coalesce({predicate.format('value')}, false))" for predicate in _PREDICATES.values()
+    )
+    rows = await scratch.fetch(
+        f"SELECT name, {held} FROM (UNPIVOT ({first}) ON {', '.join(columns)} INTO NAME name VALUE value) "
+        "GROUP BY name"
+    )
+    seen = {
+        str(name): [k for k, always in zip(_PREDICATES, holds, strict=True) if always]
+        for name, *holds in rows
+    }
+    return {column: seen.get(column, list(_PREDICATES)) for column in columns}
+
+
+async def infer(
+    scratch: Scratch, table: str, columns: Sequence[str], left: dict[str, list[str]]
+) -> list[str]:
+    """The type of each text column of ``table``; ``left`` are the kinds that are not ruled out yet."""
+    found = await _narrowest(scratch, table, columns, left)
     return [
         await _decimal(scratch, table, column) if found[column] == "DECIMAL" else found[column] or "VARCHAR"
         for column in columns
     ]
 
 
-async def guess(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, str | None] | None:
+async def guess(
+    scratch: Scratch, table: str, columns: Sequence[str], left: dict[str, list[str]]
+) -> dict[str, str | None] | None:
     """What the first rows suggest, by column; None for one without a value yet.
+
+    What they rule out goes out of ``left``.
 
     A type that every later value confirms (:func:`guessed`) is the one :func:`infer` would find, since the
     narrower ones are ruled out here already.  None altogether when a column needs its digits counted.
     """
-    found = await _narrowest(scratch, table, columns)
+    found = await _narrowest(scratch, table, columns, left)
     return None if "DECIMAL" in found.values() else found
 
 
@@ -64,49 +93,41 @@ def wrong_guess() -> str:
     return f"error('headrace:' || CAST(json_object('code', {literal(WRONG_GUESS)}) AS VARCHAR))"
 
 
-async def _narrowest(scratch: Scratch, table: str, columns: Sequence[str]) -> dict[str, str | None]:
-    """The first kind that every value is, by column; None for a column without a value.
+async def _narrowest(
+    scratch: Scratch, table: str, columns: Sequence[str], left: dict[str, list[str]]
+) -> dict[str, str | None]:
+    """The first kind of ``left`` that every value is, by column; None for a column without a value.
 
-    A look at the first rows rules most kinds out: one value is enough for that.  Then every value is asked
-    about one kind at a time, since the first that holds for all of them is the answer.
+    Every value is asked about one kind at a time, since the first that holds for all of them is the answer;
+    those before it go out of ``left``.
     """
-    first = f"(SELECT * FROM {quote(table)} LIMIT {_FIRST_LOOK})"
-    held = await _held(scratch, first, {column: tuple(_PREDICATES) for column in columns})
-    left = {column: [kind for kind, always in held[column].items() if always] for column in columns}
     counts = ", ".join(f"count({column})" for column in columns) or "0"
     values = dict(
         zip(columns, (await scratch.fetch(f"SELECT {counts} FROM {quote(table)}"))[0], strict=False)
     )
     found: dict[str, str | None] = {column: "VARCHAR" if values[column] else None for column in columns}
-    asked = {column: kinds for column, kinds in left.items() if values[column] and kinds}
+    asked = {column for column in columns if values[column] and left[column]}
     while asked:
-        held = await _held(scratch, quote(table), {column: (kinds[0],) for column, kinds in asked.items()})
-        for column, kinds in list(asked.items()):
-            kind = kinds.pop(0)
-            if held[column][kind]:
-                found[column] = kind
-            if held[column][kind] or not kinds:
-                del asked[column]
+        held = await _held(scratch, quote(table), {column: left[column][0] for column in sorted(asked)})
+        for column, holds in held.items():
+            if holds:
+                found[column] = left[column][0]
+            else:
+                left[column].pop(0)
+            if holds or not left[column]:
+                asked.discard(column)
     return found
 
 
-async def _held(
-    scratch: Scratch, origin: str, kinds: Mapping[str, Sequence[str]]
-) -> dict[str, dict[str, bool]]:
+async def _held(scratch: Scratch, origin: str, kinds: Mapping[str, str]) -> dict[str, bool]:
     """Whether every value of a column is of a kind."""
-    asked = [(column, kind) for column, some in kinds.items() for kind in some]
-    if not asked:
-        return {}
     parts = ", ".join(
         f"coalesce(bool_and(coalesce({_PREDICATES[kind].format(column)}, false)) "
         f"FILTER (WHERE {column} IS NOT NULL), true)"
-        for column, kind in asked
+        for column, kind in kinds.items()
     )
     row = (await scratch.fetch(f"SELECT {parts} FROM {origin}"))[0]
-    answers: dict[str, dict[str, bool]] = {column: {} for column in kinds}
-    for (column, kind), holds in zip(asked, row, strict=True):
-        answers[column][kind] = bool(holds)
-    return answers
+    return {column: bool(holds) for column, holds in zip(kinds, row, strict=True)}
 
 
 async def _decimal(scratch: Scratch, table: str, column: str) -> str:

@@ -30,6 +30,7 @@ from headrace_definition.plan import SinkTask, SourceTask, TransformTask
 from headrace_definition.sql import check_sql, quote
 
 from headrace_worker.engine.artifact_store import ArtifactStore
+from headrace_worker.engine.at_once import at_once
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.cursor_values import pack_cursors
@@ -57,6 +58,9 @@ from headrace_worker.engine.shapes import LoadShape, exact
 from headrace_worker.engine.views import can_wait
 
 _log = logging.getLogger(__name__)
+
+_AMPLE_MEMORY = 128 * 2**20
+"""Bytes from which on two sources are read at once: most of reading one is a single thread's work."""
 
 _LEDGER_SECONDS = 10.0
 """How long it is tried to learn from a target that went away whether a load has landed."""
@@ -113,6 +117,8 @@ class StageRunner:
         self._board = board
         self._log = log
         self._may_commit = may_commit
+        self._opening = asyncio.Lock()
+        """Sources open one after the other: two of one DuckDB file share what is locked in as it opens."""
         self.loads: list[Load] = []
         self.warnings: list[Warned] = []
 
@@ -265,8 +271,8 @@ class StageRunner:
             result, cursors = await self._artifacts.read(self._context.run_id, origin, scratch, key)
             reading.rows[key], reading.cursors[key] = result.rows, cursors
             reading.columns[key] = await scratch.columns(key)
-        for task in sources:
-            await self._load(scratch, reading, task)
+        ample = self._environment.memory_limit_bytes >= _AMPLE_MEMORY
+        await at_once(2 if ample else 1, lambda task: self._load(scratch, reading, task), sources)
         for transform in self._program.transforms:
             await self._transform(scratch, reading, transform)
 
@@ -449,7 +455,8 @@ class StageRunner:
             lower, repeats = reading.bounds.get(task.key), task.key in self._program.payload.stage.rereads
             spec, connection = source_place(task, self._binding, self._connections, lower, repeats=repeats)
             self._log.info(task.key, "opening the source", **source_facts(spec, connection))
-            source = await open_source(spec, connection, self._environment)
+            async with self._opening:
+                source = await open_source(spec, connection, self._environment)
         try:
             yield source
         finally:
