@@ -116,7 +116,7 @@ class TestDurations:
         values = [round(some.lognormvariate(8, 2)) for _ in range(3000)]
         parts = [Durations(), Durations(), Durations()]
         for number, value in enumerate(values):
-            parts[number % 3] += Durations.of(value)
+            parts[number % 3] += Durations.of([value])
 
         total = parts[0] + parts[1] + parts[2]
 
@@ -128,7 +128,7 @@ class TestDurations:
 
     def test_none_have_neither_average_nor_percentiles(self) -> None:
         assert (Durations().average, Durations().percentile(0.5)) == (None, None)
-        assert (Durations.of(0).average, Durations.of(0).percentile(0.5)) == (0, 0)
+        assert (Durations.of([0]).average, Durations.of([0]).percentile(0.5)) == (0, 0)
 
 
 class TestDays:

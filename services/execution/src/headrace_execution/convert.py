@@ -41,6 +41,7 @@ from headrace_execution.domain.triggers import Overlap, TriggerKind
 from headrace_execution.store.port import RunSummary
 
 _RUN_STATES = {state: runs_pb2.RunState.Value(f"RUN_STATE_{state}") for state in RunState}
+_RUN_STATES_READ = {number: state for state, number in _RUN_STATES.items()}
 _TASK_STATES = {state: runs_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
 _TASK_STATES_READ = {number: state for state, number in _TASK_STATES.items()}
 _CLASSES = {kind: runs_pb2.ErrorClass.Value(f"ERROR_CLASS_{kind}") for kind in ErrorClass}
@@ -70,7 +71,7 @@ def task_state(state: TaskState) -> "runs_pb2.TaskState.ValueType":
 
 def run_state_of(state: "runs_pb2.RunState.ValueType") -> RunState | None:
     """The state that a list is narrowed to; None where it is not."""
-    return next((ours for ours, theirs in _RUN_STATES.items() if theirs == state), None)
+    return _RUN_STATES_READ.get(state)
 
 
 def engine(name: str) -> "runs_pb2.Engine.ValueType":

@@ -6,7 +6,8 @@ milliseconds takes 541 at the most.
 """
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -31,9 +32,12 @@ class Durations:
     """How many are in each bucket: the one numbered n holds those above factor^(n-1), up to factor^n."""
 
     @classmethod
-    def of(cls, milliseconds: int) -> "Durations":
-        """One duration."""
-        return cls(1, milliseconds, milliseconds, milliseconds, {_bucket(milliseconds): 1})
+    def of(cls, milliseconds: Sequence[int]) -> "Durations":
+        """These durations."""
+        if not milliseconds:
+            return cls()
+        buckets = Counter(map(_bucket, milliseconds))
+        return cls(len(milliseconds), sum(milliseconds), min(milliseconds), max(milliseconds), buckets)
 
     def __add__(self, other: "Durations") -> "Durations":
         if not self.count or not other.count:

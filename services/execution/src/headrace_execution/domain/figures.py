@@ -1,5 +1,6 @@
 """What a run moved, and how long it has held slots: what its metrics show and what its cost is made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,13 +25,18 @@ class Figures:
     """How long its attempts have held slots of workers, in microseconds."""
 
     def __add__(self, other: "Figures") -> "Figures":
-        return Figures(
-            self.rows_read + other.rows_read,
-            self.rows_written + other.rows_written,
-            self.bytes_read + other.bytes_read,
-            self.bytes_written + other.bytes_written,
-            self.slot_us + other.slot_us,
-        )
+        return sum_of((self, other))
+
+
+def sum_of(parts: Sequence[Figures]) -> Figures:
+    """What several parts, or several runs, moved and took."""
+    return Figures(
+        rows_read=sum(part.rows_read for part in parts),
+        rows_written=sum(part.rows_written for part in parts),
+        bytes_read=sum(part.bytes_read for part in parts),
+        bytes_written=sum(part.bytes_written for part in parts),
+        slot_us=sum(part.slot_us for part in parts),
+    )
 
 
 def attempt_us(stage: Stage, now: datetime) -> int:
@@ -72,7 +78,6 @@ def stage_figures(run: Run, stage: Stage, now: datetime | None = None) -> Figure
 
 def run_figures(run: Run, now: datetime | None = None) -> Figures:
     """What a run moved and took; with `now` also what attempts under way have taken until then."""
-    first, *others = [stage_figures(run, stage, now) for stage in run.stages]
-    for figures in others:
-        first += figures
-    return first
+    if len(run.stages) == 1:
+        return stage_figures(run, run.stages[0], now)
+    return sum_of([stage_figures(run, stage, now) for stage in run.stages])

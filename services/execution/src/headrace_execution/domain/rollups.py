@@ -1,15 +1,18 @@
 """What the runs of a pipeline come to, day by day: totals to which each run is added once, when it has
 ended."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 from headrace_execution.domain.durations import Durations
-from headrace_execution.domain.figures import Figures
+from headrace_execution.domain.figures import Figures, sum_of
 from headrace_execution.domain.states import RunState
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,13 @@ class RunEnd:
     """None where it ended before it had started."""
     warning_count: int
     figures: Figures
+
+    @property
+    def duration_ms(self) -> int | None:
+        """How long it took, in milliseconds; None where it had not started."""
+        if self.started_at is None:
+            return None
+        return max((self.finished_at - self.started_at) // _MILLISECOND, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +54,19 @@ class Totals:
     """When that was."""
 
     @classmethod
-    def of(cls, end: RunEnd) -> "Totals":
-        """One run."""
+    def of(cls, ends: Sequence[RunEnd]) -> "Totals":
+        """These runs, at least one."""
+        states = Counter(end.state for end in ends)
+        last = max(ends, key=_finished)
         return cls(
-            completed=int(end.state is RunState.COMPLETED),
-            failed=int(end.state is RunState.FAILED),
-            cancelled=int(end.state is RunState.CANCELLED),
-            warned=int(end.state is RunState.COMPLETED and end.warning_count > 0),
-            durations=_duration(end),
-            figures=end.figures,
-            last_state=end.state,
-            last_at=end.finished_at,
+            completed=states[RunState.COMPLETED],
+            failed=states[RunState.FAILED],
+            cancelled=states[RunState.CANCELLED],
+            warned=sum(end.state is RunState.COMPLETED and end.warning_count > 0 for end in ends),
+            durations=Durations.of([end.duration_ms for end in ends if end.duration_ms is not None]),
+            figures=sum_of([end.figures for end in ends]),
+            last_state=last.state,
+            last_at=last.finished_at,
         )
 
     def __add__(self, other: "Totals") -> "Totals":
@@ -109,12 +121,10 @@ def day_of(moment: datetime) -> date:
 
 def by_day(ends: Iterable[RunEnd]) -> list[DayTotals]:
     """The totals of runs that have ended, one for each day of each pipeline, in the order of their keys."""
-    found: dict[Day, DayTotals] = {}
+    found: dict[Day, list[RunEnd]] = {}
     for end in ends:
-        key = (end.pipeline, day_of(end.finished_at))
-        before = found[key].totals if key in found else Totals()
-        found[key] = DayTotals(end.tenant, *key, before + Totals.of(end))
-    return [found[key] for key in sorted(found)]
+        found.setdefault((end.pipeline, day_of(end.finished_at)), []).append(end)
+    return [DayTotals(found[key][0].tenant, *key, Totals.of(found[key])) for key in sorted(found)]
 
 
 def added(days: Iterable[DayTotals], known: Mapping[Day, Totals]) -> list[DayTotals]:
@@ -127,10 +137,8 @@ def added(days: Iterable[DayTotals], known: Mapping[Day, Totals]) -> list[DayTot
     ]
 
 
-def _duration(end: RunEnd) -> Durations:
-    if end.started_at is None:
-        return Durations()
-    return Durations.of(max(round((end.finished_at - end.started_at).total_seconds() * 1000), 0))
+def _finished(end: RunEnd) -> datetime:
+    return end.finished_at
 
 
 def _last(totals: Totals) -> tuple[bool, datetime]:

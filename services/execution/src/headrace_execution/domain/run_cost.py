@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from headrace_execution.domain.cost import Cost, Rates, Tariff, cost_of
-from headrace_execution.domain.figures import Figures, stage_figures
+from headrace_execution.domain.figures import Figures, stage_figures, sum_of
 from headrace_execution.domain.recipe import TaskSpec
 from headrace_execution.domain.rollups import day_of
 from headrace_execution.domain.run import Run, Stage
@@ -46,11 +46,8 @@ def run_cost(run: Run, tariff: Tariff, now: datetime) -> RunCost:
     live."""
     rates = tariff.on(day_of(run.finished_at or now))
     stages = tuple(_stage_cost(run, stage, rates, now) for stage in run.stages)
-    figures, cost = Figures(), Cost()
-    for stage in stages:
-        figures += stage.figures
-        cost += stage.cost
-    return RunCost(rates, figures, cost, stages)
+    figures = sum_of([stage.figures for stage in stages])
+    return RunCost(rates, figures, cost_of(figures, rates), stages)
 
 
 def _stage_cost(run: Run, stage: Stage, rates: Rates, now: datetime) -> StageCost:
