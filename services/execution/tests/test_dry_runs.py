@@ -93,3 +93,16 @@ async def test_it_is_refused_where_a_run_would_be(mesh: Cluster, replica: Replic
     assert error.code == "INVALID_PARAMETERS"
     error = await refused(replica.run(pipeline, dry_run=True, engine=runs_pb2.ENGINE_FLINK))
     assert error.code == "ENGINE_NOT_AVAILABLE"
+
+
+async def test_a_caller_has_only_so_many_under_way(mesh: Cluster) -> None:
+    replica = await mesh.replica(max_dry_runs_per_caller=1)
+    worker, pipeline = await mesh.worker(replica), mesh.metadata.add(TWO_STAGES)
+    asked = await ask(replica, pipeline)
+    work = await worker.next_assignment()
+
+    error = await refused(replica.run(pipeline, dry_run=True))
+    await worker.finish(work, answer=b"{}")
+
+    assert error.code == "RATE_LIMITED"
+    assert (await asked).dry_run.ready

@@ -1,4 +1,4 @@
-"""How many streams may be open at once: in the whole process, and for each caller."""
+"""How many streams, or other long calls, may be open at once: in the whole process, and for each caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _RETRY_SECONDS: Final = 5.0
 class StreamSlots:
     """Counts the streams that are open. One for the whole process."""
 
-    def __init__(self, total: int, per_caller: int) -> None:
+    def __init__(self, total: int, per_caller: int, counted: str = "stream") -> None:
+        """`counted` is what one of them is called, for people."""
+        self._counted = counted
         self._total = total
         self._per_caller = per_caller
         self._held: Counter[Hashable] = Counter()
@@ -35,13 +37,13 @@ class StreamSlots:
         """
         if self._held[caller] >= self._per_caller:
             raise HeadraceError(
-                f"a caller may have {self._per_caller} streams open at once; close some first",
+                f"a caller may have {self._per_caller} {self._counted}s open at once; end one first",
                 reason=reasons_pb2.REASON_RATE_LIMITED,
                 metadata={"limit": str(self._per_caller)},
                 retry_after=_RETRY_SECONDS,
             )
         if self._open >= self._total:
-            raise Unavailable("room for another stream", retry_after=_RETRY_SECONDS)
+            raise Unavailable(f"room for another {self._counted}", retry_after=_RETRY_SECONDS)
         self._held[caller] += 1
         self._open += 1
         held = True

@@ -105,6 +105,12 @@ class ExecutionSettings(ServiceSettings):
     max_downloads_per_caller: int = Field(
         20, ge=1, description="How many outputs a caller may download at once; more are answered with 429."
     )
+    max_dry_runs: int = Field(
+        40, ge=1, description="How many dry runs may be under way at once; more are answered with 503."
+    )
+    max_dry_runs_per_caller: int = Field(
+        8, ge=1, description="How many dry runs a caller may have at once; more are answered with 429."
+    )
 
     cost_currency: str = Field(
         "USD", pattern="[A-Z]{3}", description="The currency that costs are told in (ISO 4217)."

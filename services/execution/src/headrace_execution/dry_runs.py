@@ -7,6 +7,7 @@ from google.protobuf import json_format
 from headrace.execution.v1 import dry_runs_pb2, runs_pb2, workers_pb2
 from headrace_chassis.call_context import remaining_seconds
 from headrace_chassis.ids import uuid7
+from headrace_chassis.slots import StreamSlots
 from headrace_definition.plan import Plan
 
 from headrace_execution import convert
@@ -23,9 +24,11 @@ SPARE_SECONDS = 2.0
 class DryRunner:
     """Asks a worker what would come of an order."""
 
-    def __init__(self, store: Store, prober: Prober) -> None:
+    def __init__(self, store: Store, prober: Prober, slots: StreamSlots) -> None:
+        """`slots` bounds how many are under way at once: each keeps a worker's slot for some seconds."""
         self._store = store
         self._prober = prober
+        self._slots = slots
 
     async def tell(self, order: Order, plan: Plan) -> runs_pb2.RunResponse:
         """The answer to a dry run.
@@ -33,7 +36,15 @@ class DryRunner:
         Raises:
             NoWorker: when no worker took the question in time.
             DeadlineExceeded: when one did, and has not answered.
+            HeadraceError: RATE_LIMITED, UNAVAILABLE where as many are under way as may be.
         """
+        give_back = self._slots.take((order.tenant, order.triggered_by))
+        try:
+            return await self._tell(order, plan)
+        finally:
+            give_back()
+
+    async def _tell(self, order: Order, plan: Plan) -> runs_pb2.RunResponse:
         left = remaining_seconds()
         seconds = LONGEST_SECONDS if left is None else min(LONGEST_SECONDS, max(left - 0.5, 0.1))
         question = await self._question(order, plan, max(seconds - SPARE_SECONDS, 0.1))

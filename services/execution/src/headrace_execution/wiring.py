@@ -129,6 +129,7 @@ class Parts:
             artifacts=self.artifacts,
             slots=StreamSlots(settings.max_downloads, settings.max_downloads_per_caller),
         )
+        self._dry_runs = StreamSlots(settings.max_dry_runs, settings.max_dry_runs_per_caller, "dry run")
         self.stops = StopCourier(self.store, self.pool, self.signals, self.moments)
         self.reaper = LeaseReaper(self.store, self.signals, self.moments)
         self.timer = DueTimer(self.store, self.signals, self.moments)
@@ -172,7 +173,7 @@ class Parts:
             preparer=self.preparer,
             compiler=self.compiler,
             acceptor=self.acceptor,
-            dry_runner=DryRunner(self.store, prober),
+            dry_runner=DryRunner(self.store, prober, self._dry_runs),
             canceller=self.canceller,
             watcher=self.watcher,
             cursors=self._base.cursors,
