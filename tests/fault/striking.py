@@ -25,6 +25,8 @@ SERVICE_POINTS = (
     "execution.result.received",
     "execution.fold.before_commit",
     "execution.fold.committed",
+    "execution.signal.before_commit",
+    "execution.signal.committed",
     "outbox.sequence.before_commit",
     "outbox.publish.before",
     "outbox.publish.after",

@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from .cluster import Cluster
-from .workload import KINDS, Pipeline, Places, Post, create
+from .workload import KINDS, Pipeline, Places, Post, create, start
 
 _RETRIED = {429, 503, 504}
 _ANSWERED = {201, 202}
@@ -46,7 +46,7 @@ def submit(cluster: Cluster, pipelines: Sequence[Pipeline], *, each: int, thread
         post = persistent(client, done)
 
         def one(pipeline: Pipeline) -> None:
-            done.add(post(f"pipelines/{pipeline.id}/run", {})["runId"], pipeline)
+            done.add(start(post, pipeline), pipeline)
 
         for finished in [pool.submit(one, pipeline) for pipeline in orders]:
             finished.result()
@@ -153,7 +153,7 @@ class SteadyLoad:
                 pipeline = create(post, self._places, kind)
                 for _ in range(5):
                     self._await_room()
-                    self.submitted.add(post(f"pipelines/{pipeline.id}/run", {})["runId"], pipeline)
+                    self.submitted.add(start(post, pipeline), pipeline)
 
     def _await_room(self) -> None:
         while self._goes_on:

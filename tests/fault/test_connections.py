@@ -18,9 +18,9 @@ from .checking import (
 from .cluster import Cluster, until
 from .proxy import Proxy
 from .submitting import Submitted, submit
-from .workload import KINDS, ORDERS, Pipeline, Places, connect, create, posting
+from .workload import KINDS, ORDERS, SIGNALS, Pipeline, Places, connect, create, posting
 
-LOADING = [kind for kind in KINDS if kind != "noop"]
+LOADING = [kind for kind in KINDS if kind != "noop" and kind not in SIGNALS]
 COPY = """
 sources: [{id: read, connection: SOURCE, table: orders}]
 sinks: [{id: load, connection: TARGET, table: TABLE, mode: append}]

@@ -26,6 +26,7 @@ FEW_POINTS = (
     "execution.accept.committed",
     "execution.claim.committed",
     "execution.fold.before_commit",
+    "execution.signal.committed",
     "outbox.publish.after",
     "worker.result.before_send",
 )

@@ -7,9 +7,9 @@ from .checking import Reference, await_end, check_all, digest
 from .cluster import LEASE_SECONDS, Cluster, until
 from .striking import await_fired
 from .submitting import Submitted, submit
-from .workload import KINDS, Pipeline, Places, create, posting
+from .workload import KINDS, SIGNALS, Pipeline, Places, create, posting
 
-LANDING = [kind for kind in KINDS if kind != "noop"]
+LANDING = [kind for kind in KINDS if kind != "noop" and kind not in SIGNALS]
 
 
 def fences(cluster: Cluster, submitted: Submitted) -> list[tuple[int, int]]:

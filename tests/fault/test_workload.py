@@ -5,7 +5,7 @@ import httpx
 from .checking import Reference, check_all
 from .cluster import Cluster
 from .submitting import submit
-from .workload import CUSTOMERS, KINDS, ORDERS, Places, create, posting
+from .workload import CUSTOMERS, KINDS, LEAST, ORDERS, Places, create, posting
 
 RUNS = 3
 
@@ -26,4 +26,5 @@ def test_undisturbed_runs_leave_what_they_should(
         "stages_replace": [CUSTOMERS],
         "incremental_append": [ORDERS],
         "two_sinks": [CUSTOMERS * RUNS, CUSTOMERS],
+        "approved_append": [(CUSTOMERS - LEAST) * RUNS],
     }

@@ -82,13 +82,25 @@ sinks:
   - {id: every, input: read, connection: WAREHOUSE, table: TABLE, mode: append}
   - {id: latest, input: read, connection: WAREHOUSE, table: TABLE_latest, mode: merge, keys: [id]}
 """,
+    "approved_append": """
+sources: [{id: read, connection: WAREHOUSE, table: customers}]
+transformations:
+  - {id: approval, type: wait_for_signal, input: read, data: {least: {type: integer, required: true}}}
+  - {id: kept, type: filter, input: approval, condition: "id >= ${signals.approval.least}"}
+sinks: [{id: load, input: kept, connection: WAREHOUSE, table: TABLE, mode: append}]
+""",
 }
+LEAST = 10
+SIGNALS: dict[str, dict[str, Any]] = {
+    "approved_append": {"signalName": "approval", "data": {"least": LEAST}},
+}
+"""What is said to each run of a kind: it waits for that."""
 
 KINDS = tuple(_KINDS)
 TABLES = {"noop": (), "two_sinks": ("", "_latest")}
 """What a kind adds to the name of its table for each sink; one plain table where it is not named here."""
 
-ADDS_EACH_TIME = {("values_append", ""), ("copy_append", ""), ("two_sinks", "")}
+ADDS_EACH_TIME = {("values_append", ""), ("copy_append", ""), ("two_sinks", ""), ("approved_append", "")}
 """The tables that grow with every run; each other one is the same after any number of runs."""
 
 
@@ -160,6 +172,14 @@ def create(post: Post, places: Places, kind: str, text: str | None = None, **set
         **settings,
     }
     return Pipeline(post("pipelines", body)["id"], kind, table)
+
+
+def start(post: Post, pipeline: Pipeline) -> str:
+    """The id of a run, which has been told what it waits for."""
+    run: str = post(f"pipelines/{pipeline.id}/run", {})["runId"]
+    if pipeline.kind in SIGNALS:
+        post(f"runs/{run}/signal", SIGNALS[pipeline.kind])
+    return run
 
 
 def posting(client: httpx.Client) -> Post:

@@ -192,11 +192,14 @@ class Plan(PlanPart):
             stage=stage,
             tasks=tuple(task for task in self.tasks if task.key in members),
             parameters=self.parameters,
-            signals={name: fields for name, fields in self._signals().items() if name in stage.signals},
+            signals={
+                name: fields for name, fields in self.declared_signals().items() if name in stage.signals
+            },
         )
         return payload.to_json()
 
-    def _signals(self) -> dict[str, dict[str, Parameter]]:
+    def declared_signals(self) -> dict[str, dict[str, Parameter]]:
+        """What the signals that it waits for may say, by their names."""
         waits = (task.wait for task in self.tasks if isinstance(task, TransformTask))
         return {wait.signal_name: wait.data or {} for wait in waits if wait is not None}
 
