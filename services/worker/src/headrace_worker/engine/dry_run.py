@@ -26,7 +26,6 @@ from headrace_connectors.api import (
     preview_load,
     test_connection,
 )
-from headrace_definition.model import Parameter
 from headrace_definition.plan import CheckTask, Plan, SinkTask, SourceTask, Task, TransformTask
 from headrace_definition.sql import check_sql, quote
 from headrace_definition.substitution import references
@@ -262,12 +261,6 @@ class DryRunner:
                 _log.exception("dry run: %s", what)
             return failure
         return None
-
-
-def declared_signals(plan: Plan) -> dict[str, Mapping[str, Parameter]]:
-    """What each signal that a plan waits for is declared to say."""
-    waits = [task.wait for task in plan.tasks if isinstance(task, TransformTask) and task.wait is not None]
-    return {wait.signal_name: wait.data or {} for wait in waits}
 
 
 def answer_of(report: dry_runs_pb2.DryRun, redactor: Redactor) -> bytes:

@@ -30,7 +30,7 @@ from headrace_worker.engine.convert import (
     receipt_messages,
     warning_message,
 )
-from headrace_worker.engine.dry_run import DryRunner, answer_of, declared_signals
+from headrace_worker.engine.dry_run import DryRunner, answer_of
 from headrace_worker.engine.failure import (
     INTERNAL,
     Failure,
@@ -172,7 +172,7 @@ class Session:
             return self._failed("", _UNREADABLE)
         try:
             environment_values = self._options.definition_environment
-            binding = Binding(context, plan.parameters, environment_values, declared_signals(plan))
+            binding = Binding(context, plan.parameters, environment_values, plan.declared_signals())
             connections = await self._connections() if plan.connections else Connections({})
         except TaskFailed as error:
             return self._failed(error.task, error.failure)
