@@ -118,7 +118,9 @@ def _needs_checks(source: PostgresSource, sink: PostgresSink) -> bool:
     return sink.spec.mode != "append" or bool(source.spec.incremental and sink.spec.schema_drift == "evolve")
 
 
-async def _write(sink: PostgresSink, plan: Plan, blocks: AsyncIterator[bytes], main: bool) -> None:
+async def _write(
+    sink: PostgresSink, plan: Plan, blocks: AsyncIterator[bytes | bytearray], main: bool
+) -> None:
     """Through the sink's own connection (``main``), or, for the ranges after the first, through another."""
     if main:
         await sink.copy(plan, blocks, "binary")

@@ -176,7 +176,7 @@ class PostgresSink:
             raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
         return table, matched, tuple(self._native(column, table) for column in matched.loaded)
 
-    async def copy(self, plan: Plan, blocks: AsyncIterator[bytes], form: str) -> None:
+    async def copy(self, plan: Plan, blocks: AsyncIterator[bytes | bytearray], form: str) -> None:
         """COPY blocks into the staging place (or, for a direct append, into the open transaction's
         target)."""
         schema, name = (
