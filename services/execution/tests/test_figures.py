@@ -14,7 +14,7 @@ from headrace_execution.domain.run import ErrorClass, Outcome, Run, StageResult,
 from headrace_execution.domain.states import RunState, TaskState
 from headrace_execution.domain.timers import run_due
 
-from .factories import NOW, WORKER, at, completed, failed, leased, recipe
+from .factories import NOW, WORKER, at, completed, failed, leased, receipt, recipe
 
 SECOND = 1_000_000
 
@@ -90,3 +90,17 @@ def test_what_the_run_before_had_done_is_not_counted_again() -> None:
 
     assert again.stages[0].was_taken_over
     assert run_figures(again) == Figures()
+
+
+def test_what_had_landed_before_a_retry_is_not_its_own() -> None:
+    run = leased(recipe())
+    run = ended(run, 5, replace(failed(ErrorClass.DATA), receipts=(receipt(run),), tasks=reports(1)))
+    order = retry_order(run, run_id=uuid7(), stage_ids=[uuid7()], triggered_by="ada")
+    again = assign(accept(order, at(60).now), order.stage_ids[0], WORKER, 2, at(60))
+
+    # Its worker found the receipt in the target's ledger, and had read the rows for nothing.
+    result = replace(completed(again), receipts=(receipt(again),), tasks=reports(61, 64))
+    again = finish(again, again.stages[0].id, WORKER, 2, result, at(65))
+
+    assert run_figures(run).rows_written == 10
+    assert run_figures(again) == Figures(rows_read=7, bytes_read=70, slot_us=3 * SECOND)

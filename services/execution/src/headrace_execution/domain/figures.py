@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from headrace_execution.domain.run import Purpose, Run, Stage
+from headrace_execution.domain.run import Purpose, Receipt, Run, Stage
 from headrace_execution.domain.states import StageState
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -60,8 +60,9 @@ def stage_figures(run: Run, stage: Stage, now: datetime | None = None) -> Figure
     specs = run.recipe.tasks
     proven = {receipt.sink for receipt in stage.receipts}
     rows_read = bytes_read = 0
-    rows_written = sum(receipt.rows for receipt in stage.receipts)
-    bytes_written = sum(receipt.bytes for receipt in stage.receipts)
+    own = stage.receipts if run.retry_of is None else [each for each in stage.receipts if _is_own(run, each)]
+    rows_written = sum(receipt.rows for receipt in own)
+    bytes_written = sum(receipt.bytes for receipt in own)
     for task in stage.tasks:
         spec = specs[task.position]
         if spec.kind == "source":
@@ -74,6 +75,12 @@ def stage_figures(run: Run, stage: Stage, now: datetime | None = None) -> Figure
     if now is not None and stage.state is StageState.LEASED and stage.purpose is Purpose.RUN:
         slot_us += attempt_us(stage, now)
     return Figures(rows_read, rows_written, bytes_read, bytes_written, slot_us)
+
+
+def _is_own(run: Run, receipt: Receipt) -> bool:
+    """Whether a load has landed in this run and not in one that it tries again: that one had landed before
+    this one was accepted."""
+    return receipt.landed_at is None or receipt.landed_at >= run.created_at
 
 
 def run_figures(run: Run, now: datetime | None = None) -> Figures:
