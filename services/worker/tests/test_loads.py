@@ -407,20 +407,27 @@ async def test_a_target_that_is_away_is_a_transient_failure(bench: EngineBench) 
     assert "canary" not in str(result)
 
 
+@pytest.mark.parametrize(
+    ("between", "last"),
+    [
+        ("type: filter, condition: id > 0, materialize: true", "s2"),
+        ("type: wait_for_signal", "s3"),
+    ],
+)
 async def test_an_incremental_source_hands_its_cursor_on_through_an_artifact(
-    bench: EngineBench, warehouse: asyncpg.Connection
+    bench: EngineBench, warehouse: asyncpg.Connection, between: str, last: str
 ) -> None:
-    text = """
-sources: [{id: events, connection: warehouse, table: events, incremental: {cursor: id}}]
-transformations: [{id: kept, type: filter, input: events, condition: id > 0, materialize: true}]
-sinks: [{id: out, input: kept, connection: warehouse, table: landed}]
+    text = f"""
+sources: [{{id: events, connection: warehouse, table: events, incremental: {{cursor: id}}}}]
+transformations: [{{id: kept, input: events, {between}}}]
+sinks: [{{id: out, input: kept, connection: warehouse, table: landed}}]
 """
     await warehouse.execute("CREATE TABLE events (id bigint); INSERT INTO events VALUES (1), (2)")
     known: list[workers_pb2.Cursor] = []
     for expected in (2, 1):
         run = str(uuid.uuid4())
         first = await bench.run(text, "s1", run_id=run, cursors=known)
-        second = await bench.run(text, "s2", run_id=run)
+        second = await bench.run(text, last, run_id=run)
         assert (outcome(first), outcome(second)) == ("COMPLETED", "COMPLETED")
         assert rows(first)["events"] == (0, expected)
         known = cursors(second)

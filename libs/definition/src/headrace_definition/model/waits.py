@@ -34,7 +34,8 @@ class WaitForSignal(Element):
         default=None, description="Name of the signal; the task key where it is left out."
     )
     timeout: Duration = Field(
-        default=DEFAULT_WAIT, description="How long to wait, from when all before it is done."
+        default=DEFAULT_WAIT,
+        description="How long to wait, from when all before it is done; thirty days where it is left out.",
     )
     on_timeout: OnTimeout = Field(
         default="fail",
