@@ -194,14 +194,15 @@ async def test_another_workspace_and_another_tenant_see_nothing(mesh: Cluster, r
 
 async def test_a_period_that_is_none_is_refused_with_its_place(mesh: Cluster, replica: Replica) -> None:
     desk, pipeline = Desk(replica), mesh.metadata.add(NOOP)
-    asked: list[tuple[str, dict[str, str]]] = [
-        ("period", {"period": "7d", "from_text": "2026-01-01"}),
-        ("period", {"period": "24h"}),
-        ("period", {"period": "400d"}),
-        ("from", {"from_text": "2026-02-30"}),
-        ("from", {"from_text": "2026-02-02", "to_text": "2026-02-01"}),
+    asked: list[tuple[str, str, dict[str, str]]] = [
+        ("SEVERAL_GIVEN", "period", {"period": "7d", "from_text": "2026-01-01"}),
+        ("INVALID_FORMAT", "period", {"period": "24h"}),
+        ("OUT_OF_RANGE", "period", {"period": "400d"}),
+        ("INVALID_FORMAT", "from", {"from_text": "2026-02-30"}),
+        ("OUT_OF_RANGE", "from", {"from_text": "2026-02-02", "to_text": "2026-02-01"}),
     ]
 
-    for place, period in asked:
+    for code, place, period in asked:
         error = await refused(desk.metrics(pipeline, **period))
-        assert (error.code, [problem.path for problem in error.problems]) == ("INVALID_REQUEST", [place])
+        told = [(problem.code, problem.path) for problem in error.problems]
+        assert (error.code, told) == ("INVALID_REQUEST", [(code, place)])

@@ -16,10 +16,11 @@ _DAYS = {"d": 1, "w": 7}
 
 
 class BadPeriod(ValueError):  # noqa: N818 - it names a fact
-    """A period that is none: `place` is the word of the request that is at fault."""
+    """A period that is none: `place` is the word of the request that is at fault, `code` says in what way."""
 
-    def __init__(self, place: str, message: str) -> None:
+    def __init__(self, place: str, message: str, code: str = "OUT_OF_RANGE") -> None:
         super().__init__(message)
+        self.code = code
         self.place = place
         self.message = message
 
@@ -66,7 +67,7 @@ def period_of(length: str, first: str, last: str, *, usual: str, today: date) ->
         _check_length("period", count)
         return Period(end - timedelta(days=count - 1), end)
     if length:
-        raise BadPeriod("period", "give either period or from")
+        raise BadPeriod("period", "only one of period, from may be given", "SEVERAL_GIVEN")
     period = Period(_day("from", first), end)
     if period.days < 1:
         raise BadPeriod("from", f"a day up to {end} is expected, on which the period ends")
@@ -76,7 +77,8 @@ def period_of(length: str, first: str, last: str, *, usual: str, today: date) ->
 
 def _days(length: str) -> int:
     if _LENGTH.fullmatch(length) is None:
-        raise BadPeriod("period", "a number of days or weeks is expected, such as 7d or 4w")
+        message = "a number of days or weeks is expected, such as 7d or 4w"
+        raise BadPeriod("period", message, "INVALID_FORMAT")
     return int(length[:-1]) * _DAYS[length[-1]]
 
 

@@ -31,9 +31,7 @@ class MetricsFolder(EventConsumer):
     pause_seconds = 1.0
 
     def __init__(self, db: Database, service: str, store: SqlStore, bus: Bus | None = None) -> None:
-        super().__init__(
-            db, f"{service}.metrics", OwnEvents(service, db), self._add, types=ENDED, bus=bus, batch=1000
-        )
+        super().__init__(db, f"{service}.metrics", OwnEvents(service, db), self._add, types=ENDED, bus=bus)
         self._store = store
 
     async def _add(self, conn: AsyncConnection, events: Sequence[event_log_pb2.Event]) -> None:

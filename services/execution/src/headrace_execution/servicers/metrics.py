@@ -72,7 +72,7 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
                 request.period, request.from_text, request.to_text, usual=usual, today=day_of(self._now())
             )
         except BadPeriod as error:
-            raise InvalidRequest([Problem("OUT_OF_RANGE", error.place, error.message)]) from None
+            raise InvalidRequest([Problem(error.code, error.place, error.message)]) from None
         principal = current_principal()
         pipeline = UUID(request.id)
         definition = await self._reader.read(Wanted(principal.tenant, pipeline, principal.acts_as))
