@@ -57,36 +57,42 @@ def persistent(client: httpx.Client, told: Submitted) -> Post:
     """POSTs until there is an answer that says what happened, always under the same key."""
 
     def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        key = str(uuid.uuid4())
-        deadline = time.monotonic() + _SUBMIT_SECONDS
-        while True:
-            seen, answer = _once(client, path, body, key)
-            with told.lock:
-                told.answers[seen] += 1
-            if answer is not None:
-                return answer
-            assert time.monotonic() < deadline, f"no answer in {_SUBMIT_SECONDS:g} s: {dict(told.answers)}"
-            time.sleep(_PAUSE_SECONDS)
+        answer = insist(client, told, path, body)
+        if answer.status_code not in _ANSWERED:
+            raise AssertionError(f"POST {path} answered {answer.status_code}: {answer.text[:1000]}")
+        return dict(answer.json())
 
     return post
 
 
+def insist(client: httpx.Client, told: Submitted, path: str, body: dict[str, Any]) -> httpx.Response:
+    """The answer to a POST that says what happened, be it a refusal."""
+    key = str(uuid.uuid4())
+    deadline = time.monotonic() + _SUBMIT_SECONDS
+    while True:
+        seen, answer = _once(client, path, body, key)
+        with told.lock:
+            told.answers[seen] += 1
+        if answer is not None:
+            return answer
+        assert time.monotonic() < deadline, f"no answer in {_SUBMIT_SECONDS:g} s: {dict(told.answers)}"
+        time.sleep(_PAUSE_SECONDS)
+
+
 def _once(
     client: httpx.Client, path: str, body: dict[str, Any], key: str
-) -> tuple[str, dict[str, Any] | None]:
+) -> tuple[str, httpx.Response | None]:
     try:
         answer = client.post(path, json=body, headers={"Idempotency-Key": key})
     except httpx.TransportError as error:
         return type(error).__name__, None
-    if answer.status_code in _ANSWERED:
-        return str(answer.status_code), dict(answer.json())
     if answer.status_code in _RETRIED:
         if answer.status_code == 503:
             assert answer.headers.get("retry-after"), "a 503 says when to come again"
         return str(answer.status_code), None
     if answer.status_code == 409 and answer.json()["code"] == "IDEMPOTENCY_IN_FLIGHT":
         return "409 in flight", None
-    raise AssertionError(f"POST {path} answered {answer.status_code}: {answer.text[:1000]}")
+    return str(answer.status_code), answer
 
 
 class SteadyLoad:
