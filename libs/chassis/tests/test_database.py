@@ -185,6 +185,31 @@ async def test_a_cancelled_call_gives_its_connection_back_clean(database_url: st
         await db.close()
 
 
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_the_next_one_its_commit(
+    database_url: str,
+) -> None:
+    """Also while BEGIN is on its way: the next call must not go on in that transaction, and never commit."""
+    await migrations.upgrade(database_url, SAMPLE)
+    db = Database(database_url, pool_size=1, pool_wait=5)
+
+    async def write(name: str) -> None:
+        async with db.transaction() as conn:
+            await conn.execute(INSERT, {"name": name})
+
+    try:
+        for passes in range(60):
+            task = asyncio.create_task(write("cancelled"))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await write(f"kept {passes}")
+        kept = [name for name in await names(db) if name != "cancelled"]
+        assert kept == [f"kept {passes}" for passes in range(60)]
+    finally:
+        await db.close()
+
+
 async def test_a_connection_that_breaks_while_it_commits_leaves_the_outcome_unknown(db: Database) -> None:
     async def commit_into_the_void() -> None:
         async with db.transaction() as conn:

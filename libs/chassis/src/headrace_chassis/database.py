@@ -137,7 +137,7 @@ class Database:
             conn, raw = await self._live_connection()
             try:
                 transaction = raw.transaction(isolation=isolation, readonly=readonly)
-                await transaction.start()
+                await _begin(raw, transaction)
                 try:
                     yield conn
                 except BaseException as error:
@@ -292,6 +292,20 @@ def translated() -> Iterator[None]:
             raise Unavailable("the database") from error
         if sqlstate(error) == _STATEMENT_TIMEOUT:
             raise DeadlineExceeded("a database statement") from error
+        raise
+
+
+async def _begin(raw: asyncpg.Connection, transaction: Transaction) -> None:
+    """Begins; where that is cut short, nobody else gets the connection.
+
+    The driver takes the transaction for open from the moment that it sends BEGIN, and for closed until the
+    answer has come: the next call would get a savepoint in it instead of a transaction, and its commit would
+    commit nothing.
+    """
+    try:
+        await transaction.start()
+    except BaseException:
+        raw.terminate()
         raise
 
 
