@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import asyncpg
@@ -17,6 +18,7 @@ from headrace_connectors.api import (
     Environment,
     Incremental,
     Scratch,
+    Secret,
     SourceResult,
     SourceSpec,
     Split,
@@ -48,7 +50,7 @@ class Reader:
         """The ids of a reading, and what it says of itself."""
         given = spec or SourceSpec(table="t")
         incremental = Incremental(on, self.cursor, repeats=mode == "again", **options)
-        spec = SourceSpec(table=given.table, query=given.query, split=given.split, incremental=incremental)
+        spec = replace(given, incremental=incremental)
         source = await open_source(spec, self._database, self._environment)
         try:
             result = await source.load(self._scratch, "rows")
@@ -247,6 +249,21 @@ async def test_of_a_query_only_what_lies_above_comes_where_rows_must_not_come_tw
     assert (rows, len(result.warnings)) == ([4], 1)
     assert "loaded again" in result.warnings[0]
     assert await reader.read(spec, mode="again") == [4]
+
+
+async def test_who_may_read_some_columns_only_reads_what_lies_above(
+    database: Connection, environment: Environment, scratch: Scratch, sql: Sql
+) -> None:
+    await sql(
+        "CREATE TABLE t (id bigint, at int, secret text); INSERT INTO t VALUES (1, 1);"
+        f"CREATE ROLE {database.database} LOGIN PASSWORD 'p';"
+        f"GRANT SELECT (id, at) ON t TO {database.database};"
+    )
+    narrow = replace(database, username=database.database, password=Secret("p"))
+    reader = Reader(narrow, environment, scratch)
+    assert await reader.read(SourceSpec(table="t", columns=("id", "at"))) == [1]
+    await sql("INSERT INTO t VALUES (2, 1), (3, 2);")
+    assert await reader.read(SourceSpec(table="t", columns=("id", "at"))) == [3]
 
 
 async def test_a_cursor_of_an_earlier_release_is_gone_on_from(reader: Reader, sql: Sql) -> None:

@@ -43,12 +43,13 @@ ones, and on a standby those of the primary, hold none there, but are in the sna
 Autovacuum has no user."""
 
 _VERSIONED = """
-SELECT NOT EXISTS (
+SELECT has_table_privilege($1::text::regclass, 'SELECT') AND NOT EXISTS (
   SELECT FROM pg_class AS c LEFT JOIN pg_am AS m ON m.oid = c.relam
   WHERE c.oid IN (SELECT $1::text::regclass UNION SELECT relid FROM pg_partition_tree($1::text::regclass))
     AND c.relkind <> 'p' AND (c.relkind <> 'r' OR m.amname IS DISTINCT FROM 'heap'))
 """
-"""Whether all rows of a relation tell which transaction wrote them, and keep telling it."""
+"""Whether all rows of a relation tell which transaction wrote them, and keep telling it. Who may read some of
+the columns only, may not ask."""
 
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 
