@@ -17,7 +17,8 @@ from .support import Cluster, Replica, cluster
 _TABLES = (
     "runs, stages, tasks, workers, cursors, probes, closed_pipelines, refused_closings, recipes, "
     "outbox_event, idempotency, consumer_position, inbox, starts, log_chunks, run_notes, "
-    "outputs, stream_tickets, alerts, usual_runs, pipeline_days, forwarder, parked_event"
+    "outputs, stream_tickets, alerts, usual_runs, pipeline_days, forwarder, parked_event, "
+    "deliveries"
 )
 
 

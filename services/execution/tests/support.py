@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -425,8 +425,10 @@ class Cluster:
         )
         self._metadata_target = served.target
 
-    async def replica(self, *, nats_url: str | None = None, **settings: Any) -> Replica:
-        """Starts a replica."""
+    async def replica(
+        self, *, nats_url: str | None = None, without: Collection[str] = (), **settings: Any
+    ) -> Replica:
+        """Starts a replica, `without` some agents that the test runs by itself."""
         settings.setdefault("artifacts_url", f"file://{self.artifacts}")
         configured = ExecutionSettings(
             **self._authority.service_values("execution", self._database_url),
@@ -439,7 +441,8 @@ class Cluster:
         self._stack.push_async_callback(channel.close)
         parts = Parts(configured, base, channel)
         await base.bus.start()
-        runner = AgentRunner([*base.relay.agents, *parts.agents()])
+        agents = [agent for agent in parts.agents() if agent.name not in without]
+        runner = AgentRunner([*base.relay.agents, *agents])
         self._stack.push_async_callback(runner.stop)
         await runner.start()
         served = await self._stack.enter_async_context(serve(self._authority, parts.services()))

@@ -1,19 +1,27 @@
 """Alerts over a real cluster: what runs come to is found, taken on and resolved."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import grpc
+from google.protobuf.message import Message
+from headrace.common.v1 import event_log_pb2
 from headrace.execution.v1 import alerts_pb2, alerts_pb2_grpc
+from headrace.scheduler.v1 import dependency_events_pb2, events_pb2
 from headrace_chassis.agents import Agent
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import from_rpc_error
+from headrace_chassis.ids import uuid7
+from headrace_chassis.messages import timestamp
+from headrace_chassis.testing.authority import TENANT
 from headrace_chassis.testing.waiting import eventually
 from headrace_execution.alerting.late_watcher import LateWatcher
+from headrace_execution.alerting.schedule_follower import ScheduleFollower
 from headrace_execution.domain.usual import Sample, Usual
 
-from .support import NOOP, PATIENT, Cluster, Replica, ScriptedWorker, failure
+from .support import NOOP, PATIENT, WORKSPACE, Cluster, Replica, ScriptedWorker, failure
 from .test_store import ask
 
 
@@ -167,3 +175,59 @@ async def test_nothing_is_left_of_a_deleted_pipeline(mesh: Cluster, replica: Rep
 
     assert await eventually(gone, within=PATIENT)
     assert await alerts(replica) == []
+
+
+def scheduler_event(kind: str, subject: str, payload: Message) -> event_log_pb2.Event:
+    return event_log_pb2.Event(
+        id=str(uuid7()),
+        type=f"io.headrace.{kind}.v1",
+        tenant=str(TENANT),
+        subject=subject,
+        time=timestamp(datetime.now(UTC)),
+        data=payload.SerializeToString(),
+    )
+
+
+async def test_what_the_scheduler_could_not_do_is_told(mesh: Cluster, replica: Replica, db: Database) -> None:
+    pipeline, gone = str(uuid7()), uuid7()
+    missed, fine = (
+        events_pb2.ScheduleEvent(
+            schedule_id=str(uuid7()), pipeline_id=pipeline, workspace_id=str(WORKSPACE), active=True
+        )
+        for _ in range(2)
+    )
+    missed.missed_since.FromJsonString("2026-01-01T00:00:00Z")
+    missed.missed_until.FromJsonString("2026-01-01T05:00:00Z")
+    released = dependency_events_pb2.DependencyEvent(
+        upstream_pipeline_id=str(uuid7()), downstream_pipeline_id=pipeline, workspace_id=str(WORKSPACE)
+    )
+    of_gone = dependency_events_pb2.DependencyEvent(
+        upstream_pipeline_id=str(uuid7()), downstream_pipeline_id=str(gone), workspace_id=str(WORKSPACE)
+    )
+    await ask(replica.parts.store, lambda tx: tx.pipelines.ask_purge({gone: TENANT}))
+    follower = ScheduleFollower(replica.parts.store)
+    async with db.transaction() as conn:
+        await follower.handle(
+            conn,
+            [
+                scheduler_event(
+                    "schedule.ticked", pipeline, events_pb2.SchedulesTickedEvent(schedules=[missed, fine])
+                ),
+                scheduler_event("dependency.released", pipeline, released),
+                scheduler_event("dependency.released", str(gone), of_gone),
+            ],
+        )
+
+    found = {alerts_pb2.AlertRule.Name(each.rule): each for each in await alerts(replica)}
+    assert set(found) == {"ALERT_RULE_SCHEDULE_MISSED", "ALERT_RULE_UPSTREAM_DELETED"}
+    message = "ticks from 2026-01-01T00:00:00Z to 2026-01-01T05:00:00Z passed without a run"
+    assert found["ALERT_RULE_SCHEDULE_MISSED"].message.startswith(message)
+
+
+async def test_without_a_scheduler_nobody_follows_one(mesh: Cluster) -> None:
+    alone, beside = (
+        await mesh.replica(),
+        await mesh.replica(scheduler_target="127.0.0.1:1", without=["execution.schedules"]),
+    )
+    assert "execution.schedules" not in followers(alone)
+    assert "execution.schedules" in followers(beside)

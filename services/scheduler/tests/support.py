@@ -19,7 +19,7 @@ from headrace.metadata.v1 import (
     pipelines_pb2,
     workspaces_pb2,
 )
-from headrace.scheduler.v1 import schedules_pb2, schedules_pb2_grpc
+from headrace.scheduler.v1 import events_pb2, schedules_pb2, schedules_pb2_grpc
 from headrace_chassis.channels import Metadata, call_metadata
 from headrace_chassis.database import driver
 from headrace_chassis.errors import HeadraceError, InvalidParameters, NotFound, Problem, from_rpc_error
@@ -260,6 +260,16 @@ class Service:
         """The types of the tenant's events, in their order."""
         found = await self.rows("SELECT type FROM outbox_event WHERE tenant = $1 ORDER BY id", self.tenant)
         return [row["type"].removeprefix("io.headrace.schedule.").removesuffix(".v1") for row in found]
+
+    async def ticked(self) -> list[events_pb2.ScheduleEvent]:
+        """What was told of ticks of the tenant's schedules, in their order."""
+        found = await self.rows(
+            "SELECT data FROM outbox_event WHERE tenant = $1 AND type = 'io.headrace.schedule.ticked.v1' "
+            "ORDER BY id",
+            self.tenant,
+        )
+        told = [events_pb2.SchedulesTickedEvent.FromString(row["data"]) for row in found]
+        return [schedule for each in told for schedule in each.schedules]
 
     async def rows(self, sql: str, *values: Any) -> list[Any]:
         """Rows straight from the database."""

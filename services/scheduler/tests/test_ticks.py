@@ -274,3 +274,26 @@ def _another(service: Service) -> Service:
         service.authority,
         service.channel,
     )
+
+
+async def test_missed_ticks_are_told(service: Service) -> None:
+    made = await service.create("0 * * * *")
+    for hours in (1, 4):
+        service.clock.advance(hours=hours)
+        await service.tick()
+    in_time, late = await service.ticked()
+    assert not in_time.HasField("missed_since")
+    assert late.schedule_id == made.id
+    assert (late.missed_since, late.missed_until) == (
+        stamp(at("2026-03-04T14:00")),
+        stamp(at("2026-03-04T16:00")),
+    ), "the one of 17:00 starts"
+
+
+async def test_what_a_paused_schedule_passes_over_is_not_missed(service: Service) -> None:
+    made = await service.create("0 * * * *")
+    await service.schedules.PauseSchedule(pb.PauseScheduleRequest(id=made.id), metadata=service.user())
+    service.clock.advance(hours=5)
+    await service.schedules.ResumeSchedule(pb.ResumeScheduleRequest(id=made.id), metadata=service.user())
+    await service.tick()
+    assert not any(each.HasField("missed_since") for each in await service.ticked())

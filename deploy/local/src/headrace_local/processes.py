@@ -15,7 +15,13 @@ from headrace_local.tokens import AUDIENCE, ISSUER
 
 PASSED_ON = (
     "LOG_LEVEL",
+    "MAIL_FROM",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "SMTP_HOST",
+    "SMTP_PASSWORD_FILE",
+    "SMTP_PORT",
+    "SMTP_SECURITY",
+    "SMTP_USERNAME",
     "WORKER_MEMORY",
     "OPENLINEAGE_API_KEY_FILE",
     "OPENLINEAGE_NAMESPACE",
@@ -92,7 +98,10 @@ class _Stack:
         settings = {
             **self._service("execution"),
             "METADATA_TARGET": self.ports.address("metadata"),
+            "SCHEDULER_TARGET": self.ports.address("scheduler"),
             "ARTIFACTS_URL": self._artifacts(),
+            "NOTIFY_ALLOW_HTTP": "true",
+            "NOTIFY_ALLOW_LOOPBACK": "true",
         }
         return self._ours("execution", settings)
 

@@ -55,7 +55,8 @@ class _Place:
 
 
 class GuardedPoster:
-    """Posts through an address guard, each call within `timeout` seconds from the look-up to the answer."""
+    """Posts through an address guard, each call within `timeout` seconds from the look-up to the answer. A
+    connection ends with its call, so that nothing is left open."""
 
     def __init__(self, guard: AddressGuard, *, timeout: float = 15.0) -> None:
         self._guard = guard
@@ -111,10 +112,6 @@ class GuardedPoster:
             return Answer(response.status_code, _retry_after(response.headers.get("retry-after")))
         finally:
             await response.aclose()
-
-    async def close(self) -> None:
-        """Closes what is open. Closing again does nothing."""
-        await self._client.aclose()
 
 
 def _place(url: str) -> _Place:

@@ -1,18 +1,22 @@
 """The settings of execution: environment variables, read once."""
 
+import ipaddress
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from headrace_artifacts.urls import check_url
 from headrace_chassis.settings import ServiceSettings, is_url
+from headrace_outbound.guard import AddressGuard
 from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from headrace_execution.acceptance.compiling import Limits
 from headrace_execution.domain.cost import Tariff, read_tariff
 from headrace_execution.domain.logs import LogLimits
 from headrace_execution.domain.moment import Patience
 from headrace_execution.loops.artifact_sweeper import Retention
+from headrace_execution.notifying.mails import MailServer
 from headrace_execution.openlineage.endpoints import file_path
 from headrace_execution.workers.leases import LeaseTerms
 
@@ -21,6 +25,10 @@ class ExecutionSettings(ServiceSettings):
     """What execution needs beside what every service needs."""
 
     metadata_target: str = Field(description="Where metadata is served: host:port, or dns:///name:port.")
+    scheduler_target: str | None = Field(
+        None,
+        description="Where the scheduler is served; absent: nowhere, so no alerts of missed schedules.",
+    )
     lease_seconds: float = Field(
         15.0, ge=1, le=600, description="How long a worker's leases last without a heartbeat."
     )
@@ -56,7 +64,10 @@ class ExecutionSettings(ServiceSettings):
         description="How long it is remembered what was decided of starts that other services asked for.",
     )
     alert_retention_days: float = Field(
-        90.0, ge=1, le=3650, description="How long alerts are kept after they were resolved."
+        90.0,
+        ge=1,
+        le=3650,
+        description="How long resolved alerts and notifications that were given up are kept.",
     )
     stream_ticket_seconds: float = Field(
         30.0, ge=1, le=300, description="How long a ticket for the stream of a run can be used."
@@ -155,6 +166,65 @@ class ExecutionSettings(ServiceSettings):
             )
         return value
 
+    notify_allow_http: bool = Field(
+        False, description="Whether notifications may go to http:// URLs; otherwise to https:// only."
+    )
+    notify_allow_loopback: bool = Field(
+        False, description="Whether notifications may go to loopback addresses."
+    )
+    notify_allow_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks (CIDR) beyond the public ones that notifications may go to, comma-separated.",
+    )
+    notify_deny_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="host:port of servers that notifications never go to, comma-separated, beside "
+        "execution's own PostgreSQL and NATS.",
+    )
+    notify_timeout_seconds: float = Field(
+        15.0, gt=0, le=30, description="The longest that one try of a webhook may take, in seconds."
+    )
+    smtp_host: str | None = Field(
+        None, description="The SMTP server that sends notifications by mail; absent: none are sent so."
+    )
+    smtp_port: int = Field(587, ge=1, le=65535, description="Its port.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="How the connection to it is protected: starttls, tls from its beginning, or none.",
+    )
+    smtp_username: str | None = Field(None, description="The user to log in there as; absent: without login.")
+    smtp_password_file: FilePath | None = Field(None, description="A file with that user's password.")
+    mail_from: str | None = Field(None, description="The address that mails are from; needed with SMTP_HOST.")
+
+    @field_validator("notify_allow_addresses", "notify_deny_endpoints", mode="before")
+    @classmethod
+    def _split_list(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("notify_allow_addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ipaddress.ip_network(text)
+        return value
+
+    @field_validator("notify_deny_endpoints")
+    @classmethod
+    def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            host, _, port = text.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError("host:port is expected")
+        return value
+
+    @model_validator(mode="after")
+    def _mails_have_a_sender(self) -> Self:
+        if self.smtp_host is not None and (self.mail_from is None or "@" not in self.mail_from):
+            raise ValueError("MAIL_FROM: a mail address is expected where SMTP_HOST is set")
+        return self
+
     @field_validator("artifacts_url")
     @classmethod
     def _names_a_store(cls, value: str) -> str:
@@ -165,6 +235,30 @@ class ExecutionSettings(ServiceSettings):
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS: at most half of LEASE_SECONDS is expected")
         return self
+
+    def notification_guard(self) -> AddressGuard:
+        """Where notifications may go."""
+        denied = [own_endpoint(url) for url in (self.database_url, self.nats_url) if url is not None]
+        denied += [own_endpoint(f"//{text}") for text in self.notify_deny_endpoints]
+        return AddressGuard(
+            allow_loopback=self.notify_allow_loopback,
+            allowed_networks=self.notify_allow_addresses,
+            denied_endpoints=tuple(endpoint for endpoint in denied if endpoint is not None),
+        )
+
+    def mail_server(self) -> MailServer | None:
+        """The mail server, where one is set up."""
+        if self.smtp_host is None or self.mail_from is None:
+            return None
+        file = self.smtp_password_file
+        return MailServer(
+            host=self.smtp_host,
+            port=self.smtp_port,
+            security=self.smtp_security,
+            sender=self.mail_from,
+            username=self.smtp_username,
+            password=file.read_text().strip() if file is not None else None,
+        )
 
     def lease_terms(self) -> LeaseTerms:
         """How long leases last, and how often they are renewed."""
@@ -207,3 +301,13 @@ def _span(seconds: float | None) -> timedelta | None:
 
 def _days(days: float) -> timedelta | None:
     return timedelta(days=days) if days else None
+
+
+_USUAL_PORTS = {"postgresql": 5432, "postgres": 5432, "nats": 4222, "tls": 4222}
+
+
+def own_endpoint(url: str) -> tuple[str, int] | None:
+    """The host and port that a URL names; None where it names a socket in a folder."""
+    parts = urlsplit(url)
+    port = parts.port or _USUAL_PORTS.get(parts.scheme)
+    return (parts.hostname, port) if parts.hostname and port else None

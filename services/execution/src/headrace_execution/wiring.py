@@ -1,8 +1,10 @@
 """The only place where the parts of the service are made, leaves first."""
 
+import random
 import secrets
 import time
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import grpc
 from headrace.common.v1 import event_log_pb2_grpc
@@ -40,6 +42,7 @@ from headrace_chassis.server import Service
 from headrace_chassis.service import Foundation, foundation
 from headrace_chassis.slots import StreamSlots
 from headrace_chassis.writes import Writes
+from headrace_outbound.posting import GuardedPoster
 
 from headrace_execution import signals
 from headrace_execution.acceptance.acceptor import Acceptor
@@ -49,10 +52,12 @@ from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
 from headrace_execution.alerting.late_watcher import LateWatcher
-from headrace_execution.alerting.run_follower import RunFollower
+from headrace_execution.alerting.run_follower import FOLLOWED, RunFollower
+from headrace_execution.alerting.schedule_follower import SCHEDULER_EVENTS, ScheduleFollower
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
 from headrace_execution.config import ExecutionSettings
+from headrace_execution.domain.recipe import Channel
 from headrace_execution.dry_runs import DryRunner
 from headrace_execution.logs.reading import LogReader
 from headrace_execution.loops.artifact_sweeper import ArtifactSweeper
@@ -65,6 +70,11 @@ from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
 from headrace_execution.loops.result_folder import ResultFolder
 from headrace_execution.loops.stop_courier import StopCourier
+from headrace_execution.notifying.mails import MailSender, NoMail
+from headrace_execution.notifying.notifier import Notifier
+from headrace_execution.notifying.outcomes import Sender
+from headrace_execution.notifying.posts import Posts, SlackSender, WebhookSender
+from headrace_execution.notifying.secrets import Secrets
 from headrace_execution.openlineage.wiring import lineage_forwarder
 from headrace_execution.probing import Prober
 from headrace_execution.servicers.alerts import AlertServicer
@@ -78,7 +88,6 @@ from headrace_execution.servicers.workers import WorkerServicer
 from headrace_execution.servicers.workflow import WorkflowServicer
 from headrace_execution.signalling import SignalReceiver
 from headrace_execution.store.sql import SqlStore
-from headrace_execution.store.sql.events import ENDED
 from headrace_execution.watching.interest import Interest
 from headrace_execution.watching.watcher import RunWatcher
 from headrace_execution.workers.leases import LeaseBook
@@ -95,6 +104,7 @@ class Parts:
     def __init__(self, settings: ExecutionSettings, base: Foundation, metadata: grpc.aio.Channel) -> None:
         self._base = base
         self._channel = metadata
+        self._scheduler = base.channel(settings.scheduler_target) if settings.scheduler_target else None
         self._bound_tokens = BoundTokens(SERVICE, settings.internal_key_file)
         self._tariff = settings.tariff()
         self._ticket_life = timedelta(seconds=settings.stream_ticket_seconds)
@@ -150,6 +160,16 @@ class Parts:
             timedelta(days=settings.alert_retention_days),
         )
         self.lineage = lineage_forwarder(settings, base, self.store, definitions)
+        self._poster = GuardedPoster(settings.notification_guard(), timeout=settings.notify_timeout_seconds)
+        posts = Posts(self._poster, Secrets(definitions, base.tokens), allow_http=settings.notify_allow_http)
+        mail_server = settings.mail_server()
+        self.senders: Mapping[Channel, Sender] = {
+            Channel.WEBHOOK: WebhookSender(posts, time.time),
+            Channel.SLACK: SlackSender(posts),
+            Channel.EMAIL: NoMail()
+            if mail_server is None
+            else MailSender(mail_server, lambda: datetime.now(UTC)),
+        }
         self.leases = LeaseBook(self.store, self.pool, self.signals, self.moments, settings.lease_terms())
         self.workers = WorkerServicer(
             store=self.store,
@@ -276,10 +296,35 @@ class Parts:
             "execution.alerts",
             OwnEvents(SERVICE, self._base.db),
             RunFollower(self.store).handle,
-            types=ENDED,
+            types=FOLLOWED,
             bus=self._base.bus,
         )
-        return [judge, LateWatcher(self.store, self.signals)]
+        return [
+            judge,
+            *self._following_the_scheduler(),
+            LateWatcher(self.store, self.signals),
+            *(
+                Notifier(self.store, self.senders, self.signals, random.random, again=again)
+                for again in (False, True)
+            ),
+        ]
+
+    def _following_the_scheduler(self) -> list[Agent]:
+        """Nothing, where there is no scheduler."""
+        if self._scheduler is None:
+            return []
+        log: event_log_pb2_grpc.EventLogServiceAsyncStub = event_log_pb2_grpc.EventLogServiceStub(
+            self._scheduler
+        )
+        follower = EventConsumer(
+            self._base.db,
+            "execution.schedules",
+            ServiceEvents("scheduler", log, lambda: service_metadata(self._base.tokens, NIL)),
+            ScheduleFollower(self.store).handle,
+            types=SCHEDULER_EVENTS,
+            bus=self._base.bus,
+        )
+        return [follower]
 
 
 async def serve(settings: ExecutionSettings, stop: Stop) -> None:

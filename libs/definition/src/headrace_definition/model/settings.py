@@ -1,10 +1,11 @@
 """What of a definition is not a task: parameters, orchestration, execution, notifications, layout."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from headrace_definition.model.base import Duration, Element, Name, TaskKey, Text, any_case
+from headrace_definition.notifying import REFERENCE_PATTERN, target_flaw
 
 ParameterType = Annotated[
     Literal["string", "integer", "number", "boolean", "date", "timestamp"], any_case(upper=False)
@@ -89,6 +90,20 @@ class Notification(Element):
         description="By what."
     )
     target: Text = Field(description="URL or address; a secret one as ${secrets.name}.")
+    signing_secret: Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)] | None = Field(
+        default=None,
+        description="What a WEBHOOK is signed with, as ${secrets.name}: the secret of a connection of type "
+        "SECRET.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
+        flaw = target_flaw(self.type, self.target)
+        if flaw is not None:
+            raise ValueError(f"target {flaw}")
+        if self.signing_secret is not None and self.type != "WEBHOOK":
+            raise ValueError(f"signing_secret is for WEBHOOK; {self.type} has no signature")
+        return self
 
 
 class Execution(Element):

@@ -16,9 +16,11 @@ from headrace_definition import Compiled, CompileSettings, ConnectionDefaults
 from headrace_definition.engines import choose_engine
 from headrace_definition.plan import Plan, SourceTask, Task, TransformTask
 
+from headrace_execution.acceptance.notices import notices_of
 from headrace_execution.acceptance.resuming import resumed_cursors
 from headrace_execution.acceptance.sized_cache import SizedCache
 from headrace_execution.domain.recipe import (
+    Notices,
     OnTimeout,
     PlanNote,
     Policy,
@@ -132,7 +134,9 @@ class Compiler:
             if plan.engine not in AVAILABLE_ENGINES:
                 raise EngineNotAvailable(plan.engine, plan.engine_reason)
             policy = _policy(prepared, definition, plan, self._limits)
-            recipe = prepared.recipes[engine] = to_recipe(plan, policy, prepared.connection_limits)
+            notices = notices_of(prepared.compiled, definition, is_version=prepared.version is not None)
+            recipe = to_recipe(plan, policy, prepared.connection_limits, notices)
+            prepared.recipes[engine] = recipe
         return recipe
 
     async def _compile(self, text: str, definition: definitions_pb2.Definition) -> Compiled:
@@ -186,7 +190,12 @@ def _limits(definition: definitions_pb2.Definition) -> dict[str, tuple[str, int]
     }
 
 
-def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] = NO_LIMITS) -> Recipe:
+def to_recipe(
+    plan: Plan,
+    policy: Policy,
+    limits: Mapping[str, tuple[str, int]] = NO_LIMITS,
+    notices: Notices | None = None,
+) -> Recipe:
     """A plan as the domain knows it; `limits` are those of connections, by the words that name them."""
     positions = {task.key: position for position, task in enumerate(plan.tasks)}
     stage_positions = {stage.key: position for position, stage in enumerate(plan.stages)}
@@ -222,6 +231,7 @@ def to_recipe(plan: Plan, policy: Policy, limits: Mapping[str, tuple[str, int]] 
         notes=tuple(
             PlanNote(note.code, note.path, note.message, note.line, note.column) for note in plan.warnings
         ),
+        notices=notices,
     )
     return replace(recipe, digest=hashlib.sha256(dump_recipe(recipe).encode()).digest())
 

@@ -3,6 +3,7 @@
 from headrace_chassis.agents import Agent
 
 from headrace_execution.alerting.recording import Verdict, record
+from headrace_execution.alerting.telling import tell_of_alerts
 from headrace_execution.domain.alerts import AlertChanged
 from headrace_execution.domain.judging import late
 from headrace_execution.signals import Signals
@@ -38,4 +39,6 @@ class LateWatcher(Agent):
         # Again, now that nobody else can judge these runs: one that has ended meanwhile is not late any more.
         going = [each for each in await tx.alerts.overdue(BATCH) if each.pipeline in pipelines - gone]
         found = [finding for each in going if (finding := late(each, tx.now)) is not None]
-        return len(found), await record(tx, [Verdict(found)])
+        told = await record(tx, [Verdict(found)])
+        await tell_of_alerts(tx, told)
+        return len(found), told

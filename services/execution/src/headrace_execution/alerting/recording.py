@@ -1,12 +1,12 @@
 """Writing what rules have found: alerts with their events, in one transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from headrace_chassis.ids import uuid7
 
-from headrace_execution.domain.alerts import AlertBook, AlertChanged, Finding, Healing, Rule
+from headrace_execution.domain.alerts import Alert, AlertBook, AlertChanged, Finding, Healing, Rule
 from headrace_execution.store.port import Tx
 
 
@@ -37,15 +37,18 @@ async def record(tx: Tx, verdicts: Sequence[Verdict]) -> list[AlertChanged]:
     return await _write(tx, book)
 
 
-async def resolve(tx: Tx, pipelines: Iterable[UUID], rule: Rule) -> list[AlertChanged]:
-    """Resolves alerts of a rule that no run resolves."""
-    concerned = {alert.pipeline for alert in await tx.alerts.active(set(pipelines)) if alert.rule is rule}
-    if not concerned:
+async def resolve(tx: Tx, pipeline: UUID, rule: Rule, name: str, value: str) -> list[AlertChanged]:
+    """Resolves an alert that no run resolves, if its latest finding has this value among its details."""
+
+    async def found() -> list[Alert]:
+        active = await tx.alerts.active([pipeline])
+        return [alert for alert in active if alert.rule is rule and alert.details.get(name) == value]
+
+    if not await found():
         return []
-    await tx.alerts.lock(concerned)
-    book = AlertBook(await tx.alerts.active(concerned), uuid7)
-    for pipeline in sorted(concerned):
-        book.resolve(pipeline, rule, tx.now)
+    await tx.alerts.lock([pipeline])
+    book = AlertBook(await found(), uuid7)
+    book.resolve(pipeline, rule, tx.now)
     return await _write(tx, book)
 
 

@@ -3,7 +3,7 @@
 Equal recipes are one row of the database, found by their digest, so that a run's own rows stay small.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 
@@ -108,6 +108,33 @@ class PlanNote:
     column: int | None = None
 
 
+class Channel(StrEnum):
+    """By what somebody is told."""
+
+    WEBHOOK = "WEBHOOK"
+    EMAIL = "EMAIL"
+    SLACK = "SLACK"
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Whom to tell of what. Secrets are references, but for a URL that was written out: it is not shown."""
+
+    on: tuple[str, ...]
+    """What is told, in the words of the contract: RUNNING, SUCCESS, WARNING, FAILED, CANCELLED."""
+    channel: Channel
+    target: str = field(repr=False)
+    signing_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """Who is told of the runs of a pipeline, and by what name they know it."""
+
+    pipeline_name: str
+    receivers: tuple[Receiver, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything about a run that is decided before it starts."""
@@ -122,3 +149,5 @@ class Recipe:
     """In an order in which each comes after those it depends on."""
     policy: Policy
     notes: tuple[PlanNote, ...] = ()
+    notices: Notices | None = None
+    """None where nobody is to be told."""

@@ -124,6 +124,7 @@ class Purger(Agent):
         await tx.pipelines.forget_purged(FORGET_AFTER, BATCH)
         await tx.probes.forget(BATCH)
         await tx.alerts.forget_resolved(self._alert_retention, BATCH)
+        await tx.deliveries.forget_parked(self._alert_retention, BATCH)
 
 
 class DeletionFollower:

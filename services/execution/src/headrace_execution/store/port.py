@@ -24,6 +24,7 @@ from headrace_execution.domain.states import RunState
 from headrace_execution.domain.tickets import StreamTicket
 from headrace_execution.domain.triggers import Peer, Trigger
 from headrace_execution.store.alerts_port import Alerts
+from headrace_execution.store.deliveries_port import Deliveries
 
 T = TypeVar("T")
 TriggerKey: TypeAlias = tuple[UUID, str]
@@ -430,6 +431,8 @@ class Tx(Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def rollups(self) -> Rollups: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """Adds events to the log."""

@@ -141,7 +141,10 @@ def declared_settings(definition: Definition) -> Declared:
     """The settings that a definition declares itself."""
     execution, orchestration = definition.execution, definition.orchestration
     schedule = orchestration.schedule if orchestration else None
-    notifications = tuple(Notification(each.on, each.type, each.target) for each in definition.notifications)
+    notifications = tuple(
+        Notification(each.on, each.type, each.target, each.signing_secret)
+        for each in definition.notifications
+    )
     return Declared(
         description=definition.description,
         schedule_cron=schedule.cron.strip() if schedule else None,

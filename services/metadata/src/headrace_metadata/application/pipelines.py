@@ -145,7 +145,8 @@ class PipelineWriter:
             if constraint_name(error) == "pipeline_name_key":
                 raise NameTaken("pipeline", after.name) from None
             raise
-        await references.replace(conn, before.id, before.workspace_id, checked.references)
+        named = checked.references | after.secrets
+        await references.replace(conn, before.id, before.workspace_id, named)
         return await self._written(conn, principal, before.id, "updated", checked, before.latest.content)
 
     async def duplicate(
@@ -192,7 +193,7 @@ class PipelineWriter:
         author = principal.acts_as
         if not await store.add(conn, identity, principal.tenant, workspace_id, content, author):
             return None
-        await references.replace(conn, identity, workspace_id, checked.references)
+        await references.replace(conn, identity, workspace_id, checked.references | content.secrets)
         return await self._written(conn, principal, identity, "created", checked)
 
     async def _demand_free_name(self, conn: AsyncConnection, before: Pipeline, name: str) -> None:
@@ -226,6 +227,7 @@ class PipelineWriter:
             *setting_warnings(content),
             *([overridden("name")] if named_otherwise else []),
             *await unknown_given(conn, pipeline.workspace_id, content.given),
+            *await unknown_secrets(conn, pipeline.workspace_id, content),
         )
 
 
@@ -274,3 +276,13 @@ async def unknown_given(conn: AsyncConnection, workspace_id: UUID, given: Given)
     }
     unknown = await references.unknown(conn, workspace_id, set(named.values()))
     return [unknown_connection(word, name) for name, word in named.items() if word in unknown]
+
+
+async def unknown_secrets(conn: AsyncConnection, workspace_id: UUID, content: Content) -> list[Problem]:
+    """Warnings for secrets of notifications that the workspace does not have yet."""
+    unknown = await references.unknown(conn, workspace_id, content.secrets)
+    return [
+        unknown_connection(name, f"notifications[{index}]")
+        for index, notification in enumerate(content.settings.notifications)
+        for name in sorted(notification.secrets & unknown)
+    ]

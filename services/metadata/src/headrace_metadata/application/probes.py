@@ -7,8 +7,11 @@ from typing import Any
 from headrace_chassis.identity import Principal
 
 from headrace_metadata.application.execution import Execution, UnsoundAnswer
-from headrace_metadata.domain.connections import Connection
+from headrace_metadata.domain.connections import Connection, ConnectionType
 from headrace_metadata.errors import SystemNotReadable
+
+_NO_SYSTEM = "NO_SYSTEM"
+_LEADS_NOWHERE = "a connection of type SECRET holds a secret and leads to no system"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class ConnectionProbes:
 
     async def test(self, principal: Principal, connection: Connection) -> dict[str, Any]:
         """What a worker says of connecting and logging in."""
+        if connection.endpoint.type is ConnectionType.SECRET:
+            return {"success": False, "code": _NO_SYSTEM, "message": _LEADS_NOWHERE}
         answer = await self._execution.probe(
             "TEST", principal.tenant, principal.acts_as, connection.workspace_id, connection.id
         )
@@ -44,6 +49,8 @@ class ConnectionProbes:
         Raises:
             SystemNotReadable: the system could not be reached or did not let the user in.
         """
+        if connection.endpoint.type is ConnectionType.SECRET:
+            raise SystemNotReadable(_NO_SYSTEM, "CONFIGURATION", _LEADS_NOWHERE)
         answer = await self._execution.probe(
             "TABLES",
             principal.tenant,

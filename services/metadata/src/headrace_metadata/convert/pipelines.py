@@ -143,6 +143,7 @@ def definition_message(
         retry_delay_seconds=settings.retry_delay_seconds,
         timeout_seconds=settings.timeout_seconds,
         is_active=settings.is_active,
+        notifications=[_notification_message(each) for each in settings.notifications],
         connection_types={word: named.type for word, named in connections.items()},
         connection_limits={
             word: definitions_pb2.ConnectionLimit(
@@ -190,14 +191,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "max_retries": settings.max_retries,
         "retry_delay_seconds": settings.retry_delay_seconds,
         "timeout_seconds": settings.timeout_seconds,
-        "notifications": [
-            pipelines_pb2.Notification(
-                on=[_status(word) for word in each.on],
-                type=pipelines_pb2.NotificationType.Value(_NOTIFICATION + each.type),
-                target=each.target,
-            )
-            for each in settings.notifications
-        ],
+        "notifications": [_notification_message(each) for each in settings.notifications],
         "is_active": settings.is_active,
         "version_label": settings.version_label,
     }
@@ -208,6 +202,16 @@ def _notification(message: pipelines_pb2.Notification) -> Notification:
         on=tuple(status_word(value) for value in message.on),
         type=pipelines_pb2.NotificationType.Name(message.type).removeprefix(_NOTIFICATION),
         target=message.target,
+        signing_secret=message.signing_secret if message.HasField("signing_secret") else None,
+    )
+
+
+def _notification_message(notification: Notification) -> pipelines_pb2.Notification:
+    return pipelines_pb2.Notification(
+        on=[_status(word) for word in notification.on],
+        type=pipelines_pb2.NotificationType.Value(_NOTIFICATION + notification.type),
+        target=notification.target,
+        signing_secret=notification.signing_secret,
     )
 
 

@@ -20,6 +20,7 @@ class ConnectionType(StrEnum):
     SQLITE = "sqlite"
     DUCKDB = "duckdb"
     FILE = "file"
+    SECRET = "secret"  # noqa: S105 - the word for it: a secret alone, for notifications
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class _Rules:
     optional: tuple[str, ...]
     options: Mapping[str, Callable[[str], str | None]]
     takes_secret: bool
+    needs_secret: bool = False
 
 
 def _one_of(*words: str) -> Callable[[str], str | None]:
@@ -148,6 +150,7 @@ _RULES: Mapping[ConnectionType, _Rules] = {
     ConnectionType.SQLITE: _Rules(("path",), (), {}, takes_secret=False),
     ConnectionType.DUCKDB: _Rules(("path",), (), {}, takes_secret=False),
     ConnectionType.FILE: _Rules(("path",), (), {}, takes_secret=False),
+    ConnectionType.SECRET: _Rules((), (), {}, takes_secret=True, needs_secret=True),
 }
 _ENDPOINT_FIELDS = ("type", "host", "port", "database", "username", "path", "options")
 _CREDENTIAL = re.compile(
@@ -178,6 +181,10 @@ def endpoint_problems(endpoint: Endpoint, *, credentials: bool) -> list[Problem]
     if credentials and not rules.takes_secret:
         problems.append(
             Problem("NOT_ALLOWED", "secret", f"a connection of type {endpoint.type.upper()} has no secret")
+        )
+    if rules.needs_secret and not credentials:
+        problems.append(
+            Problem("REQUIRED", "secret", f"a connection of type {endpoint.type.upper()} needs it")
         )
     problems.extend(_option_problems(endpoint.type, rules, endpoint.options))
     return problems

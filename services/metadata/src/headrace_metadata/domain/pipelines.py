@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from headrace_definition.notifying import secret_name
+
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_RETRY_DELAY_SECONDS = 60
 DEFAULT_TIMEOUT_SECONDS = 3600
@@ -23,6 +25,14 @@ class Notification:
     on: tuple[str, ...]
     type: str
     target: str
+    signing_secret: str | None = None
+    """A reference to the secret that a webhook is signed with: ${secrets.name}."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the connections whose secrets it needs."""
+        names = (secret_name(text) for text in (self.target, self.signing_secret) if text is not None)
+        return frozenset(name for name in names if name is not None)
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,11 @@ class Content:
             target_connection_id=given.target_connection_id,
             is_active=given.is_active if given.is_active is not None else True,
         )
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the connections whose secrets its notifications need."""
+        return frozenset().union(*(each.secrets for each in self.settings.notifications))
 
     def overridden(self) -> tuple[str, ...]:
         """The settings that the text declares and the API gives otherwise."""

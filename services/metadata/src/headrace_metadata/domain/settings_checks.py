@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from headrace_definition import Problem
+from headrace_definition.notifying import target_flaw
 from headrace_timetable import CronError, parse
 
 from headrace_metadata.domain.names import name_flaw
@@ -58,14 +59,11 @@ def _notification_problems(path: str, notification: Notification) -> Iterator[Pr
     for index, word in enumerate(notification.on):
         if word not in _TOLD:
             yield Problem("INVALID_VALUE", f"{path}.on[{index}]", f"must be one of {', '.join(_TOLD)}")
-    target = notification.target
-    if not target.isprintable():
-        yield Problem("INVALID_VALUE", f"{path}.target", "must have printable characters only")
-    elif notification.type == "EMAIL":
-        if "@" not in target.strip("@"):
-            yield Problem("INVALID_VALUE", f"{path}.target", "must be a mail address")
-    elif not target.startswith(("https://", "http://", "${secrets.")):
-        yield Problem("INVALID_VALUE", f"{path}.target", "must be an http:// or https:// URL")
+    if flaw := target_flaw(notification.type, notification.target):
+        yield Problem("INVALID_VALUE", f"{path}.target", flaw)
+    if notification.signing_secret is not None and notification.type != "WEBHOOK":
+        told = f"is for WEBHOOK; {notification.type} has no signature"
+        yield Problem("NOT_ALLOWED", f"{path}.signingSecret", told)
 
 
 def setting_warnings(content: Content) -> list[Problem]:
@@ -73,14 +71,15 @@ def setting_warnings(content: Content) -> list[Problem]:
     others."""
     warnings = [overridden(JSON_NAMES[name]) for name in content.overridden()]
     settings = content.settings
-    if settings.notifications:
-        warnings.append(
-            _warning(
-                "NO_NOTIFIER",
-                "notifications",
-                "this installation delivers no notifications: they are kept, and nobody is told",
-            )
+    warnings.extend(
+        _warning(
+            "UNSIGNED_WEBHOOK",
+            f"notifications[{index}]",
+            "it names no signing secret, so that its receiver cannot tell who has sent it",
         )
+        for index, each in enumerate(settings.notifications)
+        if each.type == "WEBHOOK" and each.signing_secret is None
+    )
     return warnings
 
 
@@ -94,7 +93,7 @@ def unknown_connection(reference: str, path: str) -> Problem:
     return _warning(
         "UNKNOWN_CONNECTION",
         path,
-        f"the workspace has no connection {reference!r} yet; a run needs it",
+        f"the workspace has no connection {reference!r} yet; it is needed when the pipeline runs",
     )
 
 

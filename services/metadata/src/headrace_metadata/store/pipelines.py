@@ -376,7 +376,8 @@ def _tupled(values: dict[str, Any]) -> dict[str, Any]:
         tupled["tags"] = tuple(tupled["tags"])
     if tupled.get("notifications") is not None:
         tupled["notifications"] = tuple(
-            Notification(tuple(each["on"]), each["type"], each["target"]) for each in tupled["notifications"]
+            Notification(tuple(each["on"]), each["type"], each["target"], each.get("signing_secret"))
+            for each in tupled["notifications"]
         )
     return tupled
 

@@ -41,6 +41,11 @@ class DecidedTick:
         """Whether it is going to start a run."""
         return self.overlap is not None
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether it passes without a run because nothing decided it in time."""
+        return self.reason == _MISSED
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -1,6 +1,6 @@
 """Decides the ticks of schedules whose time has come."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -109,7 +109,7 @@ class ScheduleTicker(Agent):
         moved = [_going_on(schedule) if schedule.id in held else schedule for schedule in moved]
         await tick_store.add(conn, decided, now, held)
         await store.save_progress(conn, [(schedule.id, schedule.progress) for schedule in moved])
-        await outbox.append(conn, list(ticked_events(moved)))
+        await outbox.append(conn, list(ticked_events(moved, _missed(decided))))
         faults.point("scheduler.tick.before_commit")
         return Round(
             schedules=len(moved),
@@ -141,6 +141,16 @@ class ScheduleTicker(Agent):
         if due is None:
             return LONGEST_REST_SECONDS
         return min(max((due - now).total_seconds(), 0.0), LONGEST_REST_SECONDS)
+
+
+def _missed(decided: Iterable[tuple[UUID, UUID, DecidedTick]]) -> dict[UUID, tuple[datetime, datetime]]:
+    """The first and the last of the ticks of each schedule that pass without a run, though it was on."""
+    found: dict[UUID, tuple[datetime, datetime]] = {}
+    for schedule_id, _, tick in decided:
+        if tick.is_missed:
+            first = found[schedule_id][0] if schedule_id in found else tick.at
+            found[schedule_id] = first, tick.through
+    return found
 
 
 def _going_on(schedule: Schedule) -> Schedule:

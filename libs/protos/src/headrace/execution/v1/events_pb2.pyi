@@ -45,6 +45,7 @@ class RunEvent(_message.Message):
     FIGURES_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     FULL_REFRESH_FIELD_NUMBER: _builtins.int
+    NOTIFIED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run (UUID)."""
     pipeline_id: _builtins.str
@@ -69,6 +70,8 @@ class RunEvent(_message.Message):
     """The run that it tries again (UUID), if any."""
     full_refresh: _builtins.bool
     """Its incremental sources were read from the beginning."""
+    notified: _builtins.bool
+    """Its definition names somebody who is to be told of this."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -114,10 +117,11 @@ class RunEvent(_message.Message):
         figures: Global___RunFigures | None = ...,
         retry_of: _builtins.str = ...,
         full_refresh: _builtins.bool = ...,
+        notified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "interval_end", b"interval_end", "interval_start", b"interval_start", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "retry_of", b"retry_of", "run_id", b"run_id", "start_key", b"start_key", "started_at", b"started_at", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_figures", b"_figures", "_finished_at", b"_finished_at", "_interval_end", b"_interval_end", "_interval_start", b"_interval_start", "_started_at", b"_started_at", "created_at", b"created_at", "figures", b"figures", "finished_at", b"finished_at", "full_refresh", b"full_refresh", "interval_end", b"interval_end", "interval_start", b"interval_start", "notified", b"notified", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "retry_of", b"retry_of", "run_id", b"run_id", "start_key", b"start_key", "started_at", b"started_at", "state", b"state", "trigger", b"trigger", "trigger_id", b"trigger_id", "triggered_by", b"triggered_by", "warning_count", b"warning_count", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__figures: _TypeAlias = _typing.Literal["figures"]  # noqa: Y015
     _WhichOneofArgType__figures: _TypeAlias = _typing.Literal["_figures", b"_figures"]  # noqa: Y015

@@ -37,6 +37,8 @@ class _ConnectionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Connec
     """A DuckDB file: path."""
     CONNECTION_TYPE_FILE: _ConnectionType.ValueType  # 4
     """A folder of CSV, JSON or Parquet files: path."""
+    CONNECTION_TYPE_SECRET: _ConnectionType.ValueType  # 5
+    """No system: a secret alone, which notifications name as "${secrets.name}"."""
 
 class ConnectionType(_ConnectionType, metaclass=_ConnectionTypeEnumTypeWrapper):
     """The kind of system behind a connection."""
@@ -51,6 +53,8 @@ CONNECTION_TYPE_DUCKDB: ConnectionType.ValueType  # 3
 """A DuckDB file: path."""
 CONNECTION_TYPE_FILE: ConnectionType.ValueType  # 4
 """A folder of CSV, JSON or Parquet files: path."""
+CONNECTION_TYPE_SECRET: ConnectionType.ValueType  # 5
+"""No system: a secret alone, which notifications name as "${secrets.name}"."""
 Global___ConnectionType: _TypeAlias = ConnectionType  # noqa: Y015
 
 @_typing.final

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from headrace.common.v1 import options_pb2 as headrace_dot_common_dot_v1_dot_options__pb2
+from headrace.metadata.v1 import pipelines_pb2 as headrace_dot_metadata_dot_v1_dot_pipelines__pb2
 from headrace.metadata.v1 import workspaces_pb2 as headrace_dot_metadata_dot_v1_dot_workspaces__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/metadata/v1/definitions.proto\x12\x14headrace.metadata.v1\x1a headrace/common/v1/options.proto\x1a%headrace/metadata/v1/workspaces.proto\"v\n\x1a\x42\x61tchGetDefinitionsRequest\x12!\n\x0cpipeline_ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\x12\x16\n\x05known\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xf4\x03\x12\x1d\n\x0b\x63onnections\x18\x03 \x03(\tB\x08\xb2\xbb\x18\x04@\xa0\x9c\x01\"T\n\x1b\x42\x61tchGetDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .headrace.metadata.v1.Definition\"\xf6\x04\n\nDefinition\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12!\n\x14source_connection_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12!\n\x14target_connection_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x1b\n\x13retry_delay_seconds\x18\t \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\x05\x12\x11\n\tis_active\x18\x0b \x01(\x08\x12O\n\x10\x63onnection_types\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.Definition.ConnectionTypesEntry\x12Q\n\x11\x63onnection_limits\x18\r \x03(\x0b\x32\x36.headrace.metadata.v1.Definition.ConnectionLimitsEntry\x1a\x36\n\x14\x43onnectionTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a^\n\x15\x43onnectionLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32%.headrace.metadata.v1.ConnectionLimit:\x02\x38\x01\x42\x17\n\x15_source_connection_idB\x17\n\x15_target_connection_id\"G\n\x0f\x43onnectionLimit\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x1d\n\x15max_concurrent_stages\x18\x02 \x01(\x05\"[\n\x19ResolveConnectionsRequest\x12\x1e\n\x0cworkspace_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1e\n\x0b\x63onnections\x18\x02 \x03(\tB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"[\n\x1aResolveConnectionsResponse\x12=\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32(.headrace.metadata.v1.ResolvedConnection\"\xc1\x02\n\x12ResolvedConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x46\n\x07options\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.ResolvedConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x1d\x42\x61tchDescribePipelinesRequest\x12G\n\tpipelines\x18\x01 \x03(\x0b\x32).headrace.metadata.v1.PipelineConnectionsB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"R\n\x13PipelineConnections\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1c\n\x0b\x63onnections\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xd0\x0f\"\\\n\x1e\x42\x61tchDescribePipelinesResponse\x12:\n\tpipelines\x18\x01 \x03(\x0b\x32\'.headrace.metadata.v1.DescribedPipeline\"\x98\x01\n\x11\x44\x65scribedPipeline\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eworkspace_slug\x18\x04 \x01(\t\x12:\n\x0b\x63onnections\x18\x05 \x03(\x0b\x32%.headrace.metadata.v1.ConnectionPlace\"\xf4\x01\n\x0f\x43onnectionPlace\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\x04host\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04port\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\x08\x64\x61tabase\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04path\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0e\x64\x65\x66\x61ult_schema\x18\t \x01(\tH\x04\x88\x01\x01\x42\x07\n\x05_hostB\x07\n\x05_portB\x0b\n\t_databaseB\x07\n\x05_pathB\x11\n\x0f_default_schema\"5\n\x19\x42\x61tchGetWorkspacesRequest\x12\x18\n\x03ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\"Q\n\x1a\x42\x61tchGetWorkspacesResponse\x12\x33\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1f.headrace.metadata.v1.Workspace\"Q\n\x17\x41\x63knowledgePurgeRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x17\n\x05owner\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01\x18\x32\"\x1a\n\x18\x41\x63knowledgePurgeResponse2\xa3\x05\n\x11\x44\x65\x66initionService\x12\x82\x01\n\x13\x42\x61tchGetDefinitions\x12\x30.headrace.metadata.v1.BatchGetDefinitionsRequest\x1a\x31.headrace.metadata.v1.BatchGetDefinitionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12ResolveConnections\x12/.headrace.metadata.v1.ResolveConnectionsRequest\x1a\x30.headrace.metadata.v1.ResolveConnectionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x8b\x01\n\x16\x42\x61tchDescribePipelines\x12\x33.headrace.metadata.v1.BatchDescribePipelinesRequest\x1a\x34.headrace.metadata.v1.BatchDescribePipelinesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12\x42\x61tchGetWorkspaces\x12/.headrace.metadata.v1.BatchGetWorkspacesRequest\x1a\x30.headrace.metadata.v1.BatchGetWorkspacesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12y\n\x10\x41\x63knowledgePurge\x12-.headrace.metadata.v1.AcknowledgePurgeRequest\x1a..headrace.metadata.v1.AcknowledgePurgeResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/metadata/v1/definitions.proto\x12\x14headrace.metadata.v1\x1a headrace/common/v1/options.proto\x1a$headrace/metadata/v1/pipelines.proto\x1a%headrace/metadata/v1/workspaces.proto\"v\n\x1a\x42\x61tchGetDefinitionsRequest\x12!\n\x0cpipeline_ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\x12\x16\n\x05known\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xf4\x03\x12\x1d\n\x0b\x63onnections\x18\x03 \x03(\tB\x08\xb2\xbb\x18\x04@\xa0\x9c\x01\"T\n\x1b\x42\x61tchGetDefinitionsResponse\x12\x35\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32 .headrace.metadata.v1.Definition\"\xb1\x05\n\nDefinition\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12!\n\x14source_connection_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12!\n\x14target_connection_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x1b\n\x13retry_delay_seconds\x18\t \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\n \x01(\x05\x12\x11\n\tis_active\x18\x0b \x01(\x08\x12O\n\x10\x63onnection_types\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.Definition.ConnectionTypesEntry\x12Q\n\x11\x63onnection_limits\x18\r \x03(\x0b\x32\x36.headrace.metadata.v1.Definition.ConnectionLimitsEntry\x12\x39\n\rnotifications\x18\x0e \x03(\x0b\x32\".headrace.metadata.v1.Notification\x1a\x36\n\x14\x43onnectionTypesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a^\n\x15\x43onnectionLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x05value\x18\x02 \x01(\x0b\x32%.headrace.metadata.v1.ConnectionLimit:\x02\x38\x01\x42\x17\n\x15_source_connection_idB\x17\n\x15_target_connection_id\"G\n\x0f\x43onnectionLimit\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x1d\n\x15max_concurrent_stages\x18\x02 \x01(\x05\"[\n\x19ResolveConnectionsRequest\x12\x1e\n\x0cworkspace_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1e\n\x0b\x63onnections\x18\x02 \x03(\tB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"[\n\x1aResolveConnectionsResponse\x12=\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32(.headrace.metadata.v1.ResolvedConnection\"\xc1\x02\n\x12ResolvedConnection\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x10\n\x08username\x18\x08 \x01(\t\x12\x16\n\x06secret\x18\t \x01(\tB\x06\xb2\xbb\x18\x02X\x01\x12\x12\n\nsecret_ref\x18\n \x01(\t\x12\x0c\n\x04path\x18\x0b \x01(\t\x12\x46\n\x07options\x18\x0c \x03(\x0b\x32\x35.headrace.metadata.v1.ResolvedConnection.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"h\n\x1d\x42\x61tchDescribePipelinesRequest\x12G\n\tpipelines\x18\x01 \x03(\x0b\x32).headrace.metadata.v1.PipelineConnectionsB\t\xb2\xbb\x18\x05\x08\x01@\xc8\x01\"R\n\x13PipelineConnections\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1c\n\x0b\x63onnections\x18\x02 \x03(\tB\x07\xb2\xbb\x18\x03@\xd0\x0f\"\\\n\x1e\x42\x61tchDescribePipelinesResponse\x12:\n\tpipelines\x18\x01 \x03(\x0b\x32\'.headrace.metadata.v1.DescribedPipeline\"\x98\x01\n\x11\x44\x65scribedPipeline\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0eworkspace_slug\x18\x04 \x01(\t\x12:\n\x0b\x63onnections\x18\x05 \x03(\x0b\x32%.headrace.metadata.v1.ConnectionPlace\"\xf4\x01\n\x0f\x43onnectionPlace\x12\x11\n\treference\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x11\n\x04host\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04port\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\x08\x64\x61tabase\x18\x07 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04path\x18\x08 \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0e\x64\x65\x66\x61ult_schema\x18\t \x01(\tH\x04\x88\x01\x01\x42\x07\n\x05_hostB\x07\n\x05_portB\x0b\n\t_databaseB\x07\n\x05_pathB\x11\n\x0f_default_schema\"5\n\x19\x42\x61tchGetWorkspacesRequest\x12\x18\n\x03ids\x18\x01 \x03(\tB\x0b\xb2\xbb\x18\x07\x08\x01(\x01@\xf4\x03\"Q\n\x1a\x42\x61tchGetWorkspacesResponse\x12\x33\n\nworkspaces\x18\x01 \x03(\x0b\x32\x1f.headrace.metadata.v1.Workspace\"Q\n\x17\x41\x63knowledgePurgeRequest\x12\x1d\n\x0bpipeline_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x17\n\x05owner\x18\x02 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01\x18\x32\"\x1a\n\x18\x41\x63knowledgePurgeResponse2\xa3\x05\n\x11\x44\x65\x66initionService\x12\x82\x01\n\x13\x42\x61tchGetDefinitions\x12\x30.headrace.metadata.v1.BatchGetDefinitionsRequest\x1a\x31.headrace.metadata.v1.BatchGetDefinitionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12ResolveConnections\x12/.headrace.metadata.v1.ResolveConnectionsRequest\x1a\x30.headrace.metadata.v1.ResolveConnectionsResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x8b\x01\n\x16\x42\x61tchDescribePipelines\x12\x33.headrace.metadata.v1.BatchDescribePipelinesRequest\x1a\x34.headrace.metadata.v1.BatchDescribePipelinesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12\x7f\n\x12\x42\x61tchGetWorkspaces\x12/.headrace.metadata.v1.BatchGetWorkspacesRequest\x1a\x30.headrace.metadata.v1.BatchGetWorkspacesResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x12y\n\x10\x41\x63knowledgePurge\x12-.headrace.metadata.v1.AcknowledgePurgeRequest\x1a..headrace.metadata.v1.AcknowledgePurgeResponse\"\x06\xaa\xbb\x18\x02\x08\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,44 +74,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFINITIONSERVICE'].methods_by_name['BatchGetWorkspaces']._serialized_options = b'\252\273\030\002\010\004'
   _globals['_DEFINITIONSERVICE'].methods_by_name['AcknowledgePurge']._loaded_options = None
   _globals['_DEFINITIONSERVICE'].methods_by_name['AcknowledgePurge']._serialized_options = b'\252\273\030\002\010\004'
-  _globals['_BATCHGETDEFINITIONSREQUEST']._serialized_start=137
-  _globals['_BATCHGETDEFINITIONSREQUEST']._serialized_end=255
-  _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_start=257
-  _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_end=341
-  _globals['_DEFINITION']._serialized_start=344
-  _globals['_DEFINITION']._serialized_end=974
-  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_start=774
-  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_end=828
-  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_start=830
-  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_end=924
-  _globals['_CONNECTIONLIMIT']._serialized_start=976
-  _globals['_CONNECTIONLIMIT']._serialized_end=1047
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=1049
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=1140
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=1142
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=1233
-  _globals['_RESOLVEDCONNECTION']._serialized_start=1236
-  _globals['_RESOLVEDCONNECTION']._serialized_end=1557
-  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_start=1511
-  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_end=1557
-  _globals['_BATCHDESCRIBEPIPELINESREQUEST']._serialized_start=1559
-  _globals['_BATCHDESCRIBEPIPELINESREQUEST']._serialized_end=1663
-  _globals['_PIPELINECONNECTIONS']._serialized_start=1665
-  _globals['_PIPELINECONNECTIONS']._serialized_end=1747
-  _globals['_BATCHDESCRIBEPIPELINESRESPONSE']._serialized_start=1749
-  _globals['_BATCHDESCRIBEPIPELINESRESPONSE']._serialized_end=1841
-  _globals['_DESCRIBEDPIPELINE']._serialized_start=1844
-  _globals['_DESCRIBEDPIPELINE']._serialized_end=1996
-  _globals['_CONNECTIONPLACE']._serialized_start=1999
-  _globals['_CONNECTIONPLACE']._serialized_end=2243
-  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_start=2245
-  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_end=2298
-  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_start=2300
-  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_end=2381
-  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_start=2383
-  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_end=2464
-  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_start=2466
-  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_end=2492
-  _globals['_DEFINITIONSERVICE']._serialized_start=2495
-  _globals['_DEFINITIONSERVICE']._serialized_end=3170
+  _globals['_BATCHGETDEFINITIONSREQUEST']._serialized_start=175
+  _globals['_BATCHGETDEFINITIONSREQUEST']._serialized_end=293
+  _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_start=295
+  _globals['_BATCHGETDEFINITIONSRESPONSE']._serialized_end=379
+  _globals['_DEFINITION']._serialized_start=382
+  _globals['_DEFINITION']._serialized_end=1071
+  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_start=871
+  _globals['_DEFINITION_CONNECTIONTYPESENTRY']._serialized_end=925
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_start=927
+  _globals['_DEFINITION_CONNECTIONLIMITSENTRY']._serialized_end=1021
+  _globals['_CONNECTIONLIMIT']._serialized_start=1073
+  _globals['_CONNECTIONLIMIT']._serialized_end=1144
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=1146
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=1237
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=1239
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=1330
+  _globals['_RESOLVEDCONNECTION']._serialized_start=1333
+  _globals['_RESOLVEDCONNECTION']._serialized_end=1654
+  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_start=1608
+  _globals['_RESOLVEDCONNECTION_OPTIONSENTRY']._serialized_end=1654
+  _globals['_BATCHDESCRIBEPIPELINESREQUEST']._serialized_start=1656
+  _globals['_BATCHDESCRIBEPIPELINESREQUEST']._serialized_end=1760
+  _globals['_PIPELINECONNECTIONS']._serialized_start=1762
+  _globals['_PIPELINECONNECTIONS']._serialized_end=1844
+  _globals['_BATCHDESCRIBEPIPELINESRESPONSE']._serialized_start=1846
+  _globals['_BATCHDESCRIBEPIPELINESRESPONSE']._serialized_end=1938
+  _globals['_DESCRIBEDPIPELINE']._serialized_start=1941
+  _globals['_DESCRIBEDPIPELINE']._serialized_end=2093
+  _globals['_CONNECTIONPLACE']._serialized_start=2096
+  _globals['_CONNECTIONPLACE']._serialized_end=2340
+  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_start=2342
+  _globals['_BATCHGETWORKSPACESREQUEST']._serialized_end=2395
+  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_start=2397
+  _globals['_BATCHGETWORKSPACESRESPONSE']._serialized_end=2478
+  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_start=2480
+  _globals['_ACKNOWLEDGEPURGEREQUEST']._serialized_end=2561
+  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_start=2563
+  _globals['_ACKNOWLEDGEPURGERESPONSE']._serialized_end=2589
+  _globals['_DEFINITIONSERVICE']._serialized_start=2592
+  _globals['_DEFINITIONSERVICE']._serialized_end=3267
 # @@protoc_insertion_point(module_scope)

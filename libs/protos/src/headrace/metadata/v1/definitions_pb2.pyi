@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from headrace.metadata.v1 import pipelines_pb2 as _pipelines_pb2
 from headrace.metadata.v1 import workspaces_pb2 as _workspaces_pb2
 import builtins as _builtins
 import sys
@@ -141,6 +142,7 @@ class Definition(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CONNECTION_TYPES_FIELD_NUMBER: _builtins.int
     CONNECTION_LIMITS_FIELD_NUMBER: _builtins.int
+    NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     workspace_id: _builtins.str
@@ -173,6 +175,10 @@ class Definition(_message.Message):
     def connection_limits(self) -> _containers.MessageMap[_builtins.str, Global___ConnectionLimit]:
         """Those of these connections that not any number of stages may use at once, by the same names and ids."""
 
+    @_builtins.property
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_pipelines_pb2.Notification]:
+        """Whom to tell of ends of its runs."""
+
     def __init__(
         self,
         *,
@@ -189,10 +195,11 @@ class Definition(_message.Message):
         is_active: _builtins.bool = ...,
         connection_types: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         connection_limits: _abc.Mapping[_builtins.str, Global___ConnectionLimit] | None = ...,
+        notifications: _abc.Iterable[_pipelines_pb2.Notification] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "connection_limits", b"connection_limits", "connection_types", b"connection_types", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "connection_limits", b"connection_limits", "connection_types", b"connection_types", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "text", b"text", "timeout_seconds", b"timeout_seconds", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015

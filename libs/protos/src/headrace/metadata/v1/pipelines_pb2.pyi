@@ -96,17 +96,26 @@ Global___NotificationType: _TypeAlias = NotificationType  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):
-    """Whom to tell of which ends of a run."""
+    """Whom to tell of which ends of a run. WARNING is also told of alerts that are about no such end: late and unusual runs,
+    missed schedules, deleted upstreams.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ON_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    SIGNING_SECRET_FIELD_NUMBER: _builtins.int
     type: Global___NotificationType.ValueType
     """The kind of target."""
     target: _builtins.str
-    """The URL or address."""
+    """The URL or address; a URL that is a secret as "${secrets.name}", the secret of the workspace's connection of that
+    name, which is of type SECRET.
+    """
+    signing_secret: _builtins.str
+    """What a WEBHOOK is signed with (Standard Webhooks), as "${secrets.name}" too. Without it, the receiver cannot tell who
+    has sent it.
+    """
     @_builtins.property
     def on(self) -> _containers.RepeatedScalarFieldContainer[Global___PipelineStatus.ValueType]:
         """The states of a run that are told."""
@@ -117,12 +126,15 @@ class Notification(_message.Message):
         on: _abc.Iterable[Global___PipelineStatus.ValueType] | None = ...,
         type: Global___NotificationType.ValueType = ...,
         target: _builtins.str = ...,
+        signing_secret: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_signing_secret", b"_signing_secret", "signing_secret", b"signing_secret"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["on", b"on", "target", b"target", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_signing_secret", b"_signing_secret", "on", b"on", "signing_secret", b"signing_secret", "target", b"target", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__signing_secret: _TypeAlias = _typing.Literal["signing_secret"]  # noqa: Y015
+    _WhichOneofArgType__signing_secret: _TypeAlias = _typing.Literal["_signing_secret", b"_signing_secret"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signing_secret) -> _WhichOneofReturnType__signing_secret | None: ...
 
 Global___Notification: _TypeAlias = Notification  # noqa: Y015
 

@@ -30,6 +30,8 @@ class ScheduleEvent(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     NEXT_RUN_AT_FIELD_NUMBER: _builtins.int
+    MISSED_SINCE_FIELD_NUMBER: _builtins.int
+    MISSED_UNTIL_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     """The schedule (UUID)."""
     pipeline_id: _builtins.str
@@ -42,6 +44,16 @@ class ScheduleEvent(_message.Message):
     def next_run_at(self) -> _timestamp_pb2.Timestamp:
         """When it starts the next run; absent where it does not."""
 
+    @_builtins.property
+    def missed_since(self) -> _timestamp_pb2.Timestamp:
+        """Only in `ticked`: the first tick that passes without a run because nothing decided it in time and the catch-up
+        strategy does not choose it; absent where there is none. What is missed while a schedule is paused is not meant.
+        """
+
+    @_builtins.property
+    def missed_until(self) -> _timestamp_pb2.Timestamp:
+        """The last such tick."""
+
     def __init__(
         self,
         *,
@@ -50,13 +62,24 @@ class ScheduleEvent(_message.Message):
         workspace_id: _builtins.str = ...,
         active: _builtins.bool = ...,
         next_run_at: _timestamp_pb2.Timestamp | None = ...,
+        missed_since: _timestamp_pb2.Timestamp | None = ...,
+        missed_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_run_at", b"_next_run_at", "next_run_at", b"next_run_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_missed_since", b"_missed_since", "_missed_until", b"_missed_until", "_next_run_at", b"_next_run_at", "missed_since", b"missed_since", "missed_until", b"missed_until", "next_run_at", b"next_run_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_run_at", b"_next_run_at", "active", b"active", "next_run_at", b"next_run_at", "pipeline_id", b"pipeline_id", "schedule_id", b"schedule_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_missed_since", b"_missed_since", "_missed_until", b"_missed_until", "_next_run_at", b"_next_run_at", "active", b"active", "missed_since", b"missed_since", "missed_until", b"missed_until", "next_run_at", b"next_run_at", "pipeline_id", b"pipeline_id", "schedule_id", b"schedule_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__missed_since: _TypeAlias = _typing.Literal["missed_since"]  # noqa: Y015
+    _WhichOneofArgType__missed_since: _TypeAlias = _typing.Literal["_missed_since", b"_missed_since"]  # noqa: Y015
+    _WhichOneofReturnType__missed_until: _TypeAlias = _typing.Literal["missed_until"]  # noqa: Y015
+    _WhichOneofArgType__missed_until: _TypeAlias = _typing.Literal["_missed_until", b"_missed_until"]  # noqa: Y015
     _WhichOneofReturnType__next_run_at: _TypeAlias = _typing.Literal["next_run_at"]  # noqa: Y015
     _WhichOneofArgType__next_run_at: _TypeAlias = _typing.Literal["_next_run_at", b"_next_run_at"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__missed_since) -> _WhichOneofReturnType__missed_since | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__missed_until) -> _WhichOneofReturnType__missed_until | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_run_at) -> _WhichOneofReturnType__next_run_at | None: ...
 
 Global___ScheduleEvent: _TypeAlias = ScheduleEvent  # noqa: Y015

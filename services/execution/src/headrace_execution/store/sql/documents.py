@@ -8,9 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from headrace_execution.domain.recipe import (
+    Channel,
+    Notices,
     OnTimeout,
     PlanNote,
     Policy,
+    Receiver,
     Recipe,
     StageSpec,
     TaskSpec,
@@ -222,6 +225,7 @@ def dump_recipe(recipe: Recipe) -> str:
                 "totalTimeout": _seconds(policy.total_timeout),
             },
             "notes": [[note.code, note.path, note.message, note.line, note.column] for note in recipe.notes],
+            **({"notices": _notices_text(recipe.notices)} if recipe.notices is not None else {}),
         }
     )
 
@@ -264,7 +268,24 @@ def load_recipe(digest: bytes, text: str) -> Recipe:
             total_timeout=_span(policy["totalTimeout"]),
         ),
         notes=tuple(PlanNote(*note) for note in value["notes"]),
+        notices=_notices(value["notices"]) if "notices" in value else None,
     )
+
+
+def _notices_text(notices: Notices) -> dict[str, Any]:
+    receivers = [
+        [receiver.on, receiver.channel, receiver.target, receiver.signing_secret]
+        for receiver in notices.receivers
+    ]
+    return {"pipeline": notices.pipeline_name, "receivers": receivers}
+
+
+def _notices(value: dict[str, Any]) -> Notices:
+    receivers = tuple(
+        Receiver(tuple(on), Channel(channel), target, secret)
+        for on, channel, target, secret in value["receivers"]
+    )
+    return Notices(value["pipeline"], receivers)
 
 
 def _seconds(span: timedelta | None) -> float | None:

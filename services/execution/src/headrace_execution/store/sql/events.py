@@ -9,6 +9,7 @@ from headrace_chassis.outbox import NewEvent
 from headrace_execution.convert import figures
 from headrace_execution.domain.alerts import AlertChanged
 from headrace_execution.domain.changes import EventKind, RunChanged
+from headrace_execution.domain.deliveries import is_told
 
 ENDED: Final = tuple(
     f"io.headrace.run.{kind}.v1" for kind in (EventKind.COMPLETED, EventKind.FAILED, EventKind.CANCELLED)
@@ -38,6 +39,7 @@ def to_event(change: RunChanged) -> NewEvent:
         figures=figures(run) if run.is_final else None,
         retry_of=str(run.retry_of or ""),
         full_refresh=run.full_refresh,
+        notified=is_told(run),
     )
     return NewEvent(
         type=f"io.headrace.run.{change.kind}.v1",

@@ -81,6 +81,9 @@ _PURGE_RECIPES = "DELETE FROM recipes WHERE pipeline = $1"
 _PURGE_ALERTS = """
 DELETE FROM alerts WHERE id = ANY (ARRAY(SELECT id FROM alerts WHERE pipeline = $1 LIMIT $2))
 """
+_PURGE_DELIVERIES = """
+DELETE FROM deliveries WHERE id = ANY (ARRAY(SELECT id FROM deliveries WHERE pipeline = $1 LIMIT $2))
+"""
 _PURGE_USUAL = "DELETE FROM usual_runs WHERE pipeline = $1"
 _PURGED = "UPDATE closed_pipelines SET purged_at = $2 WHERE pipeline = $1 AND purged_at IS NULL"
 _FORGET = """
@@ -188,8 +191,11 @@ class SqlPipelines:
             _PURGE_RUNS,
         ):
             await self._conn.execute(statement, ids)
-        gone: str = await self._conn.execute(_PURGE_ALERTS, pipeline, limit)
-        if limit in (len(ids), int(gone.rpartition(" ")[2])):
+        removed = [len(ids)]
+        for statement in (_PURGE_ALERTS, _PURGE_DELIVERIES):
+            gone: str = await self._conn.execute(statement, pipeline, limit)
+            removed.append(int(gone.rpartition(" ")[2]))
+        if limit in removed:
             return False
         for statement in (_PURGE_CURSORS, _PURGE_DAYS, _PURGE_RECIPES, _PURGE_USUAL, _FORGET_REFUSED):
             await self._conn.execute(statement, pipeline)

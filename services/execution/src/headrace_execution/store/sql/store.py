@@ -17,6 +17,7 @@ from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
 from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.alerts import SqlAlerts
+from headrace_execution.store.sql.deliveries import SqlDeliveries
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.store.sql.logs import SqlLogs, read_index
 from headrace_execution.store.sql.pipelines import SqlPipelines
@@ -160,6 +161,7 @@ class SqlTx:
         self.logs = SqlLogs(raw, now)
         self.alerts = SqlAlerts(conn, raw, now, recipes)
         self.rollups = SqlRollups(raw)
+        self.deliveries = SqlDeliveries(raw, now, recipes)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

@@ -10,6 +10,7 @@ from headrace_execution.domain.run import CursorValue, Run
 from headrace_execution.store.port import Closing
 from headrace_execution.testing.memory.alerts import purge_alerts
 from headrace_execution.testing.memory.data import Link, Transaction
+from headrace_execution.testing.memory.deliveries import purge_deliveries
 from headrace_execution.testing.memory.logs import purge_logs
 from headrace_execution.testing.memory.rollups import purge_days
 from headrace_execution.testing.memory.runs import live_of
@@ -170,6 +171,7 @@ class MemoryPipelines:
                 self._tx.put(CURSORS, key, None)
         await purge_alerts(self._tx, pipeline)
         await purge_days(self._tx, pipeline)
+        await purge_deliveries(self._tx, pipeline)
         await self._tx.lock(REFUSED, pipeline)
         self._tx.put(REFUSED, pipeline, None)
         return True

@@ -19,6 +19,7 @@ from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.events import to_event
 from headrace_execution.testing.memory.alerts import MemoryAlerts
 from headrace_execution.testing.memory.data import Data, Deadlock, Link, Transaction
+from headrace_execution.testing.memory.deliveries import MemoryDeliveries
 from headrace_execution.testing.memory.logs import MemoryLogs, index_of
 from headrace_execution.testing.memory.outbox import append_events
 from headrace_execution.testing.memory.pipelines import MemoryPipelines
@@ -176,6 +177,7 @@ class MemoryTx:
         self.logs = MemoryLogs(tx, link)
         self.alerts = MemoryAlerts(tx, link)
         self.rollups = MemoryRollups(tx, link)
+        self.deliveries = MemoryDeliveries(tx, link)
 
     async def tell(self, events: Sequence[RunChanged]) -> None:
         """See the port."""

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from headrace_execution.domain.alerts import Alert
 from headrace_execution.domain.changes import OutputLanding
+from headrace_execution.domain.deliveries import Delivery
 from headrace_execution.domain.logs import ChunkEntry, Note
 from headrace_execution.domain.rollups import Day, DayTotals
 from headrace_execution.domain.run import Run
@@ -96,6 +97,16 @@ class TicketRow:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A delivery, when it is due next or since when it is given up, and why the last try failed."""
+
+    delivery: Delivery
+    due_at: datetime | None
+    parked_at: datetime | None = None
+    last_error: str | None = None
+
+
 CursorKey = tuple[UUID, str, str]
 Scope = tuple[UUID, str, str, str]
 
@@ -115,3 +126,4 @@ DAYS: Table[Day, DayTotals] = Table("pipeline_days")
 TICKETS: Table[bytes, TicketRow] = Table("stream_tickets")
 ALERTS: Table[UUID, Alert] = Table("alerts")
 USUAL: Table[UUID, Usual] = Table("usual_runs")
+DELIVERIES: Table[UUID, DeliveryRow] = Table("deliveries")

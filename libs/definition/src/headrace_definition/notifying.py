@@ -1,0 +1,29 @@
+"""Where notifications may go, and how they name secrets."""
+
+import re
+
+REFERENCE_PATTERN = r"^\$\{secrets\.[A-Za-z_][A-Za-z0-9_.-]{0,199}\}$"
+"""A reference to a secret that stands for a whole value: no text around it could send a part elsewhere."""
+
+_SECRET = re.compile(REFERENCE_PATTERN)
+_SCHEMES = ("https://", "http://")
+
+
+def secret_name(text: str) -> str | None:
+    """The name in `${secrets.name}`, where the text is that and nothing else."""
+    return text[len("${secrets.") : -1] if _SECRET.fullmatch(text) else None
+
+
+def target_flaw(kind: str, target: str) -> str | None:
+    """Why nothing of this kind (WEBHOOK, EMAIL, SLACK) can go there; None where it can."""
+    if not target.isprintable():
+        return "must have printable characters only"
+    if kind == "EMAIL":
+        user, at, host = target.rpartition("@")
+        is_address = bool(user and at and host) and not re.search(r"[\s,;:<>()\[\]\"]", target)
+        return None if is_address and "@" not in user else "must be one mail address: name@example.com"
+    if target.startswith(_SCHEMES) and "${" not in target:
+        return None
+    if secret_name(target) is not None:
+        return None
+    return "must be an https:// or http:// URL, or all of it a secret: ${secrets.name}"

@@ -1,0 +1,1 @@
+"""Sending what somebody is to be told."""
