@@ -13,6 +13,8 @@ from .clocks import silence
 from .mutations import MUTATIONS, Mutation
 from .simulation import simulate
 
+pytestmark = pytest.mark.timeout(900)  # ten seconds at the most on an idle machine
+
 SEEDS = 300
 NOTICED_WITHIN = 400
 """So many seeds at the most must show that a rule is broken; most show it in the first few."""
@@ -61,7 +63,6 @@ def _silence() -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(300)  # ten seconds on an idle machine
 def test_all_is_well_whatever_goes_wrong() -> None:
     missing = set(WHAT_HAPPENS)
 
