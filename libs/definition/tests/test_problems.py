@@ -234,6 +234,13 @@ def test_connections_that_do_not_exist_are_warnings_with_a_suggestion() -> None:
     ]
 
 
+def test_rules_about_columns_of_a_table_are_unused_where_there_is_none() -> None:
+    sink = "sinks: [{input: a, schema_drift: evolve, missing_columns: fail, "
+    text = "sources: [{id: a, values: [{x: 1}]}]\n" + sink
+    assert warning_codes(text + "path: x.csv}]") == ["UNUSED_KEY", "UNUSED_KEY"]
+    assert warning_codes(text + "connection: c, table: t}]") == []
+
+
 def test_problems_of_a_large_broken_text_are_cut_off() -> None:
     text = "sources:\n" + "".join(f"- {{id: a{i}, tabel: t}}\n" for i in range(1000))
     found = validate(text).errors

@@ -100,6 +100,11 @@ def _sink(task: TaskDraft, sink: Sink, findings: Findings) -> None:
     if sink.mode != "replace_partition" and sink.partition is not None:
         message = "only mode replace_partition uses it"
         findings.warning("UNUSED_KEY", task.node.key_node("partition"), message)
+    if sink.path is not None or sink.output is not None or sink.discard:
+        for key in ("schema_drift", "missing_columns"):
+            if task.node.get(key) is not None:
+                message = "a file has the columns of its rows: only a table can have others"
+                findings.warning("UNUSED_KEY", task.node.key_node(key), message)
     if sink.keys and (twice := duplicate(sink.keys)):
         findings.error("DUPLICATE_COLUMN", task.place("keys"), f"the column {twice!r} is listed twice")
 
