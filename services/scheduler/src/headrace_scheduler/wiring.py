@@ -97,7 +97,7 @@ class Parts:
         base.bus.subscribe(WAKE_SUBJECT, lambda _: self._woken())
         self.writes = Writes(SERVICE, base.db, base.relay.wake)
         self.writer = ScheduleWriter(clock)
-        starts = BackfillStarts(execution, base.tokens, settings.start_timeout_seconds)
+        starts = BackfillStarts(self.execution, execution, base.tokens)
         self.backfill_driver = BackfillDriver(base.db, starts, committed=base.relay.wake, clock=clock)
         self.run_end_follower = RunEndFollower(
             base.db,

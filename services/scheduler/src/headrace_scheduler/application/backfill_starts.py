@@ -10,8 +10,8 @@ from headrace.execution.v1 import internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import failure_of, service_metadata
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.ids import NIL
-from headrace_chassis.messages import timestamp
 
+from headrace_scheduler.application.execution import Decided, Execution, Start
 from headrace_scheduler.domain.backfills import BackfillInterval, IntervalState, Move
 from headrace_scheduler.store.backfill_intervals import Leased
 
@@ -41,9 +41,10 @@ class BackfillStarts:
     Every method raises the HeadraceError that execution raised, and Unavailable while it is away.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, tokens: ServiceTokens, start_seconds: float) -> None:
-        self.start_seconds = start_seconds
+    def __init__(self, execution: Execution, channel: grpc.aio.Channel, tokens: ServiceTokens) -> None:
+        self.start_seconds = execution.start_seconds
         """How long execution may take to decide on a batch of starts."""
+        self._execution = execution
         self._stub: internal_pb2_grpc.ExecutionInternalServiceAsyncStub = (
             internal_pb2_grpc.ExecutionInternalServiceStub(channel)
         )
@@ -59,10 +60,7 @@ class BackfillStarts:
 
         A key gets one decision, so a start that is refused for good is what does it: one of no pipeline.
         """
-        starts = [
-            pb.StartRun(key=each.interval.key, pipeline_id=str(NIL), trigger=runs_pb2.TRIGGER_KIND_BACKFILL)
-            for each in intervals
-        ]
+        starts = [replace(_start(each), pipeline_id=NIL) for each in intervals]
         moves = await self._decide(tenant, intervals, starts)
         return [
             move
@@ -102,46 +100,35 @@ class BackfillStarts:
         gone = [_lost(interval) for run_id, interval in by_run.items() if run_id not in standing]
         return gone + [_ended(by_run[run_id], state) for run_id, state in standing.items() if state in ENDS]
 
-    async def _decide(
-        self, tenant: UUID, intervals: Sequence[Leased], starts: list[pb.StartRun]
-    ) -> list[Move]:
-        try:
-            response = await self._stub.StartRuns(
-                pb.StartRunsRequest(starts=starts),
-                metadata=self._metadata(tenant),
-                timeout=self.start_seconds,
-            )
-        except grpc.aio.AioRpcError as error:
-            raise failure_of(error) from None
-        decisions = {decision.key: decision for decision in response.decisions}
-        return [_decided(each.interval, decisions[each.interval.key]) for each in intervals]
+    async def _decide(self, tenant: UUID, intervals: Sequence[Leased], starts: Sequence[Start]) -> list[Move]:
+        decided = await self._execution.start_runs(tenant, starts)
+        return [_move(each.interval, decision) for each, decision in zip(intervals, decided, strict=True)]
 
     def _metadata(self, tenant: UUID) -> tuple[tuple[str, str], ...]:
         return service_metadata(self._tokens, tenant)
 
 
-def _start(leased: Leased) -> pb.StartRun:
+def _start(leased: Leased) -> Start:
     interval = leased.interval
-    return pb.StartRun(
+    return Start(
         key=interval.key,
-        pipeline_id=str(leased.pipeline_id),
+        pipeline_id=leased.pipeline_id,
         trigger=runs_pb2.TRIGGER_KIND_BACKFILL,
         trigger_id=str(interval.backfill_id),
         triggered_by=leased.triggered_by,
         # As the tick of a schedule that ends the same interval would have it.
-        logical_date=timestamp(interval.interval.end),
-        interval_start=timestamp(interval.interval.start),
-        interval_end=timestamp(interval.interval.end),
-        parameters=leased.parameters.encode(),
+        logical_date=interval.interval.end,
+        interval_start=interval.interval.start,
+        parameters=leased.parameters,
         priority=_PRIORITIES[leased.priority],
     )
 
 
-def _decided(interval: BackfillInterval, decision: pb.StartDecision) -> Move:
-    if decision.outcome in (pb.START_OUTCOME_STARTED, pb.START_OUTCOME_HELD):
-        return interval.to(IntervalState.RUNNING, run_id=UUID(decision.run_id))
-    state = IntervalState.PENDING if decision.reason == NO_ROOM else IntervalState.FAILED
-    return interval.to(state, decision.reason, decision.message[:1000])
+def _move(interval: BackfillInterval, decided: Decided) -> Move:
+    if decided.is_run:
+        return interval.to(IntervalState.RUNNING, run_id=decided.run_id)
+    state = IntervalState.PENDING if decided.reason == NO_ROOM else IntervalState.FAILED
+    return interval.to(state, decided.reason, (decided.message or "")[:1000])
 
 
 def _lost(interval: BackfillInterval) -> Move:

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 import grpc
+import structlog
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import failure_of, service_metadata
@@ -29,6 +30,12 @@ _OUTCOMES = {
 }
 
 
+_OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
+"""gRPC codes of a call that repeating cannot mend: something in it is wrong."""
+
+_log = structlog.get_logger(__name__)
+
+
 @dataclass(frozen=True)
 class Start:
     """A run to start. Without a logical time it is for the moment at which it is accepted."""
@@ -43,6 +50,7 @@ class Start:
     interval_start: datetime | None = None
     overlap: str | None = None
     queue_limit: int = 0
+    priority: "runs_pb2.Priority.ValueType" = runs_pb2.PRIORITY_UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,11 @@ class Decided:
     run_id: UUID | None
     reason: str | None
     message: str | None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a run."""
+        return self.outcome in ("STARTED", "HELD")
 
 
 class Execution:
@@ -79,6 +92,25 @@ class Execution:
         except grpc.aio.AioRpcError as error:
             raise failure_of(error) from None
         return [_decided(decision) for decision in answer.decisions]
+
+    async def start_each(self, tenant: UUID, starts: Sequence[Start]) -> Sequence[Decided]:
+        """As `start_runs`; but a start that makes the whole call one that repeating cannot mend is REFUSED,
+        and is told apart from the others by asking for halves of them.
+
+        Raises:
+            HeadraceError: what passes by itself, so that the same may be asked again later.
+        """
+        try:
+            return await self.start_runs(tenant, starts)
+        except HeadraceError as error:
+            if error.entry.code.name not in _OURS_TO_MEND:
+                raise
+            if len(starts) == 1:
+                _log.error("execution takes no start of this key", key=starts[0].key, error=error.message)
+                return [Decided(starts[0].key, "REFUSED", None, error.code, error.message)]
+        middle = len(starts) // 2
+        first = await self.start_each(tenant, starts[:middle])
+        return [*first, *await self.start_each(tenant, starts[middle:])]
 
     async def check_parameters(
         self, tenant: UUID, pipeline_id: UUID, parameters: str, *, field: str = "parameters"
@@ -149,6 +181,7 @@ def _message(start: Start) -> internal_pb2.StartRun:
         parameters=b"" if start.parameters == "{}" else start.parameters.encode(),
         overlap=_OVERLAPS[start.overlap],
         queue_limit=start.queue_limit,
+        priority=start.priority,
     )
 
 

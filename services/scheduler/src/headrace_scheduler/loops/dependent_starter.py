@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import structlog
 from headrace.execution.v1 import runs_pb2
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
@@ -16,11 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_scheduler.application.execution import Decided, Execution, Start
 from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.domain.dependencies import DependentStart
-from headrace_scheduler.loops.tick_starter import BATCH, OURS_TO_MEND, PATIENCE
+from headrace_scheduler.loops.tick_starter import BATCH, PATIENCE
 from headrace_scheduler.store import dependencies as store
 from headrace_scheduler.store.dependencies import Settled
-
-_log = structlog.get_logger(__name__)
 
 
 class DependentStarter(Agent):
@@ -55,21 +52,13 @@ class DependentStarter(Agent):
 
     async def _start(self, tenant: UUID, starts: Sequence[DependentStart], now: datetime) -> None:
         try:
-            decided = await self._execution.start_runs(tenant, [_start_of(start) for start in starts])
-        except HeadraceError as error:
-            if error.entry.code.name not in OURS_TO_MEND:
-                keys = [start.key for start in starts]
-                await self._db.run(lambda conn: store.release_starts(conn, keys, now + PATIENCE))
-                raise
-            if len(starts) > 1:  # one of them is at fault: it is found by asking for each alone
-                for start in starts:
-                    await self._start(tenant, [start], now)
-                return
-            _log.error("execution takes no start of this key", key=starts[0].key, error=error.message)
-            settled = [Settled(starts[0].key, "REFUSED", None, error.code, error.message)]
-        else:
-            faults.point("scheduler.dependent.started")
-            settled = [_settled(each) for each in decided]
+            decided = await self._execution.start_each(tenant, [_start_of(start) for start in starts])
+        except HeadraceError:
+            keys = [start.key for start in starts]
+            await self._db.run(lambda conn: store.release_starts(conn, keys, now + PATIENCE))
+            raise
+        faults.point("scheduler.dependent.started")
+        settled = [_settled(each) for each in decided]
         await self._db.run(lambda conn: store.settle_starts(conn, settled))
 
 
@@ -87,5 +76,5 @@ def _start_of(start: DependentStart) -> Start:
 
 
 def _settled(decided: Decided) -> Settled:
-    state = "STARTED" if decided.outcome in ("STARTED", "HELD") else "REFUSED"
+    state = "STARTED" if decided.is_run else "REFUSED"
     return Settled(decided.key, state, decided.run_id, decided.reason, decided.message)

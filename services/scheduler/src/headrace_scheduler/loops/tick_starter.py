@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import structlog
 from headrace.execution.v1 import runs_pb2
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
@@ -20,17 +19,12 @@ from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.store import ticks as store
 from headrace_scheduler.store.ticks import DueTick, Settled
 
-_log = structlog.get_logger(__name__)
-
 BATCH = 200
 """The most starts a call: as many as execution decides in one transaction, so that no call ends in a small
 one."""
 
 PATIENCE = timedelta(seconds=1)
 """How long a tick waits whose start has failed."""
-
-OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
-"""gRPC codes of a call that repeating cannot mend: something in it is wrong."""
 
 
 class TickStarter(Agent):
@@ -82,18 +76,10 @@ class TickStarter(Agent):
     async def _start(self, tenant: UUID, ticks: Sequence[DueTick], now: datetime) -> HeadraceError | None:
         """Starts ticks of a tenant; returns what keeps it from that for now."""
         try:
-            decided = await self._execution.start_runs(tenant, [_start_of(tick) for tick in ticks])
+            decided = await self._execution.start_each(tenant, [_start_of(tick) for tick in ticks])
         except HeadraceError as error:
-            if error.entry.code.name not in OURS_TO_MEND:
-                await self._db.run(lambda conn: store.release(conn, ticks, now + PATIENCE))
-                return error
-            if len(ticks) == 1:
-                await self._refuse(ticks[0], error)
-                return None
-            # One of them is at fault: halves of the batch find out which.
-            middle = len(ticks) // 2
-            first = await self._start(tenant, ticks[:middle], now)
-            return await self._start(tenant, ticks[middle:], now) or first
+            await self._db.run(lambda conn: store.release(conn, ticks, now + PATIENCE))
+            return error
         faults.point("scheduler.tick.started")
         settled = [_settled_as(tick, each) for tick, each in zip(ticks, decided, strict=True)]
         await self._db.run(lambda conn: self._settle(conn, ticks, settled))
@@ -109,11 +95,6 @@ class TickStarter(Agent):
             metrics.TICKS.labels(each.state, each.reason or "").inc()
             if each.state == "FIRED" and not tick.is_caught_up:
                 metrics.LATENESS.observe(max((now - tick.at).total_seconds(), 0.0))
-
-    async def _refuse(self, tick: DueTick, error: HeadraceError) -> None:
-        _log.error("execution takes no start of this tick", tick=tick.key, error=error.message)
-        refused = Settled(tick.schedule_id, tick.at, "SKIPPED", None, error.code, error.message)
-        await self._db.run(lambda conn: self._settle(conn, [tick], [refused]))
 
 
 def _start_of(tick: DueTick) -> Start:
@@ -132,5 +113,5 @@ def _start_of(tick: DueTick) -> Start:
 
 
 def _settled_as(tick: DueTick, decided: Decided) -> Settled:
-    state = "FIRED" if decided.outcome in ("STARTED", "HELD") else "SKIPPED"
+    state = "FIRED" if decided.is_run else "SKIPPED"
     return Settled(tick.schedule_id, tick.at, state, decided.run_id, decided.reason, decided.message)
