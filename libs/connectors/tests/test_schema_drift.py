@@ -177,3 +177,28 @@ async def test_two_loads_that_add_the_same_column_agree_on_its_type(
     ends = await asyncio.gather(commit(*same), commit(*other))
     assert list(ends) == ["landed", "TRANSIENT TARGET_CHANGED"]
     assert await sql("SELECT id, price::text FROM t ORDER BY id") == [(1, None), (2, "1.50"), (3, "2.50")]
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        ("SELECT 1::BIGINT AS id", "has no column v, and part-1.parquet has v string"),
+        ("SELECT 1::BIGINT AS id, 'a' AS v, 1 AS w", "has w int32, and part-1.parquet has no column w"),
+        ("SELECT 1::INTEGER AS id, 'a' AS v", "has id int32, and part-1.parquet has id int64"),
+        ("SELECT 'a' AS v, 1::BIGINT AS id", "in another order than part-1.parquet: v, id"),
+    ],
+)
+async def test_parts_of_a_folder_that_do_not_agree_are_told_apart(
+    root: Path, environment: Environment, scratch: Scratch, select: str, told: str
+) -> None:
+    for number, rows in enumerate(("SELECT 1::BIGINT AS id, 'a' AS v", select), 1):
+        await scratch.execute(f"CREATE OR REPLACE TABLE part AS {rows}")
+        spec = SinkSpec(path=str(root / f"part-{number}.parquet"), mode="replace")
+        sink, key = await open_sink(spec, None, environment), LoadKey("run", "load")
+        await sink.claim(key, 1)
+        await sink.stage(scratch, "part")
+        await sink.commit(key, 1)
+    with pytest.raises(ConnectorError, match=told) as caught:
+        await open_source(SourceSpec(path=str(root / "part-*.parquet")), None, environment)
+    assert caught.value.code == "SCHEMA_DIFFERS"
+    assert caught.value.details["path"] == "part-2.parquet"

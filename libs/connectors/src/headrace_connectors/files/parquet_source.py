@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace_connectors import canonical, fit
 from headrace_connectors.blocking import in_thread
-from headrace_connectors.errors import configuration, data
+from headrace_connectors.errors import ConnectorError, configuration, data
 from headrace_connectors.gate import inspect
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
@@ -50,9 +50,7 @@ class ParquetSource:
                 raise translate(error, paths[0].name) from error
             for path, schema in zip(paths, schemas, strict=True):
                 if not schema.equals(schemas[0]):
-                    raise configuration(
-                        "SCHEMA_DIFFERS", f"{path.name} has other columns than {paths[0].name}"
-                    )
+                    raise _differs(schema, path, schemas[0], paths[0])
             return schemas[0], _described(schemas[0], paths[0])
 
         schema, found = await in_thread(look)
@@ -128,6 +126,25 @@ class ParquetSource:
                     yield pa.RecordBatch.from_arrays([batch.column(name) for name in names], schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, read())
+
+
+def _differs(schema: pa.Schema, path: Path, expected: pa.Schema, first: Path) -> ConnectorError:
+    """Which column of a file is not as the first file has it."""
+    found, wanted = _told(schema), _told(expected)
+    names = dict.fromkeys([*wanted, *found])
+    name = next((name for name in names if found.get(name) != wanted.get(name)), None)
+    if name is None:
+        message = f"{path.name} has its columns in another order than {first.name}: {', '.join(found)}"
+        return configuration("SCHEMA_DIFFERS", message, path=path.name)
+    parts = [
+        f"{file.name} has {f'{name} {told[name]}' if name in told else f'no column {name}'}"
+        for file, told in ((path, found), (first, wanted))
+    ]
+    return configuration("SCHEMA_DIFFERS", ", and ".join(parts), path=path.name, column=name)
+
+
+def _told(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: f"{field.type}{'' if field.nullable else ' NOT NULL'}" for field in schema}
 
 
 def _described(schema: pa.Schema, path: Path) -> list[Column]:
