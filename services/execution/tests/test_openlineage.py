@@ -1,5 +1,7 @@
 """Runs as OpenLineage tells them: what is told, to whom, and that it never holds up a run."""
 
+import asyncio
+import fcntl
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -275,6 +277,18 @@ async def test_a_service_that_takes_too_long_is_away_and_a_forbidden_address_is_
         with pytest.raises(ReceiverAway, match="may not be reached"):
             await closed.send(b"{}")
     assert server.tries == 1
+
+
+async def test_events_of_many_runs_go_into_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    endpoint = FileEndpoint(path)
+    await asyncio.gather(*(endpoint.send(b'{"n":%d}' % number) for number in range(20)))
+    with path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # another process stands still while it writes
+        with pytest.raises(ReceiverAway, match="cannot be written"):
+            await endpoint.send(b"{}")
+
+    assert sorted(json.loads(line)["n"] for line in path.read_text().splitlines()) == list(range(20))
 
 
 async def test_a_line_that_was_not_finished_gives_way_to_the_next(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from headrace_chassis.event_sources import OwnEvents
 
 _log = structlog.get_logger(__name__)
 
-LEASE_SECONDS: Final = 60.0
+LEASE_SECONDS: Final = 40.0
 """How long a replica that died keeps the others from forwarding. Handing over one event must take less."""
 
 RENEW_SECONDS: Final = 10.0
@@ -213,10 +213,12 @@ class EventForwarder(Agent):
             WAITING.labels(self.name).set(max(0.0, time.time() - answer.events[0].time.seconds))
         if not await self._hand_over(after, answer.events):
             return False
-        if not await self._sent(answer.next_after):
+        more = limit == 1 or answer.next_after - after >= limit
+        # Who has nothing left to do lets go of the lease: should it die, nobody has to wait for it.
+        if not await self._sent(answer.next_after, LEASE_SECONDS if more else 0.0):
             return False
         WAITING.labels(self.name).set(0)
-        return limit == 1 or answer.next_after - after >= limit
+        return more
 
     async def _position(self) -> int | None:
         """The position, or None while the receiver is left alone."""
@@ -310,8 +312,8 @@ class EventForwarder(Agent):
     async def _claim(self, position: int) -> bool:
         return bool(await self._update(_CLAIM, LEASE_SECONDS, position))
 
-    async def _sent(self, position: int) -> bool:
-        return bool(await self._update(_SENT, position, LEASE_SECONDS))
+    async def _sent(self, position: int, lease: float = LEASE_SECONDS) -> bool:
+        return bool(await self._update(_SENT, position, lease))
 
     async def _away(self, sent: int, problem: str, retry_after: float | None) -> None:
         FAILURES.labels(self.name, "away").inc()

@@ -69,18 +69,21 @@ class FileEndpoint:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._appending = asyncio.Lock()
 
     async def send(self, message: bytes) -> None:
         """Appends an event. Raises ReceiverAway."""
         try:
-            await asyncio.to_thread(self._append, message)
+            async with self._appending:
+                await asyncio.to_thread(self._append, message)
         except OSError as error:
             raise ReceiverAway(f"the file cannot be written: {error.strerror}") from error
 
     def _append(self, message: bytes) -> None:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            # Another process that holds it may stand still: rather come back later than wait in a thread.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             end = _end_of_lines(file.fileno())
             file.truncate(end)
             line = message + b"\n"
