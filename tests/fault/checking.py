@@ -13,6 +13,8 @@ from .submitting import Submitted, submit
 from .workload import ADDS_EACH_TIME, KINDS, TABLES, Pipeline, Places, Post, create
 
 _END_SECONDS = 240.0
+_LINEAGE_SECONDS = 120.0
+"""More than the lease of a replica that was killed while it told of runs."""
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -87,6 +89,20 @@ def check_all(cluster: Cluster, submitted: Submitted, reference: Reference) -> N
     assert states == Counter(COMPLETED=len(submitted.runs)), f"{states}{_failures(cluster, submitted)}"
     check_bookkeeping(cluster, submitted)
     check_targets(cluster, submitted, reference)
+    check_lineage(cluster, submitted)
+
+
+def check_lineage(cluster: Cluster, submitted: Submitted) -> None:
+    """Of each run a catalogue has been told the start and then the end, each at least once."""
+
+    def told() -> bool:
+        kinds: dict[str, list[str]] = {run: [] for run in submitted.runs}
+        for run, kind in cluster.lineage():
+            if run in kinds and kind not in kinds[run]:
+                kinds[run].append(kind)
+        return all(found == ["START", "COMPLETE"] for found in kinds.values())
+
+    until(told, _LINEAGE_SECONDS, "every run is told to the catalogue of lineage")
 
 
 def check_targets(cluster: Cluster, submitted: Submitted, reference: Reference) -> None:

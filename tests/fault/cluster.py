@@ -114,6 +114,11 @@ class Cluster:
         shutil.rmtree(self.home.sockets, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def lineage(self) -> list[tuple[str, str]]:
+        """The runs and types of the OpenLineage events that were told so far, in their order."""
+        lines = _lineage(self.home).read_text(encoding="utf-8").split("\n")[:-1]
+        return [(event["run"]["runId"], event["eventType"]) for event in map(json.loads, lines)]
+
     # -- processes
 
     def pid(self, name: str) -> int:
@@ -310,6 +315,7 @@ def _twice(home: Home, ports: Ports, credentials: Credentials, points: Path) -> 
             **{name: target for name, target in targets.items() if name in process.environment},
             faults.VARIABLE: str(points),
             "DRAIN_SECONDS": "5",
+            **({"OPENLINEAGE_URL": f"file://{_lineage(home)}"} if process.name == "execution" else {}),
             # The code that is tested is the code that tests import.
             **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
         }
@@ -318,6 +324,10 @@ def _twice(home: Home, ports: Ports, credentials: Credentials, points: Path) -> 
         if process.name != "gateway":
             wanted.append(_replica(first, f"{process.name}-b", ports))
     return wanted
+
+
+def _lineage(home: Home) -> Path:
+    return home.root / "openlineage.jsonl"
 
 
 def _replica(process: Process, name: str, ports: Ports) -> Process:

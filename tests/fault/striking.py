@@ -30,6 +30,8 @@ SERVICE_POINTS = (
     "outbox.sequence.before_commit",
     "outbox.publish.before",
     "outbox.publish.after",
+    "forwarder.send.before",
+    "forwarder.send.after",
     "worker.assignment.received",
     "worker.result.before_send",
     "worker.result.sent",
