@@ -7,109 +7,26 @@ side. Which gRPC code and HTTP status a reason has is said by the catalogue.
 
 # ruff: noqa: N818 - an error here is named for what happened ("NameTaken"), as its reason is
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import grpc
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
 from headrace.common.v1 import reasons_pb2
 
 from headrace_chassis.catalogue import CATALOGUE, Entry
+from headrace_chassis.failure import HeadraceError, Internal, Problem, summary
+from headrace_chassis.statuses import DETAILS_KEY, DOMAIN, from_rpc_error, to_status
 
-__all__ = ["CATALOGUE", "DOMAIN", "Entry", "HeadraceError", "Problem", "from_rpc_error", "to_status"]
-
-DOMAIN = "headrace.io"
-"""The domain of every `google.rpc.ErrorInfo` of ours."""
-
-DETAILS_KEY = "grpc-status-details-bin"
-"""The trailing metadata in which gRPC carries the serialized google.rpc.Status."""
-
-PUSHBACK_KEY = "grpc-retry-pushback-ms"
-"""The trailing metadata that steers a client's retry policy; a negative value forbids the retry (gRPC
-proposal A6)."""
-
-_PREFIX = "REASON_"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One problem at one place of a request or definition.
-
-    `code` is a stable word in UPPER_SNAKE, `path` a path of JSON names ("sinks[0].mode"); `line` and `column`
-    count from 1 and are there only for a definition's text; `suggestion` is the nearest valid word.
-    """
-
-    code: str
-    path: str
-    message: str
-    line: int | None = None
-    column: int | None = None
-    suggestion: str | None = None
-
-    def to_proto(self) -> reasons_pb2.Problem:
-        """Returns the form that travels in status details."""
-        return reasons_pb2.Problem(
-            code=self.code,
-            path=self.path,
-            message=self.message,
-            line=self.line,
-            column=self.column,
-            suggestion=self.suggestion,
-        )
-
-    @staticmethod
-    def from_proto(problem: reasons_pb2.Problem) -> "Problem":
-        """Returns the problem that travelled in status details."""
-        return Problem(
-            code=problem.code,
-            path=problem.path,
-            message=problem.message,
-            line=problem.line if problem.HasField("line") else None,
-            column=problem.column if problem.HasField("column") else None,
-            suggestion=problem.suggestion if problem.HasField("suggestion") else None,
-        )
-
-
-class HeadraceError(Exception):
-    """Why a call failed, in a form that is safe to tell the caller.
-
-    `metadata` holds facts for machines (ids, versions) and never a secret. `retry_after` is seconds until
-    another try makes sense. `may_repeat` is False where the effect may have happened, or the wait was long:
-    then no layer below the caller may repeat the call by itself.
-    """
-
-    reason: "reasons_pb2.Reason.ValueType" = reasons_pb2.REASON_INTERNAL
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        reason: "reasons_pb2.Reason.ValueType | None" = None,
-        problems: Iterable[Problem] = (),
-        metadata: Mapping[str, str] | None = None,
-        retry_after: float | None = None,
-        may_repeat: bool = True,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        if reason is not None:
-            self.reason = reason
-        self.problems: tuple[Problem, ...] = tuple(problems)
-        self.metadata: dict[str, str] = dict(metadata or {})
-        self.retry_after = retry_after
-        self.may_repeat = may_repeat
-
-    @property
-    def code(self) -> str:
-        """The reason as clients see it: "NAME_TAKEN"."""
-        return reasons_pb2.Reason.Name(self.reason).removeprefix(_PREFIX)
-
-    @property
-    def entry(self) -> Entry:
-        """The catalogue's row of the reason."""
-        return CATALOGUE[self.reason]
+__all__ = [
+    "CATALOGUE",
+    "DETAILS_KEY",
+    "DOMAIN",
+    "Entry",
+    "HeadraceError",
+    "Internal",
+    "Problem",
+    "from_rpc_error",
+    "summary",
+    "to_status",
+]
 
 
 class InvalidRequest(HeadraceError):
@@ -295,126 +212,3 @@ class NotImplementedHere(HeadraceError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is not part of this installation")
-
-
-class Internal(HeadraceError):
-    """An unexpected failure. Its text stays inside; the request id finds it in the log."""
-
-    reason = reasons_pb2.REASON_INTERNAL
-
-    def __init__(self) -> None:
-        super().__init__("an unexpected failure; the request id finds it in the log")
-
-
-def summary(problems: Sequence[Problem], otherwise: str) -> str:
-    """Returns one sentence for several problems: the first with its place, and how many more there are."""
-    if not problems:
-        return otherwise
-    first = problems[0]
-    told = f"{first.path}: {first.message}" if first.path else first.message
-    return told if len(problems) == 1 else f"{told} (and {len(problems) - 1} more)"
-
-
-@dataclass(frozen=True, slots=True)
-class RpcStatus:
-    """A failed call as gRPC takes it: `context.abort(code, message, trailing_metadata)`."""
-
-    code: grpc.StatusCode
-    message: str
-    trailing_metadata: tuple[tuple[str, str | bytes], ...]
-
-
-def to_status(error: HeadraceError) -> RpcStatus:
-    """Returns the gRPC status of an error, with ErrorInfo, the list of problems and RetryInfo as its
-    details."""
-    entry = error.entry
-    status = status_pb2.Status(code=entry.code.value[0], message=error.message)
-    _pack(status, error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.metadata))
-    if error.problems:
-        _pack(status, reasons_pb2.ProblemList(problems=[problem.to_proto() for problem in error.problems]))
-    if error.retry_after is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
-        _pack(status, retry)
-    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
-    if not error.may_repeat:
-        trailing.append((PUSHBACK_KEY, "-1"))
-    return RpcStatus(entry.code, error.message, tuple(trailing))
-
-
-def _pack(status: status_pb2.Status, detail: Any) -> None:
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    status.details.append(packed)
-
-
-# What a status without details of ours means: it comes from gRPC itself, or from a proxy on the way.
-_BARE: Mapping[grpc.StatusCode, "reasons_pb2.Reason.ValueType"] = {
-    grpc.StatusCode.INVALID_ARGUMENT: reasons_pb2.REASON_INVALID_REQUEST,
-    grpc.StatusCode.OUT_OF_RANGE: reasons_pb2.REASON_INVALID_REQUEST,
-    grpc.StatusCode.UNAUTHENTICATED: reasons_pb2.REASON_UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED: reasons_pb2.REASON_ROLE_REQUIRED,
-    grpc.StatusCode.NOT_FOUND: reasons_pb2.REASON_NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS: reasons_pb2.REASON_NAME_TAKEN,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: reasons_pb2.REASON_TOO_LARGE,
-    grpc.StatusCode.UNAVAILABLE: reasons_pb2.REASON_UNAVAILABLE,
-    grpc.StatusCode.ABORTED: reasons_pb2.REASON_UNAVAILABLE,
-    grpc.StatusCode.CANCELLED: reasons_pb2.REASON_UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: reasons_pb2.REASON_DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNIMPLEMENTED: reasons_pb2.REASON_NOT_IMPLEMENTED,
-}
-
-
-def from_rpc_error(error: grpc.RpcError) -> HeadraceError:
-    """Returns what a failed call told, as the error that its servicer raised.
-
-    A status that bears no details of ours comes from gRPC or from a proxy on the way: its code is kept, its
-    text is not, since it may name addresses and types of the inside.
-    """
-    details = _details(error)
-    for detail in details.details if details is not None else ():
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            if details is not None and info.domain == DOMAIN:
-                return _from_details(details, info)
-    code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
-    reason = _BARE.get(code, reasons_pb2.REASON_INTERNAL) if code is not None else reasons_pb2.REASON_INTERNAL
-    retry = 1.0 if reason == reasons_pb2.REASON_UNAVAILABLE else None
-    if reason == reasons_pb2.REASON_INTERNAL:
-        return Internal()
-    told = CATALOGUE[reason].title.lower()
-    return HeadraceError(f"the call failed: {told}", reason=reason, retry_after=retry)
-
-
-def _details(error: grpc.RpcError) -> status_pb2.Status | None:
-    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
-        return None
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            return status_pb2.Status.FromString(value)
-    return None
-
-
-def _from_details(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> HeadraceError:
-    problems: list[Problem] = []
-    retry_after: float | None = None
-    for detail in status.details:
-        if detail.Is(reasons_pb2.ProblemList.DESCRIPTOR):
-            listed = reasons_pb2.ProblemList()
-            detail.Unpack(listed)
-            problems = [Problem.from_proto(problem) for problem in listed.problems]
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    name = _PREFIX + info.reason
-    known = name in reasons_pb2.Reason.keys()  # noqa: SIM118 - an enum wrapper is no mapping
-    return HeadraceError(
-        status.message,
-        # A newer peer may know reasons that this code does not.
-        reason=reasons_pb2.Reason.Value(name) if known else reasons_pb2.REASON_INTERNAL,
-        problems=problems,
-        metadata=dict(info.metadata),
-        retry_after=retry_after,
-    )
