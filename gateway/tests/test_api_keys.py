@@ -12,10 +12,11 @@ import pytest_asyncio
 from headrace.metadata.v1 import api_keys_pb2
 from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.errors import HeadraceError, Unauthenticated, Unavailable
-from headrace_chassis.identity import Role, TokenVerifier
+from headrace_chassis.identity import Role
 from headrace_chassis.testing.authority import TENANT, Authority
 from headrace_chassis.testing.serving import serve
 from headrace_chassis.testing.stand_ins import stand_in
+from headrace_chassis.verification import TokenVerifier
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.http.api_keys import BELIEVED_SECONDS, ApiKeyExchange
 from headrace_gateway.server import HttpServer

@@ -18,7 +18,7 @@ from headrace.metadata.v1 import api_keys_pb2
 from headrace_chassis.api_key_tokens import ApiKeyTokens
 from headrace_chassis.bound_tokens import BoundTokens
 from headrace_chassis.errors import NotFound, Unauthenticated
-from headrace_chassis.identity import Bound, Role, TokenVerifier, current_principal
+from headrace_chassis.identity import Bound, Role, current_principal
 from headrace_chassis.latest import Latest
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServerSettings
@@ -27,6 +27,7 @@ from headrace_chassis.testing.ports import free_port
 from headrace_chassis.testing.serving import serve
 from headrace_chassis.testing.stand_ins import stand_in
 from headrace_chassis.testing.waiting import eventually
+from headrace_chassis.verification import TokenVerifier
 from headrace_gateway.config import GatewaySettings
 from headrace_gateway.wiring import build
 from websockets.asyncio.client import ClientConnection, connect

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import jwt
 import pytest
-from headrace_chassis.identity import Role, TokenVerifier
+from headrace_chassis.identity import Role
 from headrace_chassis.settings import AuthSettings
+from headrace_chassis.verification import TokenVerifier
 from headrace_local.credentials import Credentials, ensure_credentials
 from headrace_local.home import Home
 from headrace_local.tokens import AUDIENCE, ISSUER, ROLES, TENANT, mint, renew_ready_made

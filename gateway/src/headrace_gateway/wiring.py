@@ -12,11 +12,11 @@ import grpc
 import headrace
 import structlog
 from headrace_chassis.channels import open_channel
-from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.observability import logs, tracing
 from headrace_chassis.observability.metrics import OperationsServer
 from headrace_chassis.slots import StreamSlots
+from headrace_chassis.verification import TokenVerifier
 
 from .app import Gateway
 from .config import GatewaySettings

@@ -23,12 +23,12 @@ from headrace_chassis.identity import (
     Principal,
     Role,
     ServiceTokens,
-    TokenVerifier,
 )
 from headrace_chassis.ids import NIL
 from headrace_chassis.key_sets import KeySet
 from headrace_chassis.settings import AuthSettings
 from headrace_chassis.testing.authority import TENANT, Authority
+from headrace_chassis.verification import TokenVerifier
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 WORKSPACE = uuid.UUID(int=42)

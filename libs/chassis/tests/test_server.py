@@ -16,13 +16,14 @@ from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc, workspaces_pb2
 from headrace_chassis import call_context, errors, idempotency
 from headrace_chassis.channels import call_metadata, open_channel
 from headrace_chassis.errors import HeadraceError, from_rpc_error
-from headrace_chassis.identity import TokenVerifier, current_principal
+from headrace_chassis.identity import current_principal
 from headrace_chassis.methods import ContractError
 from headrace_chassis.observability import logs, tracing
 from headrace_chassis.server import GrpcServer
 from headrace_chassis.settings import ServerSettings
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.serving import serve
+from headrace_chassis.verification import TokenVerifier
 from prometheus_client import REGISTRY
 
 from .servicers import Workers, Workspaces, api_keys, workers, workspaces

@@ -8,9 +8,9 @@ import pytest
 from headrace.execution.v1 import runs_pb2, stream_tickets_pb2, stream_tickets_pb2_grpc
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import HeadraceError, from_rpc_error
-from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.ids import uuid7
 from headrace_chassis.testing.authority import TENANT
+from headrace_chassis.verification import TokenVerifier
 from headrace_execution.domain.tickets import ticket_hash
 
 from .support import NOOP, WORKSPACE, Cluster, Replica, state_of

@@ -12,9 +12,10 @@ from headrace.metadata.v1 import api_keys_pb2 as pb
 from headrace.metadata.v1 import pipelines_pb2, workspaces_pb2
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.database import driver
-from headrace_chassis.identity import Role, TokenVerifier
+from headrace_chassis.identity import Role
 from headrace_chassis.ids import uuid7
 from headrace_chassis.redaction import redacted
+from headrace_chassis.verification import TokenVerifier
 from headrace_metadata.domain.api_keys import key_digest, key_id, key_prefix, key_text
 from hypothesis import given
 from hypothesis import strategies as st

@@ -15,7 +15,8 @@ from typing import Final
 import grpc
 from headrace.metadata.v1 import api_keys_pb2, api_keys_pb2_grpc
 from headrace_chassis.errors import Unauthenticated, Unavailable, from_rpc_error
-from headrace_chassis.identity import Principal, TokenVerifier
+from headrace_chassis.identity import Principal
+from headrace_chassis.verification import TokenVerifier
 
 PREFIX: Final = "hr_"
 """How API keys begin; no JSON Web Token does."""

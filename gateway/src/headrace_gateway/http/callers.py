@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 
 from headrace_chassis.errors import TenantForbidden, Unauthenticated
-from headrace_chassis.identity import Principal, TokenVerifier
+from headrace_chassis.identity import Principal
+from headrace_chassis.verification import TokenVerifier
 
 from .api_keys import PREFIX, ApiKeyExchange
 from .exchange import Request

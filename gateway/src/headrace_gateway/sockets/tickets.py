@@ -11,7 +11,8 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from headrace_chassis.errors import Unauthenticated, Unavailable, from_rpc_error
-from headrace_chassis.identity import Principal, TokenVerifier
+from headrace_chassis.identity import Principal
+from headrace_chassis.verification import TokenVerifier
 
 from headrace_gateway.routes import grpc_path
 from headrace_gateway.socket_routes import SocketRoute

@@ -12,7 +12,6 @@ from grpc_reflection.v1alpha import reflection
 
 from headrace_chassis import keys
 from headrace_chassis.idempotency import RequestHasher
-from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.interceptors.authentication import authentication
 from headrace_chassis.interceptors.chain import Interceptor, compose
 from headrace_chassis.interceptors.deadline import DEFAULT_SECONDS, deadline
@@ -26,6 +25,7 @@ from headrace_chassis.interceptors.tracing import tracing
 from headrace_chassis.interceptors.validation import validation
 from headrace_chassis.methods import ContractError, Method, methods_of
 from headrace_chassis.settings import ServerSettings
+from headrace_chassis.verification import TokenVerifier
 
 _log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from headrace_chassis.agents import Agent, AgentRunner
 from headrace_chassis.bus import Bus
 from headrace_chassis.channels import open_channel
 from headrace_chassis.database import Database
-from headrace_chassis.identity import ServiceTokens, TokenVerifier
+from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.observability import logs, tracing
 from headrace_chassis.observability.metrics import OperationsServer
@@ -26,6 +26,7 @@ from headrace_chassis.outbox import OutboxRelay
 from headrace_chassis.paging import Cursors
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServiceSettings
+from headrace_chassis.verification import TokenVerifier
 
 
 class Foundation:

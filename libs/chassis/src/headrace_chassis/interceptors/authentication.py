@@ -4,9 +4,10 @@ from typing import Any
 
 from headrace_chassis.call_context import AUTHORIZATION_KEY
 from headrace_chassis.errors import Unauthenticated
-from headrace_chassis.identity import TokenVerifier, set_principal
+from headrace_chassis.identity import set_principal
 from headrace_chassis.interceptors.chain import Call, Handler, Interceptor
 from headrace_chassis.methods import Method
+from headrace_chassis.verification import TokenVerifier
 
 _SCHEME = "Bearer "
 

@@ -8,11 +8,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace_chassis.channels import Metadata, call_metadata, open_channel
-from headrace_chassis.identity import TokenVerifier
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServerSettings
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.waiting import eventually
+from headrace_chassis.verification import TokenVerifier
 
 
 @dataclass(frozen=True)
