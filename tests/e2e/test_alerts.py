@@ -1,5 +1,7 @@
 """Alerts over real HTTP, with a real scheduler beside; the guide has the course of one and its webhooks."""
 
+from typing import Any
+
 import httpx
 from headrace_local.testing import create_pipeline, demand, run_to_end, until
 
@@ -32,7 +34,8 @@ def test_pages_of_alerts_have_no_gaps(admin: httpx.Client) -> None:
     runs = {run_to_end(admin, UNMET)["runId"] for _ in range(3)}
 
     def found() -> set[str]:
-        seen, query = [], {"rule": "QUALITY_FAILED", "limit": 2}
+        seen: list[str] = []
+        query: dict[str, Any] = {"rule": "QUALITY_FAILED", "limit": 2}
         while True:
             page = demand(admin.get("monitoring/alerts", params=query), 200)
             seen += [alert["runId"] for alert in page["data"]]

@@ -155,6 +155,24 @@ def test_sinks_and_checks_offer_no_rows() -> None:
         ("execution: {max_retries: '3'}", "WRONG_TYPE", "execution.max_retries"),
         ("execution: {timeout: true}", "INVALID_VALUE", "execution.timeout"),
         ("notifications: [{type: PIGEON, target: x}]", "INVALID_VALUE", "notifications[0].type"),
+        ("notifications: [{type: EMAIL, target: ada}]", "INVALID_VALUE", "notifications[0]"),
+        ("notifications: [{type: EMAIL, target: 'a@b.de,c@d.de'}]", "INVALID_VALUE", "notifications[0]"),
+        ("notifications: [{type: SLACK, target: 'ftp://x'}]", "INVALID_VALUE", "notifications[0]"),
+        (
+            "notifications: [{type: SLACK, target: 'https://elsewhere.com/?key=${secrets.x}'}]",
+            "INVALID_VALUE",
+            "notifications[0]",
+        ),
+        (
+            "notifications: [{type: SLACK, target: 'https://x.com', signing_secret: '${secrets.x}'}]",
+            "INVALID_VALUE",
+            "notifications[0]",
+        ),
+        (
+            "notifications: [{type: WEBHOOK, target: 'https://x.com', signing_secret: 'env://X'}]",
+            "INVALID_VALUE",
+            "notifications[0].signing_secret",
+        ),
         ("parameters: {a b: 1}", "INVALID_VALUE", "parameters.a b"),
         ("parameters: {n: {type: integer, default: many}}", "PARAMETER_VALUE", "parameters.n.default"),
         (

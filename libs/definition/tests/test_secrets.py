@@ -17,6 +17,7 @@ CANARY = "hunter2-canary"
         f"sources: [{{id: s, connector: x, config: {{credentials: {{user: a, pass: {CANARY}}}}}}}]",
         f"sources: [{{id: s, connector: x, config: {{url: 'postgres://me:{CANARY}@host/db'}}}}]",
         f"notifications: [{{type: WEBHOOK, target: 'https://u:{CANARY}@example.com'}}]",
+        f"notifications: [{{type: WEBHOOK, target: 'https://example.com', signing_secret: {CANARY}}}]",
         f"parameters: {{db_password: {{default: {CANARY}}}}}",
         f"parameters: {{db_password: {CANARY}}}",
         f"config: {{source: {{name: x, authentication: {{params: {{token: {CANARY}}}}}}}}}",

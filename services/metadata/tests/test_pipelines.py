@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from headrace.common.v1 import reasons_pb2
+from headrace.metadata.v1 import definitions_pb2, workspaces_pb2
 from headrace.metadata.v1 import pipelines_pb2 as pb
-from headrace.metadata.v1 import workspaces_pb2
 from headrace_chassis.ids import uuid7
 
 from .support import NOOP, Service, failure
@@ -109,6 +109,19 @@ async def test_a_literal_secret_in_a_definition_is_refused_and_not_repeated(serv
             {"notifications": [_notification(pb.PIPELINE_STATUS_DRAFT, pb.NOTIFICATION_TYPE_EMAIL, "a@b")]},
             "notifications[0].on[0]",
         ),
+        (
+            {
+                "notifications": [
+                    pb.Notification(
+                        on=[pb.PIPELINE_STATUS_FAILED],
+                        type=pb.NOTIFICATION_TYPE_EMAIL,
+                        target="a@b.de",
+                        signing_secret="${secrets.x}",
+                    )
+                ]
+            },
+            "notifications[0].signingSecret",
+        ),
     ],
 )
 async def test_wrong_settings_are_refused_with_their_place(
@@ -118,6 +131,28 @@ async def test_wrong_settings_are_refused_with_their_place(
     error = await failure(service.pipelines.CreatePipeline(request, metadata=service.user()))
     assert error.reason == reasons_pb2.REASON_INVALID_REQUEST
     assert path in [problem.path for problem in error.problems]
+
+
+async def test_notifications_reach_those_who_run_it_and_need_their_secrets(service: Service) -> None:
+    signed, open_ = (
+        pb.Notification(
+            on=[pb.PIPELINE_STATUS_FAILED],
+            type=pb.NOTIFICATION_TYPE_WEBHOOK,
+            target="https://example.com/x",
+            signing_secret=secret,
+        )
+        for secret in ("${secrets.hook}", None)
+    )
+    request = pb.CreatePipelineRequest(name="told", yaml_definition=NOOP, notifications=[signed, open_])
+    made = await service.pipelines.CreatePipeline(request, metadata=service.user())
+    assert list(made.notifications) == [signed, open_]
+    assert [(warning.code, warning.path) for warning in made.warnings] == [
+        ("UNSIGNED_WEBHOOK", "notifications[1]"),
+        ("UNKNOWN_CONNECTION", "notifications[0]"),
+    ]
+    asked = definitions_pb2.BatchGetDefinitionsRequest(pipeline_ids=[made.id])
+    answer = await service.definitions.BatchGetDefinitions(asked, metadata=service.service())
+    assert list(answer.definitions[0].notifications) == [signed, open_]
 
 
 @pytest.mark.parametrize("field", ["search", "name"])

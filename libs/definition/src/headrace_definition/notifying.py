@@ -23,7 +23,10 @@ def target_flaw(kind: str, target: str) -> str | None:
         is_address = bool(user and at and host) and not re.search(r"[\s,;:<>()\[\]\"]", target)
         return None if is_address and "@" not in user else "must be one mail address: name@example.com"
     if target.startswith(_SCHEMES) and "${" not in target:
-        return None
+        host = target.partition("://")[2].partition("/")[0]
+        if "@" in host:
+            return "must not hold a user or password; write the whole URL as a secret: ${secrets.name}"
+        return None if host else "must be a URL with a host"
     if secret_name(target) is not None:
         return None
     return "must be an https:// or http:// URL, or all of it a secret: ${secrets.name}"

@@ -156,15 +156,14 @@ def _told(warnings: list[Warned]) -> str:
 
 def _unusual(ended: Ended, sample: Sample, usual: Usual) -> list[Finding]:
     found: list[Finding] = []
-    durations, rows = usual.durations, usual.rows
-    # A run that was quick is good news; that it did too little shows in its rows.
-    if durations is not None and sample.duration_ms > durations.high:
+    durations, rows = usual.unusual_duration(sample.duration_ms), usual.unusual_rows(sample.rows)
+    if durations is not None:
         message = (
             f"the run took {_seconds(sample.duration_ms)}; usually it takes {_seconds(durations.middle)}"
         )
         details = _range_details("Ms", sample.duration_ms, durations)
         found.append(_finding(ended, Rule.DURATION_UNUSUAL, Severity.WARNING, message, details))
-    if rows is not None and sample.rows not in rows:
+    if rows is not None:
         message = f"the run landed {sample.rows} rows; usually it lands {rows.middle:.0f}"
         details = _range_details("Rows", sample.rows, rows)
         found.append(_finding(ended, Rule.ROWS_UNUSUAL, Severity.WARNING, message, details))

@@ -64,6 +64,21 @@ class Usual:
         """How many rows they usually land; None where too few are known."""
         return _range([sample.rows for sample in self.samples], LEAST_ROWS)
 
+    def unusual_duration(self, milliseconds: int) -> Range | None:
+        """What is usual, where this is longer. A run that was quick is good news: that it did too little
+        shows in its rows."""
+        if milliseconds <= LEAST_MS:
+            return None  # whatever is usual: most runs need no more than this comparison
+        usual = self.durations
+        return usual if usual is not None and milliseconds > usual.high else None
+
+    def unusual_rows(self, rows: int) -> Range | None:
+        """What is usual, where this is far more or less."""
+        if all(abs(rows - sample.rows) <= LEAST_ROWS for sample in self.samples):
+            return None
+        usual = self.rows
+        return usual if usual is not None and rows not in usual else None
+
 
 def _range(values: list[int], least: int) -> Range | None:
     if len(values) < LEAST:

@@ -155,7 +155,7 @@ class SqlAlerts:
         """See the port."""
         if usual:
             samples = [json.dumps([astuple(sample) for sample in each.samples]) for each in usual.values()]
-            late = [round(each.durations.high) if each.durations else None for each in usual.values()]
+            late = [_late_after(each) for each in usual.values()]
             await self._raw.execute(_REMEMBER, list(usual), samples, late)
 
     async def overdue(self, limit: int) -> list[Going]:
@@ -181,6 +181,11 @@ class SqlAlerts:
         """See the port."""
         status: str = await self._raw.execute(_FORGET, self._now - age, limit)
         return int(status.rpartition(" ")[2])
+
+
+def _late_after(usual: Usual) -> int | None:
+    durations = usual.durations
+    return round(durations.high) if durations is not None else None
 
 
 def _usual(samples: str) -> Usual:
