@@ -1,35 +1,27 @@
 """Runs that do not go straight to their end: cancelled at any moment, tried again, waiting for a signal, and
 reading what is new of a table whose writers commit out of order. They go on while processes are killed."""
 
-import asyncio
-import contextlib
 import random
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-import asyncpg
 import httpx
 
 from .checking import await_end, check_bookkeeping, digest
-from .cluster import AWAY, Cluster, until
+from .cluster import Cluster, until
+from .growing import NEW, Growing
 from .submitting import Submitted, insist, persistent, submit
 from .workload import CUSTOMERS, ORDERS, Pipeline, Places, create
 
 _END_SECONDS = 240.0
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
-_WRITERS = 2
 APPROVED = "approved"
 
-_NEW = """
-sources: [{id: read, connection: WAREHOUSE, table: GROWING, incremental: {cursor: at}}]
-sinks: [{id: load, connection: WAREHOUSE, table: TABLE, MODE}]
-"""
 _NEW_WHEN_APPROVED = """
 sources: [{id: read, connection: WAREHOUSE, table: GROWING, incremental: {cursor: at}}]
 transformations: [{id: go, type: wait_for_signal, input: read, timeout: 1h}]
@@ -59,9 +51,8 @@ class Mix:
         self._rounds = rounds
         self._dice = random.Random()
         self._ended = threading.Event()
-        self._written = threading.Event()
-        self._pool = ThreadPoolExecutor(5 + _WRITERS)
-        self._source = f"growing_{uuid.uuid4().hex[:12]}"
+        self._pool = ThreadPoolExecutor(5)
+        self._growing = Growing(cluster, self._dice)
         self._threads: list[Future[None]] = []
         self._incremental: list[Pipeline] = []
         self._gated: list[tuple[Pipeline, int]] = []
@@ -72,15 +63,9 @@ class Mix:
         """How often runs of each kind ended in which way."""
 
     def __enter__(self) -> Self:
-        self._cluster.sql(
-            "warehouse",
-            f"CREATE TABLE {self._source} "
-            "(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
-        )
-        self._cluster.sql("warehouse", f"GRANT ALL ON {self._source} TO warehouse")
-        writers = [self._write] * _WRITERS
+        self._growing.__enter__()
         new = [self._new(mode) for mode in ("mode: append", "mode: merge, keys: [id]")]
-        for work in (*writers, *new, self._approved, self._whole, self._tried_again):
+        for work in (*new, self._approved, self._whole, self._tried_again):
             self._threads.append(self._pool.submit(work))
         return self
 
@@ -88,14 +73,11 @@ class Mix:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        actors, writers = self._threads[_WRITERS:], self._threads[:_WRITERS]
         try:
-            for thread in actors:
+            for thread in self._threads:
                 thread.result()
         finally:
-            self._written.set()
-        for thread in writers:
-            thread.result()
+            self._growing.__exit__(kind, error, trace)
         self._pool.shutdown()
 
     def check(self) -> None:
@@ -117,7 +99,9 @@ class Mix:
         self.submitted.runs |= last.runs
         check_bookkeeping(self._cluster, self.submitted)
         for pipeline in self._incremental:
-            assert digest(self._cluster, pipeline.table) == digest(self._cluster, self._source), pipeline
+            assert digest(self._cluster, pipeline.table) == digest(self._cluster, self._growing.table), (
+                pipeline
+            )
         self._verify_chains()
         for pipeline, times in self._gated:
             found = self._rows(pipeline.table), self._rows(f"{pipeline.table}_second")
@@ -138,29 +122,10 @@ class Mix:
 
     # -- the threads
 
-    def _write(self) -> None:
-        """Adds rows in transactions that overlap, some of which are undone."""
-        while not self._written.is_set():
-            with contextlib.suppress(*AWAY):  # the server was killed; what was not committed is gone
-                asyncio.run(self._write_on())
-
-    async def _write_on(self) -> None:
-        connection = await asyncpg.connect(**self._cluster.superuser("warehouse"))
-        try:
-            while not self._written.is_set():
-                await connection.execute("BEGIN")
-                for _ in range(self._dice.randint(1, 3)):
-                    await connection.execute(f"INSERT INTO {self._source} DEFAULT VALUES")
-                    await asyncio.sleep(self._dice.uniform(0, 0.1))
-                await connection.execute("COMMIT" if self._dice.random() < 0.9 else "ROLLBACK")
-                await asyncio.sleep(self._dice.uniform(0, 0.1))
-        finally:
-            await connection.close(timeout=5)
-
     def _new(self, mode: str) -> Callable[[], None]:
         def work() -> None:
             with self._cluster.client("editor") as client:
-                pipeline = self._create(client, "new", _NEW.replace("MODE", mode))
+                pipeline = self._create(client, "new", NEW.replace("MODE", mode))
                 self._incremental.append(pipeline)
                 for _ in self._turns():
                     self._chain(client, pipeline)
@@ -210,7 +175,7 @@ class Mix:
 
     def _create(self, client: httpx.Client, kind: str, text: str) -> Pipeline:
         post = persistent(client, self.submitted)
-        return create(post, self._places, kind, text.replace("GROWING", self._source))
+        return create(post, self._places, kind, text.replace("GROWING", self._growing.table))
 
     def _start(self, client: httpx.Client, pipeline: Pipeline) -> str:
         accepted = persistent(client, self.submitted)(f"pipelines/{pipeline.id}/run", {})
