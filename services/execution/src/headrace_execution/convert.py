@@ -1,10 +1,8 @@
 """Between the domain's values and the contract's messages. No rule lives here."""
 
-import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import (
     dry_runs_pb2,
@@ -12,7 +10,6 @@ from headrace.execution.v1 import (
     internal_pb2,
     logs_pb2,
     runs_pb2,
-    workers_pb2,
 )
 from headrace_chassis.messages import timestamp
 
@@ -21,19 +18,11 @@ from headrace_execution.domain.lifecycle import Order
 from headrace_execution.domain.logs import Level, LogLine
 from headrace_execution.domain.recipe import PlanNote, Priority, TaskSpec
 from headrace_execution.domain.run import (
-    Columns,
-    CursorValue,
     ErrorClass,
     Failure,
-    LoadShape,
-    Outcome,
-    Receipt,
     Run,
-    StageResult,
     StoredOutput,
     Task,
-    TaskReport,
-    Warned,
 )
 from headrace_execution.domain.starts import Decision, Standing, StartOutcome
 from headrace_execution.domain.states import FINAL_TASK_STATES, RunState, TaskState
@@ -43,9 +32,7 @@ from headrace_execution.store.port import RunSummary
 _RUN_STATES = {state: runs_pb2.RunState.Value(f"RUN_STATE_{state}") for state in RunState}
 _RUN_STATES_READ = {number: state for state, number in _RUN_STATES.items()}
 _TASK_STATES = {state: runs_pb2.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
-_TASK_STATES_READ = {number: state for state, number in _TASK_STATES.items()}
 _CLASSES = {kind: runs_pb2.ErrorClass.Value(f"ERROR_CLASS_{kind}") for kind in ErrorClass}
-_CLASSES_READ = {number: kind for kind, number in _CLASSES.items()}
 _PRIORITIES = {priority: runs_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority}
 _PRIORITIES_READ = {number: priority for priority, number in _PRIORITIES.items()}
 _TRIGGERS = {kind: runs_pb2.TriggerKind.Value(f"TRIGGER_KIND_{kind}") for kind in TriggerKind}
@@ -55,8 +42,6 @@ _START_OUTCOMES = {
     outcome: internal_pb2.StartOutcome.Value(f"START_OUTCOME_{outcome}") for outcome in StartOutcome
 }
 _LEVELS = {level: logs_pb2.LogLevel.Value(f"LOG_LEVEL_{level}") for level in Level}
-_LEVELS_READ = {number: level for level, number in _LEVELS.items()}
-_OUTCOMES_READ = {workers_pb2.Outcome.Value(f"OUTCOME_{outcome}"): outcome for outcome in Outcome}
 
 
 def run_state(state: RunState) -> "runs_pb2.RunState.ValueType":
@@ -137,145 +122,6 @@ def standing(run: Standing) -> internal_pb2.RunStanding:
         cancel_requested=run.cancel_requested,
         finished_at=timestamp(run.finished_at),
     )
-
-
-# What workers say.
-
-
-def stage_result(message: workers_pb2.AssignmentResult) -> StageResult:
-    """What a worker says came of an assignment. An outcome that this release does not know is a failure."""
-    return StageResult(
-        outcome=_OUTCOMES_READ.get(message.outcome, Outcome.FAILED),
-        tasks=task_reports(message.tasks),
-        receipts=tuple(_receipt(item) for item in message.receipts),
-        error=_failure(message.error) if message.HasField("error") else None,
-        failed_task=message.failed_task,
-        warnings=tuple(
-            Warned(item.task, item.code, _text(item.message), dict(item.details)) for item in message.warnings
-        ),
-    )
-
-
-def task_reports(messages: Iterable[workers_pb2.TaskProgress]) -> tuple[TaskReport, ...]:
-    """Tasks as a worker sees them."""
-    return tuple(
-        TaskReport(
-            key=item.task,
-            state=_TASK_STATES_READ.get(item.state, TaskState.RUNNING),
-            started_at=_instant(item.started_at) if item.HasField("started_at") else None,
-            finished_at=_instant(item.finished_at) if item.HasField("finished_at") else None,
-            rows_in=item.rows_in,
-            rows_out=item.rows_out,
-            bytes=item.bytes,
-            error=_failure(item.error) if item.HasField("error") else None,
-        )
-        for item in messages
-    )
-
-
-def log_lines(messages: Iterable[logs_pb2.LogLine]) -> tuple[LogLine, ...]:
-    """Lines as a worker logs them."""
-    return tuple(
-        LogLine(
-            time=_instant(item.time),
-            level=_LEVELS_READ.get(item.level, Level.INFO),
-            message=item.message,
-            task=item.task,
-            attempt=item.attempt,
-            fields=dict(item.fields),
-        )
-        for item in messages
-    )
-
-
-def probe_failure(result: StageResult) -> bytes:
-    """The answer to a question that its worker could not answer, in the form of either kind of probe."""
-    error = result.error or Failure("UNANSWERED", ErrorClass.INTERNAL, "the worker gave no answer")
-    told = {"code": error.code, "class": error.kind, "message": error.message}
-    return json.dumps({"success": False, **told, "error": told}).encode()
-
-
-def _receipt(message: workers_pb2.Receipt) -> Receipt:
-    return Receipt(
-        sink=message.sink,
-        partition=message.partition,
-        fence=message.fence,
-        rows=message.rows,
-        bytes=message.bytes,
-        checksum=message.checksum,
-        landed_at=_instant(message.landed_at) if message.HasField("landed_at") else None,
-        cursors=tuple(_cursor(item) for item in message.cursors),
-        output=_output(message.output) if message.HasField("output") else None,
-        shape=_shape(message) if message.columns else None,
-    )
-
-
-def _shape(message: workers_pb2.Receipt) -> LoadShape:
-    return LoadShape(
-        columns=_told_columns(message.columns),
-        sources=tuple((source.task, _told_columns(source.columns)) for source in message.sources),
-    )
-
-
-def _told_columns(columns: Iterable[runs_pb2.OutputColumn]) -> Columns:
-    return tuple((_text(column.name), column.type) for column in columns)
-
-
-def _cursor(message: workers_pb2.Cursor) -> CursorValue:
-    before = message.before if message.HasField("before") else None
-    return CursorValue(message.sink, message.source, message.value, message.column, before, message.after)
-
-
-def _output(message: workers_pb2.StoredOutput) -> StoredOutput:
-    return StoredOutput(
-        key=message.key,
-        format=message.format,
-        bytes=message.bytes,
-        sha256=message.sha256,
-        columns=_told_columns(message.columns),
-    )
-
-
-def landed_output(receipt: Receipt) -> workers_pb2.Receipt:
-    """A receipt of an output, for the attempts that follow."""
-    message = workers_pb2.Receipt(
-        sink=receipt.sink,
-        partition=receipt.partition,
-        fence=receipt.fence,
-        rows=receipt.rows,
-        bytes=receipt.bytes,
-        checksum=receipt.checksum,
-        landed_at=timestamp(receipt.landed_at),
-    )
-    if receipt.output is not None:
-        message.output.CopyFrom(
-            workers_pb2.StoredOutput(
-                key=receipt.output.key,
-                format=receipt.output.format,
-                bytes=receipt.output.bytes,
-                sha256=receipt.output.sha256,
-                columns=_columns(receipt.output),
-            )
-        )
-    return message
-
-
-def _columns(output: StoredOutput) -> list[runs_pb2.OutputColumn]:
-    return [runs_pb2.OutputColumn(name=name, type=kind) for name, kind in output.columns]
-
-
-def _failure(message: runs_pb2.TaskError) -> Failure:
-    kind = _CLASSES_READ.get(getattr(message, "class"), ErrorClass.INTERNAL)
-    return Failure(message.code or "UNKNOWN", kind, _text(message.message), dict(message.details))
-
-
-def _text(value: str) -> str:
-    # A value of a user's data may be quoted in it, and PostgreSQL's text holds no NUL.
-    return value.replace("\0", "\ufffd")
-
-
-def _instant(value: Timestamp) -> datetime:
-    return value.ToDatetime(tzinfo=UTC)
 
 
 # What users see.
@@ -450,6 +296,11 @@ CONTENT_TYPES = {
 """The media types of outputs, by their format."""
 
 
+def output_columns(output: StoredOutput) -> list[runs_pb2.OutputColumn]:
+    """The columns of an output."""
+    return [runs_pb2.OutputColumn(name=name, type=kind) for name, kind in output.columns]
+
+
 def _run_outputs(run: Run) -> list[runs_pb2.RunOutput]:
     return [
         runs_pb2.RunOutput(
@@ -459,7 +310,7 @@ def _run_outputs(run: Run) -> list[runs_pb2.RunOutput]:
             bytes=receipt.output.bytes,
             rows=receipt.rows,
             sha256=receipt.output.sha256,
-            columns=_columns(receipt.output),
+            columns=output_columns(receipt.output),
             href=f"/api/v1/runs/{run.id}/output?sink={receipt.sink}",
         )
         for receipt in run.outputs

@@ -11,7 +11,7 @@ from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.errors import HeadraceError
 
-from headrace_execution import convert
+from headrace_execution import convert_workers
 from headrace_execution.clock import Moments
 from headrace_execution.domain.assignments import finish
 from headrace_execution.domain.run import ErrorClass, Failure, Outcome, StageResult
@@ -136,7 +136,7 @@ class ResultFolder(Agent):
                 reported.worker,
                 reported.assignment,
                 reported.fence,
-                reported.answer or convert.probe_failure(reported.result),
+                reported.answer or convert_workers.probe_failure(reported.result),
             ):
                 done.answered.append(reported.assignment)
         await lease_stages(tx, hand, slots, moment)

@@ -13,7 +13,7 @@ from headrace_chassis.channels import service_metadata
 from headrace_chassis.errors import HeadraceError, InvalidRequest, Problem
 from headrace_chassis.identity import ServiceTokens, current_principal
 
-from headrace_execution import convert
+from headrace_execution import convert_workers
 from headrace_execution.errors import LeaseLost
 from headrace_execution.loops.log_keeper import Logged, LogKeeper
 from headrace_execution.loops.progress_folder import ProgressFolder, ProgressSeen
@@ -118,7 +118,7 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
             case "progress":
                 for item in request.progress.assignments:
                     assignment, fence = _ref(item.ref)
-                    tasks = convert.task_reports(item.tasks)
+                    tasks = convert_workers.task_reports(item.tasks)
                     self._progress.submit(ProgressSeen(worker, assignment, fence, tasks))
             case "log":
                 self._logs.submit(_logged(session, request.log))
@@ -137,7 +137,9 @@ class WorkerServicer(workers_pb2_grpc.WorkerServiceServicer):
 
     def _take_result(self, worker: UUID, result: workers_pb2.AssignmentResult) -> None:
         assignment, fence = _ref(result.ref)
-        self._results.submit(Reported(worker, assignment, fence, convert.stage_result(result), result.answer))
+        self._results.submit(
+            Reported(worker, assignment, fence, convert_workers.stage_result(result), result.answer)
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_told(work))
@@ -233,7 +235,9 @@ def _logged(session: Session, chunk: workers_pb2.LogChunk) -> Logged:
     def acknowledge() -> None:
         session.send(workers_pb2.ConnectResponse(log_ack=ack))
 
-    return Logged(assignment, fence, chunk.attempt, chunk.sequence, convert.log_lines(lines), acknowledge)
+    return Logged(
+        assignment, fence, chunk.attempt, chunk.sequence, convert_workers.log_lines(lines), acknowledge
+    )
 
 
 def _ref(ref: workers_pb2.AssignmentRef) -> Ref:

@@ -13,7 +13,7 @@ from headrace.execution.v1 import workers_pb2
 from headrace_chassis import faults
 from headrace_chassis.messages import timestamp
 
-from headrace_execution.convert import landed_output
+from headrace_execution.convert_workers import landed_output
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import StageSpec
