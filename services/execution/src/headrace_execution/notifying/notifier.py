@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from headrace_execution.alerting.recording import Verdict, record, resolve
 from headrace_execution.alerting.telling import RECEIVER, failed
 from headrace_execution.domain.alerts import Rule
-from headrace_execution.domain.deliveries import TELL_AFTER, Delivery, next_try
+from headrace_execution.domain.deliveries import DELAYS, TELL_AFTER, Delivery, next_try
 from headrace_execution.domain.recipe import Channel
 from headrace_execution.notifying.outcomes import Delivered, Failed, Outcome, Refused, Sender
 from headrace_execution.signals import Signals
@@ -52,6 +52,8 @@ class Notifier(Agent):
         again: bool,
     ) -> None:
         self.name = "repeat_notifier" if again else "notifier"
+        if again:
+            self.interval_seconds = DELAYS[0].total_seconds()  # nothing is due sooner after it has failed
         self._store = store
         self._senders = senders
         self._signals = signals
