@@ -199,8 +199,8 @@ def all_stages_are_taken_over() -> Any:
 def later_signals_count_too() -> Any:
     """A signal takes the place of the one before."""
 
-    def receive(run: Run, stage: Stage, signal: Any, now: Any, real: Any = waits.receive) -> Run:
-        taken: Run = real(run, replace(stage, signal=None), signal, now)
+    def receive(run: Run, stage: Stage, signal: Any, moment: Any, real: Any = waits.receive) -> Run:
+        taken: Run = real(run, replace(stage, signal=None), signal, moment)
         return taken
 
     return mock.patch.object(signalling, "receive", receive)
@@ -209,8 +209,8 @@ def later_signals_count_too() -> Any:
 def deadlines_of_signals_are_missed() -> Any:
     """A signal is taken after its deadline, where nobody has noticed that yet."""
 
-    def receive(run: Run, stage: Stage, signal: Any, now: Any, real: Any = waits.receive) -> Run:
-        taken: Run = real(run, replace(stage, timer=None), signal, now)
+    def receive(run: Run, stage: Stage, signal: Any, moment: Any, real: Any = waits.receive) -> Run:
+        taken: Run = real(run, replace(stage, timer=None), signal, moment)
         return taken
 
     return mock.patch.object(signalling, "receive", receive)

@@ -50,6 +50,11 @@ def _signals(request: Request, run: Run) -> Iterator[str]:
         sender = [stage.signal.sent_by] if stage.signal is not None else []
         if told.get(name, []) != sender:
             yield f"request {request.number}: {name} is that of {sender}, and {told.get(name)} were told so"
+        refused = any(word.refuses for word in request.words if word.signal == name and word.taken_by)
+        if refused != (stage.signal is not None and stage.signal.refusal is not None):
+            yield f"request {request.number}: whether {name} refuses it came out wrong"
+        if refused and run.cancel_requested_at is None:
+            yield f"request {request.number}: {name} refuses it, and it was not cancelled"
 
 
 def _ran_out_of_time(run: Run) -> bool:
@@ -88,6 +93,7 @@ def findings(
             and request.pipeline not in (plan.closes.values())
             and not _was_replaced(request, run)
             and not any(_expired(run, stage, OnTimeout.CANCEL) for stage in run.stages)
+            and not any(stage.signal is not None and stage.signal.refusal for stage in run.stages)
         ):
             yield f"request {request.number}: nobody has cancelled its run {run.id}"
         yield from _rows(request, run, target)

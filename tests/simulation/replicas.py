@@ -183,7 +183,7 @@ class Replica:
         self.bus.subscribe(SUBJECT, self.signals.heard)
         self.acceptor = Acceptor(self.store, self.pool, self.signals, moments)
         self.canceller = RunCanceller(self.store, self.signals, moments)
-        self.receiver = SignalReceiver(self.store, self.signals)
+        self.receiver = SignalReceiver(self.store, self.signals, moments)
         self.prober = Prober(self.store, self.signals)
         self.starter = Starter(self.store, self.pool, self.signals, moments)
         self.internal = InternalServicer(

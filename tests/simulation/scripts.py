@@ -98,6 +98,8 @@ class Word:
     """Seconds from the acceptance of the run."""
     rivals: int
     """How many users send it."""
+    refuses: bool = False
+    """Whether it says that the run may not go on."""
     taken_by: list[str] = field(default_factory=list)
     """Those who were told that theirs was taken."""
 
@@ -217,7 +219,7 @@ def _words(chance: random.Random, recipe: Recipe) -> Iterator[Word]:
     for wait in (stage.wait for stage in recipe.stages if stage.wait is not None):
         if chance.random() < 0.8:
             after = chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 15)))
-            yield Word(wait.signal, after, chance.choice((1, 1, 1, 2, 3)))
+            yield Word(wait.signal, after, chance.choice((1, 1, 1, 2, 3)), chance.random() < 0.15)
 
 
 def _ticks(chance: random.Random, pipelines: tuple[Pipeline, ...], first: int) -> tuple[Request, ...]:
@@ -290,7 +292,13 @@ def _recipe(
     for number, depends_on in enumerate(shape):
         if number in waiting:
             timeout = timedelta(seconds=chance.choice((chance.uniform(0.5, 6), chance.uniform(4, 30))))
-            wait = WaitSpec(f"signal{number}", timeout, chance.choice(list(OnTimeout)))
+            wait = WaitSpec(
+                f"signal{number}",
+                timeout,
+                chance.choice(list(OnTimeout)),
+                data=b'{"data":{"ok":{"type":"boolean","default":true}}}',
+                proceed_if=b'{"ok":true}',
+            )
             stages.append(StageSpec(f"s{number}", (len(tasks),), depends_on, (), (), b"", wait=wait))
             tasks.append(TaskSpec(f"wait{number}", "transform", "wait_for_signal"))
             continue

@@ -250,7 +250,7 @@ class World:
         await asyncio.sleep(word.after)
         who = f"user {rival}"
         key = IdempotencyKey(TENANT, who, "SignalWorkflow", f"{request.number} {word.signal}", b"body")
-        said = Said(run_id, word.signal, b"{}", who, key)
+        said = Said(run_id, word.signal, b'{"ok":false}' if word.refuses else b"{}", who, key)
         while True:
             replica = await self._some_replica()
             try:

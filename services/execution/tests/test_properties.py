@@ -127,9 +127,10 @@ class History:
             return
         stage = self.random.choice(waiting)
         late = stage.is_final or (stage.timer is not None and stage.timer <= moment.now)
-        signal = ReceivedSignal(b"{}", moment.now, "grace", self.run.id)
+        refusal = "no" if self.random.random() < 0.2 else None
+        signal = ReceivedSignal(b"{}", moment.now, "grace", self.run.id, refusal)
         try:
-            self.run = receive(self.run, stage, signal, moment.now)
+            self.run = receive(self.run, stage, signal, moment)
         except AlreadyCame:
             assert stage.signal is not None
         except CameTooLate:
@@ -137,6 +138,7 @@ class History:
         else:
             assert stage.signal is None
             assert not late
+            assert (self.run.cancel_reason == "no") == (refusal == "no")
 
     def _of_worker(self, fact: str, stage: Stage, worker: UUID) -> None:
         moment = at(self.seconds, self.random.random())

@@ -19,6 +19,7 @@ from headrace_execution.domain.run import ReceivedSignal, Run
 from headrace_execution.domain.states import RunState, TaskState
 from headrace_execution.domain.timers import run_due
 from headrace_execution.domain.waits import AlreadyCame, CameTooLate, receive, stage_for
+from headrace_execution.recording import release_held
 from headrace_execution.store.port import Store
 
 from .factories import NOW, WORKER, accepted, at, completed, failed, order, recipe, wait
@@ -36,7 +37,7 @@ def signal_to(run: Run, name: str = "approval", seconds: float = 2) -> Run:
     stage = stage_for(run, name)
     assert stage is not None
     received = ReceivedSignal(b'{"approved":true}', at(seconds).now, "grace", run.id)
-    return receive(run, stage, received, at(seconds).now)
+    return receive(run, stage, received, at(seconds))
 
 
 def work(run: Run, position: int, fence: int, *, fails: bool = False) -> Run:
@@ -142,6 +143,17 @@ class TestRules:
         gate = run_due(accepted(recipe((), (0,), waits={0: wait()})), at(61))
         assert again(gate).stages[0].due_at == at(60).now
 
+    @pytest.mark.parametrize("ready", [True, False])
+    def test_a_signal_that_refuses_cancels_the_run_and_is_not_kept_by_a_retry(self, ready: bool) -> None:
+        run = work(accepted(BETWEEN), 0, 1) if ready else accepted(BETWEEN)
+        refusal = ReceivedSignal(b"{}", at(2).now, "grace", run.id, "grace says no")
+
+        after = receive(run, run.stages[1], refusal, at(2))
+
+        assert (after.state, after.cancel_reason) == (RunState.CANCELLED, "grace says no")
+        assert (after.stages[1].state, after.stages[1].signal) == ("CANCELLED", refusal)
+        assert [stage.signal for stage in again(after).stages] == [None, None, None]
+
 
 class TestStore:
     async def test_a_signal_comes_back_as_it_went_in(self, any_store: Store) -> None:
@@ -152,6 +164,17 @@ class TestStore:
         found = await any_store.get(run.tenant, run.id)
         assert found is not None
         assert (found.stages, found.recipe.stages[1].wait) == (after.stages, BETWEEN.stages[1].wait)
+
+    async def test_a_held_run_that_only_waited_ends_as_it_is_let_go(self, any_store: Store) -> None:
+        (run,) = await add(any_store, {"made": recipe((), waits={0: wait()})}, held=True)
+        await change(any_store, run.id, lambda run, _: signal_to(run))
+
+        released = await ask(any_store, lambda tx: release_held(tx, {run.pipeline}))
+
+        assert [after.state for _, after in released] == [RunState.COMPLETED]
+        found = await any_store.get(run.tenant, run.id)
+        assert found is not None
+        assert found.state is RunState.COMPLETED
 
     async def test_a_waiting_run_is_due_at_its_deadline_and_is_handed_to_nobody(self, any_store: Any) -> None:
         (run,) = await add(any_store, {"made": recipe((), (0,), waits={0: wait()})})
@@ -273,6 +296,24 @@ async def test_a_signal_that_does_not_fit_changes_nothing(mesh: Cluster, replica
     ]
     assert await problems(name="aproval", approved=True) == [("UNKNOWN_SIGNAL", "signalName")]
     assert (await workflow(replica, run_id)).signals == []
+
+
+async def test_a_signal_that_does_not_say_what_is_demanded_cancels_the_run(
+    mesh: Cluster, replica: Replica
+) -> None:
+    worker = await mesh.worker(replica)
+    demanding = APPROVAL.replace("timeout: 14d", "proceed_if: {approved: true}")
+    run_id = (await replica.run(mesh.metadata.add(demanding))).run_id
+    await worker.finish(await worker.next_assignment())
+    await worker.next_ack()
+
+    answer = await say(replica, run_id, approved="false", reason="two rows too many")
+
+    assert state_of(await replica.ended(run_id)) == "CANCELLED"
+    assert runs_pb2.TaskState.Name(answer.task_status) == "TASK_STATE_CANCELLED"
+    shown = await workflow(replica, run_id)
+    assert json.loads(shown.waits[0].proceed_if) == {"approved": True}
+    assert shown.signals[0].refusal == f"signal approval of {answer.sent_by}: approved is not true"
 
 
 async def test_one_signal_counts_whoever_sends_it_how_often(mesh: Cluster, replica: Replica) -> None:

@@ -60,10 +60,11 @@ def check_waiting(tasks: list[TaskDraft], known: ReadOnly[str, TaskKind], findin
                 f"the task on line {other.node.line} waits for this signal too; one signal serves one task"
             )
             findings.error("DUPLICATE_SIGNAL", task.place("signal"), message)
+        _check_condition(task, wait, findings)
         if not wait.timeout:
             findings.error("INVALID_VALUE", task.place("timeout"), "must be longer than nothing")
         for name, field in (wait.data or {}).items():
-            if field.default is not None and (why := _unfit(field)) is not None:
+            if field.default is not None and (why := _unfit(field, field.default)) is not None:
                 findings.error("FIELD_VALUE", task.place("data"), f"{name}: the default {why}")
             if is_secret_key(name):
                 message = f"{name!r} sounds like a secret, and what a signal says is kept and shown"
@@ -74,10 +75,21 @@ def check_waiting(tasks: list[TaskDraft], known: ReadOnly[str, TaskKind], findin
         findings.error("TOO_MANY_SIGNALS", task.node, message)
 
 
-def _unfit(field: Parameter) -> str | None:
-    """What is wrong with the default of a field."""
+def _check_condition(task: TaskDraft, wait: WaitForSignal, findings: Findings) -> None:
+    declared = wait.data or {}
+    for name, value in (wait.proceed_if or {}).items():
+        if name not in declared:
+            hint = findings.nearest(name, declared)
+            message = f"{name!r} is not declared in the `data` of the signal"
+            findings.error("UNDECLARED_FIELD", task.place("proceed_if"), message, suggestion=hint)
+        elif (why := _unfit(declared[name], value)) is not None:
+            findings.error("FIELD_VALUE", task.place("proceed_if"), f"{name}: {why}")
+
+
+def _unfit(field: Parameter, value: object) -> str | None:
+    """What is wrong with a value for a field."""
     try:
-        parameter_value(field, field.default)
+        parameter_value(field, value)
     except ValueError as error:
         return str(error)
     return None

@@ -61,6 +61,7 @@ def _wait(run: Run, stage: Stage, wait: WaitSpec) -> workflow_pb2.SignalWait:
         on_timeout=_ACTIONS[wait.on_timeout],
         fields=[_field(name, field) for name, field in (declared or {}).items()],
         any_data=declared is None,
+        proceed_if=wait.proceed_if or b"{}",
     )
 
 
@@ -83,6 +84,7 @@ def _received(run: Run, stage: Stage, wait: WaitSpec, signal: ReceivedSignal) ->
         received_at=timestamp(signal.received_at),
         sent_by=signal.sent_by,
         original_run_id=str(signal.run) if signal.run != run.id else None,
+        refusal=signal.refusal,
     )
 
 

@@ -35,14 +35,24 @@ async def record(tx: Tx, changes: Sequence[Change]) -> list[Change]:
         if after.is_final and not before.is_final and not before.held and is_limited(after)
     }
     if freed:
-        changed += await release_held(tx, freed)
-    await tx.logs.note([note for before, after in changed for note in notes(before, after, tx.now)])
-    await tx.tell([told for pair in changed if (told := event(*pair)) is not None])
+        changed += await _let_held_go(tx, freed)
+    await _tell(tx, changed)
     return changed
 
 
 async def release_held(tx: Tx, pipelines: set[UUID]) -> list[Change]:
     """Lets held runs of pipelines go, as many as their limits allow now, and writes them."""
+    released = await _let_held_go(tx, pipelines)
+    await _tell(tx, released)
+    return released
+
+
+async def _tell(tx: Tx, changed: Sequence[Change]) -> None:
+    await tx.logs.note([note for before, after in changed for note in notes(before, after, tx.now)])
+    await tx.tell([told for pair in changed if (told := event(*pair)) is not None])
+
+
+async def _let_held_go(tx: Tx, pipelines: set[UUID]) -> list[Change]:
     counts = await tx.pipelines.live_counts(pipelines)
     released: list[Change] = []
     for pipeline, live in counts.items():

@@ -17,6 +17,8 @@ from headrace_definition.suggestions import nearest
 
 from headrace_execution import convert_workflow
 from headrace_execution.acceptance.signal_data import check_signal
+from headrace_execution.clock import Moments
+from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.run import ReceivedSignal, Run
 from headrace_execution.domain.waits import AlreadyCame, CameTooLate, receive, stage_for
 from headrace_execution.errors import AlreadyFinished, SignalReceived, SignalTooLate
@@ -42,9 +44,10 @@ class SignalReceiver:
     that are ready then.
     """
 
-    def __init__(self, store: Store, signals: Signals) -> None:
+    def __init__(self, store: Store, signals: Signals, moments: Moments) -> None:
         self._store = store
         self._signals = signals
+        self._moments = moments
 
     async def receive(self, said: Said) -> workflow_pb2.SignalWorkflowResponse:
         """The answer, once the signal is durable.
@@ -61,7 +64,7 @@ class SignalReceiver:
             run = (await tx.runs.lock([said.run])).get(said.run)
             if run is None:
                 raise NotFound("run", said.run)
-            after, answer = _taken(tx, run, said)
+            after, answer = _taken(self._moments.at(tx.now), run, said)
             changes = await record(tx, [(run, after)])
             if said.key is not None:
                 await tx.answers.store([(said.key, answer.SerializeToString())])
@@ -74,16 +77,18 @@ class SignalReceiver:
         return answer
 
 
-def _taken(tx: Tx, run: Run, said: Said) -> tuple[Run, workflow_pb2.SignalWorkflowResponse]:
+def _taken(moment: Moment, run: Run, said: Said) -> tuple[Run, workflow_pb2.SignalWorkflowResponse]:
     stage = stage_for(run, said.signal)
     wait = run.spec(stage).wait if stage is not None else None
     if stage is None or wait is None:
         raise _unknown(run, said.signal)
     if run.is_final:
         raise AlreadyFinished(run.id, run.state)
-    signal = ReceivedSignal(check_signal(wait, said.data), tx.now, said.sent_by, run.id)
+    checked = check_signal(wait, said.data)
+    refusal = f"signal {said.signal} of {said.sent_by}: {', '.join(checked.unmet)}" if checked.unmet else None
+    signal = ReceivedSignal(checked.data, moment.now, said.sent_by, run.id, refusal)
     try:
-        after = receive(run, stage, signal, tx.now)
+        after = receive(run, stage, signal, moment)
     except AlreadyCame as error:
         raise SignalReceived(said.signal, error.first.sent_by, error.first.received_at) from None
     except CameTooLate as error:

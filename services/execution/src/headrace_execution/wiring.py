@@ -243,7 +243,7 @@ class Parts:
             (
                 workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"],
                 workflow_pb2_grpc.add_WorkflowServiceServicer_to_server,
-                WorkflowServicer(self.store, SignalReceiver(self.store, self.signals)),
+                WorkflowServicer(self.store, SignalReceiver(self.store, self.signals, self.moments)),
             ),
             (
                 workers_pb2.DESCRIPTOR.services_by_name["WorkerService"],

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from headrace_definition.model.base import Duration, Element, Name, TaskKey, any_case
-from headrace_definition.model.settings import Parameter
+from headrace_definition.model.settings import Parameter, ParameterValue
 
 DEFAULT_WAIT = timedelta(days=30)
 """An accepted run reaches an end, also where nobody ever answers."""
@@ -47,6 +47,13 @@ class WaitForSignal(Element):
         description="What the signal says, by name: types, defaults, which values are required. Texts use "
         "them as ${signals.name.field}. Any JSON object is accepted, and kept, where it is left out.",
         examples=[{"approved": {"type": "boolean", "required": True}, "reason": {"type": "string"}}],
+    )
+    proceed_if: dict[Name, ParameterValue] | None = Field(
+        default=None,
+        min_length=1,
+        description="What the signal must say for the run to go on, by fields of `data`. With another "
+        "value the run is cancelled, and the signal is told as the reason.",
+        examples=[{"approved": True}],
     )
     after: tuple[TaskKey, ...] = Field(
         default=(), description="Tasks of any kind that must have completed before it begins to wait."

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -248,6 +249,7 @@ def _wait(task: Task) -> WaitSpec | None:
         on_timeout=OnTimeout(wait.on_timeout),
         data=declared.encode() if declared is not None else None,
         description=wait.description,
+        proceed_if=json.dumps(wait.proceed_if).encode() if wait.proceed_if is not None else None,
     )
 
 

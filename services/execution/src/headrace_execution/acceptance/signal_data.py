@@ -1,14 +1,16 @@
 """What a signal says: checked against what the definition declares for it, and written as JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from headrace_chassis.errors import InvalidRequest, Problem
 from headrace_definition import DefinitionError
 from headrace_definition.model import Parameter
-from headrace_definition.parameters import resolve_parameters
+from headrace_definition.parameters import parameter_value, resolve_parameters
 from headrace_definition.secret_words import holds_secret, is_secret_key
+from headrace_definition.substitution import BoundValue, text_of
 from pydantic import TypeAdapter
 
 from headrace_execution.acceptance.compiling import to_problems
@@ -23,8 +25,18 @@ def declared_fields(wait: WaitSpec) -> dict[str, Parameter] | None:
     return None if wait.data is None else _fields(wait.data)
 
 
-def check_signal(wait: WaitSpec, given: bytes) -> bytes:
-    """What a signal says, declared defaults included, as a JSON object.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a signal says."""
+
+    data: bytes
+    """A JSON object, declared defaults included."""
+    unmet: tuple[str, ...] = ()
+    """What it would have to say for the run to go on, in words."""
+
+
+def check_signal(wait: WaitSpec, given: bytes) -> Checked:
+    """What a signal says, and whether that lets the run go on.
 
     Raises:
         InvalidRequest: naming everything that does not fit. Values are not repeated.
@@ -45,6 +57,19 @@ def check_signal(wait: WaitSpec, given: bytes) -> bytes:
         except DefinitionError as error:
             raise InvalidRequest(to_problems(error.problems)) from None
         data = {name: plain_value(value) for name, value in values.items() if value is not None}
+        return Checked(_dump(data), _unmet(wait, declared, values))
+    return Checked(_dump(data))
+
+
+def _unmet(
+    wait: WaitSpec, declared: Mapping[str, Parameter], values: Mapping[str, BoundValue]
+) -> tuple[str, ...]:
+    demanded = json.loads(wait.proceed_if) if wait.proceed_if is not None else {}
+    wanted = {name: parameter_value(declared[name], value) for name, value in demanded.items()}
+    return tuple(f"{name} is not {text_of(value)}" for name, value in wanted.items() if values[name] != value)
+
+
+def _dump(data: dict[str, object]) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 

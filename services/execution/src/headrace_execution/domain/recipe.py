@@ -69,6 +69,8 @@ class WaitSpec:
     data: bytes | None = None
     """What the signal may say, as the definition declares it: JSON. None means any object."""
     description: str | None = None
+    proceed_if: bytes | None = None
+    """What the signal must say for the run to go on: a JSON object. None means that anything will do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from headrace_execution.domain.lifecycle import Order
 from headrace_execution.domain.recipe import Priority
-from headrace_execution.domain.run import Purpose, Receipt, Run, Stage
+from headrace_execution.domain.run import Purpose, Receipt, ReceivedSignal, Run, Stage
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.triggers import Trigger, TriggerKind
 from headrace_execution.domain.values import replace
@@ -59,8 +59,18 @@ def retry_order(
         retry_of=run.id,
         taken_over=taken_over(run),
         outputs=landed_outputs(run),
-        signals={stage.position: stage.signal for stage in run.stages if stage.signal is not None},
+        signals=kept_signals(run),
     )
+
+
+def kept_signals(run: Run) -> dict[int, ReceivedSignal]:
+    """The signals that a run has received, by the stages that wait for them. One that refused it is not kept:
+    who tries the run again asks again."""
+    return {
+        stage.position: stage.signal
+        for stage in run.stages
+        if stage.signal is not None and stage.signal.refusal is None
+    }
 
 
 def landed_outputs(run: Run) -> dict[int, tuple[Receipt, ...]]:

@@ -147,6 +147,8 @@ class ReceivedSignal:
     sent_by: str
     run: UUID
     """The run that it was sent to: this one, or one that it tries again."""
+    refusal: str | None = None
+    """Why the run may not go on, in words, where that is what it says."""
 
 
 @dataclass(frozen=True, slots=True)

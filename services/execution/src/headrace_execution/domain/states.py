@@ -100,6 +100,11 @@ STAGE_STEPS: Mapping[StageState, frozenset[StageState]] = MappingProxyType(
     }
 )
 
+RUN_LEAPS = frozenset({(RunState.PENDING, RunState.COMPLETED)})
+"""Two steps that one transaction takes at once: a held run is let go that has nothing to do but to wait for
+signals which have come before.
+"""
+
 STAGE_LEAPS = frozenset({(StageState.BLOCKED, StageState.LEASED), (StageState.BLOCKED, StageState.COMPLETED)})
 """Two steps that one transaction takes at once: what a stage waited for completes, and a free slot takes
 it, or the signal that it would wait for has come before.

@@ -4,8 +4,6 @@ The first signal of a name counts. One that comes before its stage waits is kept
 comes after the deadline is too late, also where nobody has noticed the deadline yet.
 """
 
-from datetime import datetime
-
 from headrace_execution.domain.lifecycle import request_cancel
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import OnTimeout, WaitSpec
@@ -38,8 +36,9 @@ def stage_for(run: Run, signal: str) -> Stage | None:
     return None
 
 
-def receive(run: Run, stage: Stage, signal: ReceivedSignal, now: datetime) -> Run:
-    """A run with what was said to it: its stage ends, or keeps the signal until it would wait.
+def receive(run: Run, stage: Stage, signal: ReceivedSignal, moment: Moment) -> Run:
+    """A run with what was said to it: its stage ends, or keeps the signal until it would wait. One that says
+    that the run may not go on cancels it at once.
 
     Raises:
         AlreadyCame: when the signal has come before.
@@ -49,12 +48,14 @@ def receive(run: Run, stage: Stage, signal: ReceivedSignal, now: datetime) -> Ru
         raise AlreadyCame(stage.signal)
     if stage.is_final:
         raise CameTooLate(f"the task that waited for it is {stage.state}")
-    if stage.timer is not None and stage.timer <= now:
+    if stage.timer is not None and stage.timer <= moment.now:
         raise CameTooLate(f"it was waited for until {stage.timer.isoformat(timespec='seconds')}")
     stage = replace(stage, signal=signal)
+    if signal.refusal is not None:
+        return request_cancel(put_stage(run, stage), signal.refusal, moment)
     if stage.state is StageState.WAITING:
-        stage = end_stage(run, stage, StageState.COMPLETED, now)
-    return advance(put_stage(run, stage), now)
+        stage = end_stage(run, stage, StageState.COMPLETED, moment.now)
+    return advance(put_stage(run, stage), moment.now)
 
 
 def expire(run: Run, stage: Stage, wait: WaitSpec, moment: Moment) -> Run:

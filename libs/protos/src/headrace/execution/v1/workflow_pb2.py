@@ -28,7 +28,7 @@ from headrace.common.v1 import options_pb2 as headrace_dot_common_dot_v1_dot_opt
 from headrace.execution.v1 import runs_pb2 as headrace_dot_execution_dot_v1_dot_runs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/execution/v1/workflow.proto\x12\x15headrace.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/common/v1/options.proto\x1a headrace/execution/v1/runs.proto\"4\n\x18GetWorkflowStatusRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\"\xd0\x01\n\x0eWorkflowStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x30\n\x05waits\x18\x04 \x03(\x0b\x32!.headrace.execution.v1.SignalWait\x12\x36\n\x07signals\x18\x05 \x03(\x0b\x32%.headrace.execution.v1.ReceivedSignal\"\x8e\x03\n\nSignalWait\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bsignal_name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x31\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12>\n\non_timeout\x18\x07 \x01(\x0e\x32*.headrace.execution.v1.SignalTimeoutAction\x12\x32\n\x06\x66ields\x18\x08 \x03(\x0b\x32\".headrace.execution.v1.SignalField\x12\x10\n\x08\x61ny_data\x18\t \x01(\x08\x42\x0e\n\x0c_descriptionB\x08\n\x06_sinceB\x0b\n\t_deadline\"\xa4\x01\n\x0bSignalField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x1a\n\rdefault_value\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x61llowed\x18\x05 \x03(\t\x12\x18\n\x0b\x64\x65scription\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x10\n\x0e_default_valueB\x0e\n\x0c_description\"\xc0\x01\n\x0eReceivedSignal\x12\x13\n\x0bsignal_name\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x14\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x06\xb2\xbb\x18\x02H\x01\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sent_by\x18\x05 \x01(\t\x12\x1c\n\x0foriginal_run_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_original_run_id\"l\n\x15SignalWorkflowRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1f\n\x0bsignal_name\x18\x02 \x01(\tB\n\xb2\xbb\x18\x06\x08\x01\x10\x01\x18?\x12\x18\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\n\xb2\xbb\x18\x06\x18\x80\x80\x01H\x01\"\xf8\x01\n\x16SignalWorkflowResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bsignal_name\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x35\n\x0btask_status\x18\x04 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12/\n\x06status\x18\x05 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sent_by\x18\x07 \x01(\t*\xa2\x01\n\x13SignalTimeoutAction\x12%\n!SIGNAL_TIMEOUT_ACTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIGNAL_TIMEOUT_ACTION_FAIL\x10\x01\x12\"\n\x1eSIGNAL_TIMEOUT_ACTION_CONTINUE\x10\x02\x12 \n\x1cSIGNAL_TIMEOUT_ACTION_CANCEL\x10\x03\x32\xef\x02\n\x0fWorkflowService\x12\x99\x01\n\x11GetWorkflowStatus\x12/.headrace.execution.v1.GetWorkflowStatusRequest\x1a%.headrace.execution.v1.WorkflowStatus\",\xaa\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/runs/{run_id}/workflow\x12\xbf\x01\n\x0eSignalWorkflow\x12,.headrace.execution.v1.SignalWorkflowRequest\x1a-.headrace.execution.v1.SignalWorkflowResponse\"P\xaa\xbb\x18%\x08\x02\x10\xca\x01\x1a\x1e/api/v1/runs/{run_id}/workflow\x82\xd3\xe4\x93\x02!\"\x1c/api/v1/runs/{run_id}/signal:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$headrace/execution/v1/workflow.proto\x12\x15headrace.execution.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a headrace/common/v1/options.proto\x1a headrace/execution/v1/runs.proto\"4\n\x18GetWorkflowStatusRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\"\xd0\x01\n\x0eWorkflowStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12/\n\x06status\x18\x03 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12\x30\n\x05waits\x18\x04 \x03(\x0b\x32!.headrace.execution.v1.SignalWait\x12\x36\n\x07signals\x18\x05 \x03(\x0b\x32%.headrace.execution.v1.ReceivedSignal\"\xaa\x03\n\nSignalWait\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0bsignal_name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12.\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x31\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12>\n\non_timeout\x18\x07 \x01(\x0e\x32*.headrace.execution.v1.SignalTimeoutAction\x12\x32\n\x06\x66ields\x18\x08 \x03(\x0b\x32\".headrace.execution.v1.SignalField\x12\x10\n\x08\x61ny_data\x18\t \x01(\x08\x12\x1a\n\nproceed_if\x18\n \x01(\x0c\x42\x06\xb2\xbb\x18\x02H\x01\x42\x0e\n\x0c_descriptionB\x08\n\x06_sinceB\x0b\n\t_deadline\"\xa4\x01\n\x0bSignalField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x1a\n\rdefault_value\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x61llowed\x18\x05 \x03(\t\x12\x18\n\x0b\x64\x65scription\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x10\n\x0e_default_valueB\x0e\n\x0c_description\"\xe2\x01\n\x0eReceivedSignal\x12\x13\n\x0bsignal_name\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x14\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\x06\xb2\xbb\x18\x02H\x01\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sent_by\x18\x05 \x01(\t\x12\x1c\n\x0foriginal_run_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07refusal\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x12\n\x10_original_run_idB\n\n\x08_refusal\"l\n\x15SignalWorkflowRequest\x12\x18\n\x06run_id\x18\x01 \x01(\tB\x08\xb2\xbb\x18\x04\x08\x01(\x01\x12\x1f\n\x0bsignal_name\x18\x02 \x01(\tB\n\xb2\xbb\x18\x06\x08\x01\x10\x01\x18?\x12\x18\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x42\n\xb2\xbb\x18\x06\x18\x80\x80\x01H\x01\"\xf8\x01\n\x16SignalWorkflowResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bsignal_name\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x35\n\x0btask_status\x18\x04 \x01(\x0e\x32 .headrace.execution.v1.TaskState\x12/\n\x06status\x18\x05 \x01(\x0e\x32\x1f.headrace.execution.v1.RunState\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07sent_by\x18\x07 \x01(\t*\xa2\x01\n\x13SignalTimeoutAction\x12%\n!SIGNAL_TIMEOUT_ACTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIGNAL_TIMEOUT_ACTION_FAIL\x10\x01\x12\"\n\x1eSIGNAL_TIMEOUT_ACTION_CONTINUE\x10\x02\x12 \n\x1cSIGNAL_TIMEOUT_ACTION_CANCEL\x10\x03\x32\xef\x02\n\x0fWorkflowService\x12\x99\x01\n\x11GetWorkflowStatus\x12/.headrace.execution.v1.GetWorkflowStatusRequest\x1a%.headrace.execution.v1.WorkflowStatus\",\xaa\xbb\x18\x02\x08\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/runs/{run_id}/workflow\x12\xbf\x01\n\x0eSignalWorkflow\x12,.headrace.execution.v1.SignalWorkflowRequest\x1a-.headrace.execution.v1.SignalWorkflowResponse\"P\xaa\xbb\x18%\x08\x02\x10\xca\x01\x1a\x1e/api/v1/runs/{run_id}/workflow\x82\xd3\xe4\x93\x02!\"\x1c/api/v1/runs/{run_id}/signal:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETWORKFLOWSTATUSREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_GETWORKFLOWSTATUSREQUEST'].fields_by_name['run_id']._serialized_options = b'\262\273\030\004\010\001(\001'
+  _globals['_SIGNALWAIT'].fields_by_name['proceed_if']._loaded_options = None
+  _globals['_SIGNALWAIT'].fields_by_name['proceed_if']._serialized_options = b'\262\273\030\002H\001'
   _globals['_RECEIVEDSIGNAL'].fields_by_name['data']._loaded_options = None
   _globals['_RECEIVEDSIGNAL'].fields_by_name['data']._serialized_options = b'\262\273\030\002H\001'
   _globals['_SIGNALWORKFLOWREQUEST'].fields_by_name['run_id']._loaded_options = None
@@ -49,22 +51,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKFLOWSERVICE'].methods_by_name['GetWorkflowStatus']._serialized_options = b'\252\273\030\002\010\001\202\323\344\223\002 \022\036/api/v1/runs/{run_id}/workflow'
   _globals['_WORKFLOWSERVICE'].methods_by_name['SignalWorkflow']._loaded_options = None
   _globals['_WORKFLOWSERVICE'].methods_by_name['SignalWorkflow']._serialized_options = b'\252\273\030%\010\002\020\312\001\032\036/api/v1/runs/{run_id}/workflow\202\323\344\223\002!\"\034/api/v1/runs/{run_id}/signal:\001*'
-  _globals['_SIGNALTIMEOUTACTION']._serialized_start=1584
-  _globals['_SIGNALTIMEOUTACTION']._serialized_end=1746
+  _globals['_SIGNALTIMEOUTACTION']._serialized_start=1646
+  _globals['_SIGNALTIMEOUTACTION']._serialized_end=1808
   _globals['_GETWORKFLOWSTATUSREQUEST']._serialized_start=194
   _globals['_GETWORKFLOWSTATUSREQUEST']._serialized_end=246
   _globals['_WORKFLOWSTATUS']._serialized_start=249
   _globals['_WORKFLOWSTATUS']._serialized_end=457
   _globals['_SIGNALWAIT']._serialized_start=460
-  _globals['_SIGNALWAIT']._serialized_end=858
-  _globals['_SIGNALFIELD']._serialized_start=861
-  _globals['_SIGNALFIELD']._serialized_end=1025
-  _globals['_RECEIVEDSIGNAL']._serialized_start=1028
-  _globals['_RECEIVEDSIGNAL']._serialized_end=1220
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1222
-  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=1330
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=1333
-  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=1581
-  _globals['_WORKFLOWSERVICE']._serialized_start=1749
-  _globals['_WORKFLOWSERVICE']._serialized_end=2116
+  _globals['_SIGNALWAIT']._serialized_end=886
+  _globals['_SIGNALFIELD']._serialized_start=889
+  _globals['_SIGNALFIELD']._serialized_end=1053
+  _globals['_RECEIVEDSIGNAL']._serialized_start=1056
+  _globals['_RECEIVEDSIGNAL']._serialized_end=1282
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_start=1284
+  _globals['_SIGNALWORKFLOWREQUEST']._serialized_end=1392
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_start=1395
+  _globals['_SIGNALWORKFLOWRESPONSE']._serialized_end=1643
+  _globals['_WORKFLOWSERVICE']._serialized_start=1811
+  _globals['_WORKFLOWSERVICE']._serialized_end=2178
 # @@protoc_insertion_point(module_scope)

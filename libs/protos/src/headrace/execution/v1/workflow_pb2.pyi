@@ -128,6 +128,7 @@ class SignalWait(_message.Message):
     ON_TIMEOUT_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     ANY_DATA_FIELD_NUMBER: _builtins.int
+    PROCEED_IF_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Its id in the definition."""
     signal_name: _builtins.str
@@ -140,6 +141,8 @@ class SignalWait(_message.Message):
     """What happens then."""
     any_data: _builtins.bool
     """The definition declares no data: any JSON object is accepted."""
+    proceed_if: _builtins.bytes
+    """What the signal must say for the run to go on: a JSON object of values by field. With others the run is cancelled."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Since when it has waited."""
@@ -164,10 +167,11 @@ class SignalWait(_message.Message):
         on_timeout: Global___SignalTimeoutAction.ValueType = ...,
         fields: _abc.Iterable[Global___SignalField] | None = ...,
         any_data: _builtins.bool = ...,
+        proceed_if: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline", b"_deadline", "_description", b"_description", "_since", b"_since", "deadline", b"deadline", "description", b"description", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline", b"_deadline", "_description", b"_description", "_since", b"_since", "any_data", b"any_data", "deadline", b"deadline", "description", b"description", "fields", b"fields", "on_timeout", b"on_timeout", "signal_name", b"signal_name", "since", b"since", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline", b"_deadline", "_description", b"_description", "_since", b"_since", "any_data", b"any_data", "deadline", b"deadline", "description", b"description", "fields", b"fields", "on_timeout", b"on_timeout", "proceed_if", b"proceed_if", "signal_name", b"signal_name", "since", b"since", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline: _TypeAlias = _typing.Literal["deadline"]  # noqa: Y015
     _WhichOneofArgType__deadline: _TypeAlias = _typing.Literal["_deadline", b"_deadline"]  # noqa: Y015
@@ -247,6 +251,7 @@ class ReceivedSignal(_message.Message):
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
     SENT_BY_FIELD_NUMBER: _builtins.int
     ORIGINAL_RUN_ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     signal_name: _builtins.str
     """Its name."""
     task_id: _builtins.str
@@ -257,6 +262,8 @@ class ReceivedSignal(_message.Message):
     """Who sent it: the subject of their token."""
     original_run_id: _builtins.str
     """The run that it was sent to (UUID), where that was an earlier one that this run tries again."""
+    refusal: _builtins.str
+    """Why the run was cancelled because of it; absent where it let the run go on."""
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """When it came."""
@@ -270,14 +277,20 @@ class ReceivedSignal(_message.Message):
         received_at: _timestamp_pb2.Timestamp | None = ...,
         sent_by: _builtins.str = ...,
         original_run_id: _builtins.str | None = ...,
+        refusal: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_original_run_id", b"_original_run_id", "original_run_id", b"original_run_id", "received_at", b"received_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_original_run_id", b"_original_run_id", "_refusal", b"_refusal", "original_run_id", b"original_run_id", "received_at", b"received_at", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_original_run_id", b"_original_run_id", "data", b"data", "original_run_id", b"original_run_id", "received_at", b"received_at", "sent_by", b"sent_by", "signal_name", b"signal_name", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_original_run_id", b"_original_run_id", "_refusal", b"_refusal", "data", b"data", "original_run_id", b"original_run_id", "received_at", b"received_at", "refusal", b"refusal", "sent_by", b"sent_by", "signal_name", b"signal_name", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__original_run_id: _TypeAlias = _typing.Literal["original_run_id"]  # noqa: Y015
     _WhichOneofArgType__original_run_id: _TypeAlias = _typing.Literal["_original_run_id", b"_original_run_id"]  # noqa: Y015
+    _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
+    _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__original_run_id) -> _WhichOneofReturnType__original_run_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
 
 Global___ReceivedSignal: _TypeAlias = ReceivedSignal  # noqa: Y015
 
@@ -331,7 +344,9 @@ class SignalWorkflowResponse(_message.Message):
     task_id: _builtins.str
     """The task that waits for it."""
     task_status: _runs_pb2.TaskState.ValueType
-    """COMPLETED where the task waited for it; PENDING where it is kept until the task does."""
+    """COMPLETED where the task waited for it; PENDING where it is kept until the task does; CANCELLED where it says what
+    the definition takes for a refusal (`proceed_if`): then the run is being cancelled.
+    """
     status: _runs_pb2.RunState.ValueType
     """The state of the run now."""
     sent_by: _builtins.str

@@ -62,7 +62,7 @@ class WorkflowServiceServicer:
     def SignalWorkflow(self, request, context):
         """Sends a signal to a live run. The first signal of a name counts, and is kept with who sent it and when; the task
         that waits for it completes in the same transaction. One that comes before its task waits is kept until it does.
-        Data are checked against what the definition declares for the signal: INVALID_REQUEST names all that does not fit,
+        One that does not say what the definition demands for the run to go on cancels it. Data are checked against what the definition declares for the signal: INVALID_REQUEST names all that does not fit,
         and a name that the run does not wait for. Fails with SIGNAL_RECEIVED where the signal has come already, with
         SIGNAL_TOO_LATE where its task has ended without it or its deadline has passed, and with RUN_FINISHED.
         """

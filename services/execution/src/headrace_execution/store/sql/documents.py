@@ -156,7 +156,10 @@ def dump_signal(signal: ReceivedSignal | None) -> str | None:
     if signal is None:
         return None
     at = signal.received_at.isoformat()
-    return _dump({"data": signal.data.decode(), "at": at, "by": signal.sent_by, "run": str(signal.run)})
+    refusal = {"refusal": signal.refusal} if signal.refusal is not None else {}
+    return _dump(
+        {"data": signal.data.decode(), "at": at, "by": signal.sent_by, "run": str(signal.run), **refusal}
+    )
 
 
 def load_signal(text: str | None) -> ReceivedSignal | None:
@@ -165,7 +168,7 @@ def load_signal(text: str | None) -> ReceivedSignal | None:
         return None
     value = json.loads(text)
     at = datetime.fromisoformat(value["at"])
-    return ReceivedSignal(value["data"].encode(), at, value["by"], UUID(value["run"]))
+    return ReceivedSignal(value["data"].encode(), at, value["by"], UUID(value["run"]), value.get("refusal"))
 
 
 def _wait(wait: WaitSpec) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def _wait(wait: WaitSpec) -> dict[str, Any]:
         "onTimeout": wait.on_timeout,
         "data": wait.data.decode() if wait.data is not None else None,
         "description": wait.description,
+        "proceedIf": wait.proceed_if.decode() if wait.proceed_if is not None else None,
     }
 
 
@@ -187,6 +191,7 @@ def _load_wait(value: dict[str, Any] | None) -> WaitSpec | None:
         on_timeout=OnTimeout(value["onTimeout"]),
         data=value["data"].encode() if value["data"] is not None else None,
         description=value["description"],
+        proceed_if=value["proceedIf"].encode() if value.get("proceedIf") is not None else None,
     )
 
 
