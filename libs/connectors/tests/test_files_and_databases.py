@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -636,6 +637,36 @@ async def test_database_file_incremental(
     assert (await move_out(spec, base, environment, scratch)).rows == 3
     spec = SourceSpec(table="t", incremental=Incremental("id", first.cursor, lag=1))
     assert (await move_out(spec, base, environment, scratch)).rows == 5
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+async def test_numbers_that_a_query_computes_are_gone_on_from(
+    kind: Kind, root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    base = place(kind, root)
+    await scratch.execute("CREATE TABLE rows AS SELECT i AS id FROM range(5) x(i)")
+    await move_in(SinkSpec(table="t"), base, environment, scratch)
+    spec = SourceSpec(query="SELECT id / 2.0 AS half FROM t", incremental=Incremental("half"))
+    first = await move_out(spec, base, environment, scratch)
+    await scratch.execute("CREATE OR REPLACE TABLE rows AS SELECT i AS id FROM range(5, 8) x(i)")
+    await move_in(SinkSpec(table="t"), base, environment, scratch, LoadKey("r", "2"))
+    spec = replace(spec, incremental=Incremental("half", first.cursor))
+    assert (await move_out(spec, base, environment, scratch)).rows == 3
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+async def test_an_initial_value_above_all_is_where_the_next_run_begins_too(
+    kind: Kind, root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    base = place(kind, root)
+    await scratch.execute("CREATE TABLE rows AS SELECT i AS id FROM range(5) x(i)")
+    await move_in(SinkSpec(table="t"), base, environment, scratch)
+    spec = SourceSpec(table="t", incremental=Incremental("id", initial="9"))
+    result = await move_out(spec, base, environment, scratch)
+    assert (result.rows, result.cursor) == (0, None)
+    wrong = replace(spec, incremental=Incremental("id", initial="abc"))
+    with pytest.raises(ConnectorError, match="initial is no BIGINT"):
+        await move_out(wrong, base, environment, scratch)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])

@@ -237,6 +237,49 @@ async def test_the_first_run_begins_with_the_initial_value(reader: Reader, sql: 
     assert Cursor.decode(reader.cursor or b"").before == "2"
 
 
+@pytest.mark.parametrize("mode", ["again", "once"])
+async def test_nothing_below_the_initial_value_is_read_by_later_runs_either(
+    reader: Reader, sql: Sql, writer: asyncpg.Connection, mode: Mode
+) -> None:
+    await sql("CREATE TABLE t (id bigint, at int); INSERT INTO t VALUES (1, 1);")
+    assert await reader.read(mode=mode, initial="9") == []
+    assert reader.cursor is None
+    await writer.execute("BEGIN; SELECT txid_current()")
+    await sql("INSERT INTO t VALUES (5, 5), (9, 9);")
+    seen = await reader.read(
+        mode=mode, initial="9"
+    )  # what stands above the open transaction is left for later
+    await writer.execute("COMMIT")
+
+    assert {*seen, *await reader.read(mode=mode, initial="9")} == {9}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "code", "words"),
+    [
+        ("uuid", {}, "CURSOR_UNORDERED", "of type uuid"),
+        ("text", {"lag": 5}, "LAG_NOT_SUPPORTED", "from text"),
+        ("date", {"initial": "abc"}, "CURSOR_INVALID", "initial is no date"),
+        ("smallint", {"initial": "99999"}, "CURSOR_INVALID", "initial is no smallint"),
+    ],
+)
+async def test_what_cannot_be_gone_on_from_is_said(
+    reader: Reader, sql: Sql, kind: str, options: dict[str, Any], code: str, words: str
+) -> None:
+    await sql(f"CREATE TABLE t (id bigint, at {kind}); INSERT INTO t VALUES (1, NULL);")
+    with pytest.raises(ConnectorError, match=words) as caught:
+        await reader.read(**options)
+    assert caught.value.code == code
+
+
+async def test_a_column_that_has_got_another_type_asks_for_a_full_refresh(reader: Reader, sql: Sql) -> None:
+    await sql("CREATE TABLE t (id bigint, at int); INSERT INTO t VALUES (1, 1);")
+    await reader.read()
+    await sql("ALTER TABLE t ALTER at TYPE date USING '2024-01-01';")
+    with pytest.raises(ConnectorError, match=r"no date.*; run a full refresh"):
+        await reader.read()
+
+
 async def test_of_a_query_only_what_lies_above_comes_where_rows_must_not_come_twice(
     reader: Reader, sql: Sql
 ) -> None:

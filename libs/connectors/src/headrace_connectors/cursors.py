@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 
-from headrace_connectors.errors import configuration, data
+from headrace_connectors.errors import ConnectorError, configuration, data
 from headrace_connectors.model import Incremental
 
 _UNBOUNDED = frozenset({"infinity", "Infinity", "NaN", "inf", "nan"})
@@ -125,6 +125,26 @@ def reached(incremental: Incremental, top: str, before: str | None) -> Cursor:
             column=incremental.cursor,
         )
     return Cursor(incremental.cursor, top, before)
+
+
+def misfit(incremental: Incremental, kind: str) -> ConnectorError:
+    """The error of a value to go on from that is not of the type of its column: without the value."""
+    column = incremental.cursor
+    if incremental.lower is None:
+        text = f"initial is no {kind}, which the cursor column {column} is"
+    else:
+        text = f"the stored cursor is no {kind}, which the cursor column {column} is now; run a full refresh"
+    return configuration("CURSOR_INVALID", text, column=column)
+
+
+def lag_unsupported(incremental: Incremental, kind: str) -> ConnectorError:
+    """The error of a lag that cannot be taken from values of a type."""
+    return configuration(
+        "LAG_NOT_SUPPORTED",
+        f"no lag can be taken from {kind}, which the cursor column {incremental.cursor} is: it would have to "
+        "hold numbers, dates or times",
+        column=incremental.cursor,
+    )
 
 
 def null_warnings(column: str) -> tuple[str, ...]:

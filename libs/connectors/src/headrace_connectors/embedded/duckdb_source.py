@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headrace_connectors import cursors
+from headrace_connectors import canonical, cursors
 from headrace_connectors.blocking import in_thread
-from headrace_connectors.canonical import through_arrow
 from headrace_connectors.embedded.duckdb_target import open_file
 from headrace_connectors.errors import configuration
 from headrace_connectors.identifiers import literal, quote, split_table
@@ -78,7 +77,7 @@ class DuckdbSource:
         await scratch.make(relation, self._columns)
         cursor, condition, warnings = await in_thread(lambda: self._bounds(database))
         parts = [
-            f"{through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
+            f"{canonical.through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
             for index, column in enumerate(self._columns)
         ]
         sql = self._select(parts, condition)
@@ -140,14 +139,20 @@ class DuckdbSource:
                 f"the cursor column {incremental.cursor} is not among the columns read",
                 column=incremental.cursor,
             )
+        if incremental.lag is not None and not _takes_lag(kind):
+            raise cursors.lag_unsupported(incremental, kind)
         column, origin = quote(incremental.cursor), _origin(self.spec)
         stored = cursors.stored_cursor(incremental)
         lower = stored.value if stored else incremental.initial
-        # Rows may have been taken away: the cursor does not move back.
-        least = "NULL" if stored is None else f"CAST({literal(stored.value)} AS {kind})"
+        if lower is not None:
+            _require_type(database, incremental, lower, kind)
+        largest = f"max({column})"
+        if stored is not None:  # rows may have been taken away: the cursor does not move back
+            largest = f"greatest({largest}, {_typed(stored.value, kind)})"
+        elif lower is not None:  # below it nothing is read: the next reading begins there, too
+            largest = f"CASE WHEN {largest} >= {_typed(lower, kind)} THEN {largest} END"
         top, nulls = database.execute(
-            f"SELECT CAST(greatest(max({column}), {least}) AS VARCHAR), count(*) > count({column}) "
-            f"FROM {origin}"
+            f"SELECT CAST({largest} AS VARCHAR), count(*) > count({column}) FROM {origin}"
         ).fetchall()[0]
         parts = [] if lower is None else [_from(column, lower, kind, incremental, stored is not None)]
         warnings = cursors.repeat_warnings(incremental)
@@ -155,14 +160,30 @@ class DuckdbSource:
             warnings = cursors.null_warnings(incremental.cursor) + warnings
         if top is None:
             return incremental.lower, " AND ".join(parts), warnings
-        upper = f"{column} <= CAST({literal(str(top))} AS {kind})"
+        upper = f"{column} <= {_typed(str(top), kind)}"
         parts.append(upper if parts else f"({upper} OR {column} IS NULL)")
         cursor = cursors.reached(incremental, str(top), lower)
         return cursor.encode(), " AND ".join(parts), warnings
 
 
+def _typed(value: str, kind: str) -> str:
+    return f"CAST({literal(value)} AS {kind})"
+
+
+def _require_type(
+    database: duckdb.DuckDBPyConnection, incremental: Incremental, lower: str, kind: str
+) -> None:
+    if not database.execute(f"SELECT TRY_CAST({literal(lower)} AS {kind}) IS NOT NULL").fetchall()[0][0]:
+        raise cursors.misfit(incremental, kind)
+
+
+def _takes_lag(kind: str) -> bool:
+    numbers = kind in canonical.INTEGER_RANGES or kind in canonical.FLOATS or kind.startswith("DECIMAL")
+    return numbers or kind.startswith(("DATE", "TIME"))
+
+
 def _from(column: str, lower: str, kind: str, incremental: Incremental, later: bool) -> str:
-    start = f"CAST({literal(lower)} AS {kind})"
+    start = _typed(lower, kind)
     if incremental.lag is None:
         # Where rows may come again, those with an equal value are read: they may have come later.
         return f"{column} {'>' if later and not incremental.repeats else '>='} {start}"

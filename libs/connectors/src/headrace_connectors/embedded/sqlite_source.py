@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from headrace_connectors.model import (
     Column,
     Connection,
     Environment,
+    Incremental,
     ProgressListener,
     SourceResult,
     SourceSpec,
@@ -168,14 +170,14 @@ class SqliteSource:
         condition = ""
         warnings = cursors.repeat_warnings(incremental)
         if lower is not None:
-            start = str(int(lower)) if numeric else literal(lower)
+            start = _start(incremental, lower, kind)
             # Where rows may come again, those with an equal value are read: they may have come later.
             sign = ">" if stored is not None and not incremental.repeats else ">="
             if incremental.lag is not None:
                 sign = f"+ {cursors.lag_number(incremental)} >="
             condition = f"{column} {sign} {start}"
-            if stored is not None and not holds(f"{column} >= {start}"):
-                top = None  # rows were taken away: the cursor does not move back
+            if not holds(f"{column} >= {start}"):
+                top = None  # rows were taken away, or none is there yet: the cursor does not move back
             if holds(f"{column} IS NULL"):
                 warnings = cursors.null_warnings(incremental.cursor) + warnings
         if top is None:
@@ -357,6 +359,22 @@ def _origin(spec: SourceSpec) -> str:
     if spec.query:
         return f"({spec.query.strip().rstrip(';')}\n)"
     return quote(split_table(spec.table or "")[1])
+
+
+def _start(incremental: Incremental, lower: str, kind: str) -> str:
+    """A value to go on from, as SQL. A number is told as one: what a query computes has no affinity, and is
+    less than any text."""
+    try:
+        if kind in canonical.INTEGER_RANGES:
+            return str(int(lower))
+        if kind in canonical.FLOATS or kind.startswith("DECIMAL"):
+            number = Decimal(lower)
+            if not number.is_finite():
+                raise cursors.misfit(incremental, kind)
+            return str(number)
+    except (ValueError, InvalidOperation) as error:
+        raise cursors.misfit(incremental, kind) from error
+    return literal(lower)
 
 
 def _truth(value: int) -> bool:

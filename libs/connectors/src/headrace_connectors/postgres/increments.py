@@ -23,9 +23,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
+import asyncpg
+
 from headrace_connectors import cursors
 from headrace_connectors.cursors import Cursor, Pending
-from headrace_connectors.errors import configuration
+from headrace_connectors.errors import ConnectorError, configuration
 from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Incremental, SourceSpec
 from headrace_connectors.postgres.catalog import NativeColumn
@@ -52,7 +54,8 @@ SELECT has_table_privilege($1::text::regclass, 'SELECT') AND NOT EXISTS (
 the columns only, may not ask."""
 
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
-
+_TIMES = ("date", "time", "interval")
+_NO_SUCH_FUNCTION = "42883"
 
 _WAITS = (0.01, 0.03, 0.06)
 """Seconds to wait for transactions that run: what is committed by then need not be read again next time."""
@@ -96,7 +99,7 @@ class Increment:
     def of(cls, spec: SourceSpec, natives: tuple[NativeColumn, ...], origin: str) -> Increment | None:
         """The increment that a specification asks for, if it does.
 
-        :raises ConnectorError: COLUMN_NOT_FOUND; CURSOR_CHANGED, CURSOR_INVALID.
+        :raises ConnectorError: COLUMN_NOT_FOUND; LAG_NOT_SUPPORTED; CURSOR_CHANGED, CURSOR_INVALID.
         """
         if spec.incremental is None:
             return None
@@ -108,15 +111,30 @@ class Increment:
                 f"the cursor column {name} is not among the columns read",
                 column=name,
             )
+        if spec.incremental.lag is not None and not native.native.startswith(_NUMBERS + _TIMES):
+            raise cursors.lag_unsupported(spec.incremental, native.declared)
         return cls(spec.incremental, native, origin, None if spec.query else origin)
 
     async def note(self, session: Session, own: Backend | None = None) -> Noted:
         """What must be known before the snapshot is taken. ``own`` writes what is read: it is not waited
-        for."""
-        async with session.transaction("read") as raw:
-            row = await raw.fetchrow(self._note_sql())
-            # Only now: a transaction that ends in between must be among these, or in what was seen above.
-            current = running = await _running(raw, own)
+        for.
+
+        :raises ConnectorError: CURSOR_UNORDERED when there is no largest value of the column's type.
+        """
+        try:
+            async with session.transaction("read") as raw:
+                row = await raw.fetchrow(self._note_sql())
+                # Only now: a transaction that ends in between must be among these, or in what was seen above.
+                current = running = await _running(raw, own)
+        except ConnectorError as error:
+            if error.details.get("sqlstate") != _NO_SUCH_FUNCTION:
+                raise
+            raise configuration(
+                "CURSOR_UNORDERED",
+                f"the cursor column {self._native.name} is of type {self._native.declared}, of which "
+                "PostgreSQL finds no largest value: read it as another type by a query",
+                column=self._native.name,
+            ) from error
         for pause in _WAITS:
             if not running:
                 break
@@ -129,14 +147,13 @@ class Increment:
     async def bounds(self, raw: Any, noted: Noted) -> Bounds:
         """What to read of the snapshot of the transaction of ``raw``.
 
-        :raises ConnectorError: CURSOR_UNBOUNDED.
+        :raises ConnectorError: CURSOR_UNBOUNDED; CURSOR_INVALID when what the reading goes on from is not of
+            the column's type.
         """
         stored, initial = self._stored, self._incremental.initial
         left_out = noted.nulls and (stored is not None or initial is not None or noted.top is None)
         warnings = cursors.null_warnings(self._native.name) if left_out else ()
-        top = noted.top
-        if stored is not None:
-            top = stored.value if top is None else await self._greater(raw, stored.value, top)
+        top = await self._top(raw, noted.top)
         if top is None:
             # Without a cursor there is no telling later what of it was read.
             return Bounds(None, self._from_initial() if self._incremental.repeats else "false", warnings)
@@ -162,8 +179,22 @@ class Increment:
     def _typed(self, value: str) -> str:
         return f"{literal(value)}::{self._native.declared}"
 
-    async def _greater(self, raw: Any, one: str, other: str) -> str:
-        return str(await raw.fetchval(f"SELECT greatest({self._typed(one)}, {self._typed(other)})::text"))
+    async def _top(self, raw: Any, noted: str | None) -> str | None:
+        """The largest value of all readings; None where there is none from which to go on."""
+        lower = cursors.begins_at(self._incremental)
+        if lower is None:
+            return noted
+        known, new = self._typed(lower), "NULL" if noted is None else self._typed(noted)
+        largest = f"greatest({known}, {new})"
+        if (
+            self._stored is None
+        ):  # below the initial value nothing is read: the next reading begins there, too
+            largest = f"CASE WHEN {new} >= {known} THEN {new} END"
+        try:
+            top = await raw.fetchval(f"SELECT ({largest})::text")
+        except asyncpg.DataError as error:
+            raise cursors.misfit(self._incremental, self._native.declared) from error
+        return None if top is None else str(top)
 
     @property
     def _floor(self) -> str | None:
@@ -223,7 +254,7 @@ class Increment:
             "FROM pg_current_snapshot() AS s"
         )
         horizon, writer = int(row["horizon"]), _writer_sql(int(row["ahead"]))
-        view = "true"
+        view = self._from_initial() or "true"
         if self._stored is not None and self._floor is not None:
             view = f"{self._column} >= {self._lagging(self._floor)}"
         cursor = await self._keeping_in_view(raw, replace(cursor, horizon=horizon), writer, view)
