@@ -5,6 +5,7 @@ alternate, so that what else the machine does meets both sides alike, and the be
 
     python benches/loads.py                                flights and copies, beside psql
     python benches/loads.py --rows 20000000 --memory 512MiB    many rows through a small worker
+    python benches/loads.py --rows 3000000 --memory 160MiB --form joined
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import httpx
 import processors
 import psutil
+import yaml
 from headrace_local.demo import dataset
 from headrace_local.postgres import installation
 from headrace_local.testing import StackUnderTest, create_pipeline, demand, until
@@ -53,6 +55,8 @@ GENERATE = """
     FROM generate_series(1, {rows}) AS n
 """
 SUMS = "SELECT count(*), sum(id), sum(customer), sum(amount), sum(hashtextextended(note, 0)) FROM {table}"
+FLIGHT_SUMS = "SELECT count(*), sum(flight), sum(distance), sum(hashtextextended(tailnum, 0)) FROM {table}"
+ORDERS = {"id": "orders", "connection": "warehouse", "table": "orders"}
 
 
 @dataclass(frozen=True)
@@ -296,41 +300,93 @@ class MemoryWatch:
         return sum(shares), max(residents)
 
 
-def many_rows(bench: Bench, rows: int, memory: str) -> None:
-    """Copies many rows, then takes them through a join, an expression and a sort's worth of scratch."""
+def many_rows(bench: Bench, rows: int, memory: str, forms: Sequence[str]) -> None:
+    """Takes many rows through a small worker: as they are, and through joins into each kind of load."""
     bench.recreate("orders", WIDE)
     bench.sql(GENERATE.format(table="orders", rows=rows))
     bench.recreate("customers", "customer integer, name text")
     bench.sql("INSERT INTO customers SELECT n, 'customer ' || n FROM generate_series(0, 99999) AS n")
-    orders = {"id": "orders", "connection": "warehouse", "table": "orders"}
-    customers = {"id": "customers", "connection": "warehouse", "table": "customers"}
-    join = {
-        "id": "named",
-        "type": "lookup_join",
-        "input": "orders",
-        "lookup": "customers",
-        "on": ["customer"],
-    }
-    forms: Sequence[tuple[str, str, dict[str, Any]]] = (
-        ("copied as they are", WIDE, {"sources": [orders]}),
-        ("joined", f"{WIDE}, name text", {"sources": [orders, customers], "transformations": [join]}),
-    )
     pid = int(bench.stack.home.pid_file("worker").read_text())
-    for what, columns, definition in forms:
-        bench.recreate("copied", columns)
-        last = "named" if "transformations" in definition else "orders"
-        sink = {"id": "load", "input": last, "connection": "warehouse", "table": "copied"}
-        pipeline = bench.pipeline({"version": 1, **definition, "sinks": [sink]})
+    for form in forms:
         with MemoryWatch(pid) as watch:
-            seconds = bench.load(pipeline, rows)
-        bench.demand_equal("orders", "copied")
+            moved, seconds = MANY[form](bench, rows)
         print(
-            f"{rows:,} rows {what}, limit {memory}: {seconds:.1f} s, {rows / seconds:,.0f} rows/s; "
+            f"{moved:,} rows {form}, limit {memory}: {seconds:.1f} s, {moved / seconds:,.0f} rows/s; "
             f"the worker's processes held at most {watch.together >> 20} MiB together (idle "
-            f"{watch.idle >> 20}), the largest {watch.one >> 20} MiB"
+            f"{watch.idle >> 20}), the largest {watch.one >> 20} MiB",
+            flush=True,
         )
+
+
+def many_copied(bench: Bench, rows: int) -> tuple[int, float]:
+    """The orders as they are."""
+    bench.recreate("copied", WIDE)
+    sink = {"id": "load", "input": "orders", "connection": "warehouse", "table": "copied"}
+    seconds = bench.load(bench.pipeline({"version": 1, "sources": [ORDERS], "sinks": [sink]}), rows)
+    bench.demand_equal("orders", "copied")
+    return rows, seconds
+
+
+def many_joined(bench: Bench, rows: int, **sink: Any) -> tuple[int, float]:
+    """The orders with the names of their customers."""
+    key = ", PRIMARY KEY (id)" if "keys" in sink else ""
+    bench.recreate("copied", f"{WIDE}, name text{key}")
+    definition = {
+        "version": 1,
+        "sources": [ORDERS, {"id": "customers", "connection": "warehouse", "table": "customers"}],
+        "transformations": [
+            {
+                "id": "named",
+                "type": "lookup_join",
+                "input": "orders",
+                "lookup": "customers",
+                "on": ["customer"],
+            }
+        ],
+        "sinks": [{"id": "load", "input": "named", "connection": "warehouse", "table": "copied", **sink}],
+    }
+    seconds = bench.load(bench.pipeline(definition), rows)
+    bench.demand_equal("orders", "copied")
     if bench.sql("SELECT count(*) FROM copied WHERE name IS DISTINCT FROM 'customer ' || customer") != [(0,)]:
         raise SystemExit("rows were joined with the wrong customer")
+    return rows, seconds
+
+
+def many_flights(bench: Bench, rows: int) -> tuple[int, float]:
+    """The flights of the demo, often enough, with its five joins."""
+    times = -(-rows // FLIGHTS)
+    bench.recreate("one_year", RAW_FLIGHTS)
+    bench.psql(
+        f"\\copy one_year from '{bench.folder / dataset.FLIGHTS}' with (format csv, header true, null 'NA')"
+    )
+    bench.recreate("flights", RAW_FLIGHTS)
+    bench.sql(f"INSERT INTO flights SELECT one_year.* FROM one_year, generate_series(1, {times})")
+    bench.recreate("joined", JOINED_FLIGHTS)
+    demo = yaml.safe_load(resources.files("headrace_local.demo").joinpath("flights.yaml").read_text("utf-8"))
+    lookups = [source for source in demo["sources"] if source["id"] != "flights"]
+    definition = {
+        "version": 1,
+        "sources": [{"id": "flights", "connection": "warehouse", "table": "flights"}, *lookups],
+        "transformations": demo["transformations"],
+        "sinks": [{"id": "load", "input": "enriched", "connection": "warehouse", "table": "joined"}],
+    }
+    seconds = bench.load(bench.pipeline(definition), times * FLIGHTS)
+    sums = [bench.sql(FLIGHT_SUMS.format(table=table)) for table in ("flights", "joined")]
+    found = bench.sql(
+        "SELECT count(airline), count(dest_name), count(plane_model), count(visib) FROM joined"
+    )[0]
+    if sums[0] != sums[1] or any(count == 0 or count % times for count in found):
+        raise SystemExit(f"the flights were not joined as they are once: {sums}, {found}")
+    return times * FLIGHTS, seconds
+
+
+MANY: Mapping[str, Callable[[Bench, int], tuple[int, float]]] = {
+    "copied as they are": many_copied,
+    "joined": many_joined,
+    "joined and merged": lambda bench, rows: many_joined(bench, rows, mode="merge", keys=["id"]),
+    "joined and replaced": lambda bench, rows: many_joined(bench, rows, mode="replace"),
+    "of flights with five joins": many_flights,
+}
 
 
 def main() -> None:
@@ -342,6 +398,7 @@ def main() -> None:
     parser.add_argument("--copy-rows", type=int, default=2_000_000, help="rows of the copy beside psql")
     parser.add_argument("--rows", type=int, help="instead: that many rows through a small worker")
     parser.add_argument("--memory", default="512MiB", help="the worker's memory for --rows")
+    parser.add_argument("--form", action="append", choices=sorted(MANY), help="for --rows: not all forms")
     parser.add_argument("--only", choices=("flights", "copies"))
     options = parser.parse_args()
     stack = StackUnderTest({"WORKER_MEMORY": options.memory} if options.rows else {})
@@ -350,7 +407,7 @@ def main() -> None:
         with stack.client() as client:
             bench = Bench(stack, client)
             if options.rows:
-                many_rows(bench, options.rows, options.memory)
+                many_rows(bench, options.rows, options.memory, options.form or list(MANY))
                 return
             if options.only != "copies":
                 flights(bench, options.rounds)

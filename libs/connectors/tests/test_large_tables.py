@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from headrace_connectors import gate
 from headrace_connectors.api import (
     ConnectorError,
     Environment,
@@ -64,3 +65,15 @@ async def test_what_a_stage_may_spill_bounds_its_tables_too(wide: Path, small: E
         with pytest.raises(ConnectorError) as computed:
             await scratch.compute("endless", "SELECT range AS n FROM range(100_000_000_000)")
     assert (read.value.code, computed.value.code) == ("DISK_FULL", "DISK_FULL")
+
+
+@pytest.mark.long
+async def test_keys_that_do_not_fit_into_memory_are_looked_at_in_parts(environment: Environment) -> None:
+    tiny = replace(environment, memory_limit_bytes=16 * MEBIBYTE)
+    async with await Scratch.open(tiny) as scratch:
+        await scratch.compute("keys", f"SELECT range AS id, md5(range::VARCHAR) AS text FROM range({ROWS})")
+        await gate.require_unique(scratch, "keys", ["id", "text"])
+        await scratch.execute("INSERT INTO keys VALUES (77, md5('77'))")
+        with pytest.raises(ConnectorError) as refused:
+            await gate.require_unique(scratch, "keys", ["id", "text"])
+    assert (refused.value.code, refused.value.details["key"][:6]) == ("DUPLICATE_KEY", "id=77,")

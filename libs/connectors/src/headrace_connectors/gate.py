@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace_connectors.errors import data
+from headrace_connectors.errors import ConnectorError, data
 from headrace_connectors.identifiers import quote, quote_all
 from headrace_connectors.model import Column, PartitionRange
 from headrace_connectors.scratch import Scratch
@@ -103,15 +103,38 @@ async def require_unique(scratch: Scratch, table: str, keys: Sequence[str]) -> N
 
     :raises ConnectorError: DUPLICATE_KEY (class DATA) naming one such key.
     """
-    listed = quote_all(tuple(keys))
-    texts = ", ".join(f"CAST({quote(key)} AS VARCHAR)" for key in keys)
-    found = await scratch.fetch(
-        f"SELECT {texts}, count(*) FROM {quote(table)} GROUP BY {listed} HAVING count(*) > 1 LIMIT 1"
-    )
+    for parts in _PARTS:
+        try:
+            found = await _repeated(scratch, table, keys, parts)
+            break
+        except ConnectorError as error:
+            if error.code != "MEMORY_LIMIT" or parts == _PARTS[-1]:
+                raise
     if found:
         *values, times = found[0]
         key = ", ".join(f"{name}={value}" for name, value in zip(keys, values, strict=True))
         raise duplicate_key(key, int(str(times)))
+
+
+_PARTS = (1, 8, 64)
+"""Into how many parts the keys are divided where memory is too small for all of them at once: DuckDB spills
+groups, but not beyond a few times its memory."""
+
+
+async def _repeated(
+    scratch: Scratch, table: str, keys: Sequence[str], parts: int
+) -> list[tuple[object, ...]]:
+    """One key that stands there more than once, as texts, with how often."""
+    listed = quote_all(tuple(keys))
+    texts = ", ".join(f"CAST({quote(key)} AS VARCHAR)" for key in keys)
+    for part in range(parts):
+        origin = quote(table) + (f" WHERE hash({listed}) % {parts} = {part}" if parts > 1 else "")
+        found = await scratch.fetch(
+            f"SELECT {texts}, count(*) FROM {origin} GROUP BY {listed} HAVING count(*) > 1 LIMIT 1"
+        )
+        if found:
+            return found
+    return []
 
 
 def duplicate_key(key: str, times: int) -> Exception:
