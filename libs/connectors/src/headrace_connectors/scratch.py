@@ -42,6 +42,10 @@ _FILE = "headrace_file"
 _SETTINGS = {"fsync_mode": "NONE", "force_compression": "uncompressed", "checkpoint_on_detach": "DISABLED"}
 _FILE_LOOK_SECONDS = 0.1
 
+_ROW_GROUP = 30_720
+"""Rows that each thread gathers before it writes them: a quarter of the usual, or writing forty columns alone
+takes 100 MiB."""
+
 
 class Scratch:
     """The stage's own database.  Use :meth:`open`; :meth:`close` removes its files."""
@@ -73,7 +77,9 @@ class Scratch:
                     temp_bytes=environment.max_temp_bytes,
                     extra=_SETTINGS,
                 )
-                connection.execute(f"ATTACH {literal(str(folder / _FILE))} AS {_FILE}")
+                connection.execute(
+                    f"ATTACH {literal(str(folder / _FILE))} AS {_FILE} (ROW_GROUP_SIZE {_ROW_GROUP})"
+                )
                 duck.lock(connection)
             except Exception as error:
                 shutil.rmtree(folder, ignore_errors=True)
