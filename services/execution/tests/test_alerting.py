@@ -93,6 +93,10 @@ async def test_a_failing_pipeline_has_one_alert_until_a_good_run(mesh: Cluster, 
     assert (opened.run_id, alert.run_id, alert.id) == (first, second, opened.id)
     assert alert.rule == alerts_pb2.ALERT_RULE_QUALITY_FAILED
     assert (alert.severity, alert.message) == (alerts_pb2.ALERT_SEVERITY_CRITICAL, "noop: it did not work")
+    secret = alerts_pb2.AcknowledgeAlertRequest(id=alert.id, note="see https://ada:lovelace@db")
+    assert (
+        await refusal(service(replica).AcknowledgeAlert(secret, metadata=replica.editor)) == "INVALID_REQUEST"
+    )
     request = alerts_pb2.AcknowledgeAlertRequest(id=alert.id, note="mine")
     taken = await service(replica).AcknowledgeAlert(request, metadata=replica.editor)
     assert (taken.status, taken.acknowledged_by, taken.note) == (

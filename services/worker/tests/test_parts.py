@@ -72,6 +72,12 @@ def test_a_secret_is_taken_out_in_every_form(secret: str) -> None:
 def test_a_message_keeps_everything_else() -> None:
     assert Redactor(["pa ss/word"]).text("host pa%20ss%2Fword refused") == "host *** refused"
     assert Redactor(["abc"]).text("abcdef") == "abcdef"
+    assert Redactor().text("no //x:y@ but http://h:1/?a=b@c") == "no //x:y@ but http://h:1/?a=b@c"
+
+
+def test_a_password_in_an_url_is_taken_out_wherever_it_comes_from() -> None:
+    quoted = "row 2: 'postgres://ada:lovelace@db/x, redis://:word@cache' is no date"
+    assert Redactor().text(quoted) == "row 2: 'postgres://ada:***@db/x, redis://:***@cache' is no date"
 
 
 @pytest.fixture

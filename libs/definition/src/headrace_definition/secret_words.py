@@ -11,7 +11,7 @@ _SECRET_KEY = re.compile(
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _REFERENCE = re.compile(r"\s*(\$\{(secrets|env)\.[^}]*\}|\$\{params\.[^}]*\}|(env|file|vault|k8s)://\S*)\s*")
-_URL_PASSWORD = re.compile(r"://[^/\s:@'\"]*:(?!\$\{)[^/\s@'\"]+@")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@'\"]*:)(?!\$\{)[^/\s@'\"]+(@)")
 
 # Names that users choose: a column may be called `token` without being one.
 _DATA = frozenset({"values", "schema", "columns", "aggregates", "on", "enum", "layout"})
@@ -30,6 +30,11 @@ def is_reference(text: str) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether a text has the form of something with a secret in it, such as a URL with a password."""
     return _URL_PASSWORD.search(text) is not None
+
+
+def without_secrets(text: str, mask: str) -> str:
+    """The text with a mask for whatever has the form of a secret, as :func:`holds_secret` knows it."""
+    return _URL_PASSWORD.sub(rf"\1{mask}\2", text)
 
 
 def refuse_literals(root: Mapping, findings: Findings) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import grpc
 from headrace.execution.v1 import alerts_pb2, alerts_pb2_grpc
-from headrace_chassis.errors import InvalidRequest, NotFound, Problem, WorkspaceForbidden
+from headrace_chassis.errors import NotFound, WorkspaceForbidden
 from headrace_chassis.identity import Principal, current_principal
 from headrace_chassis.messages import optional_id
 from headrace_chassis.pages import Pages
@@ -22,6 +22,7 @@ from headrace_execution.domain.alerts import (
     acknowledge,
 )
 from headrace_execution.errors import AlertAlreadyResolved
+from headrace_execution.remarks import check_remark
 from headrace_execution.store.alerts_port import AlertFilter
 from headrace_execution.store.port import Tx
 from headrace_execution.store.sql import SqlStore
@@ -64,8 +65,7 @@ class AlertServicer(alerts_pb2_grpc.AlertServiceServicer):
         """See the contract."""
         principal = current_principal()
         note = request.note if request.HasField("note") else None
-        if note is not None and "\0" in note:
-            raise InvalidRequest([Problem("INVALID_VALUE", "note", "must not have the character NUL")])
+        check_remark("note", note)
 
         async def apply(conn: AsyncConnection) -> alerts_pb2.Alert:
             tx = await self._store.join(conn)

@@ -13,9 +13,7 @@ from headrace_chassis.errors import (
     IdempotencyInFlight,
     IdempotencyKeyReused,
     InvalidCursor,
-    InvalidRequest,
     NotFound,
-    Problem,
     WorkspaceForbidden,
 )
 from headrace_chassis.idempotency import IdempotencyKey, Standing, current_key
@@ -38,6 +36,7 @@ from headrace_execution.domain.run import Run
 from headrace_execution.domain.states import RunState
 from headrace_execution.dry_runs import DryRunner
 from headrace_execution.errors import AlreadyFinished, NotRetryable
+from headrace_execution.remarks import check_remark
 from headrace_execution.store.port import RunFilter, Store, Tx
 from headrace_execution.watching.watcher import RunWatcher
 
@@ -77,7 +76,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         """See the contract."""
         principal = current_principal()
         label = request.triggered_by if request.HasField("triggered_by") else None
-        _refuse_control_characters("triggeredBy", label)
+        check_remark("triggeredBy", label)
         pipeline = UUID(request.id)
         wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
         definition = await self._reader.read(wanted)
@@ -129,7 +128,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         """See the contract."""
         principal = current_principal()
         reason = request.reason if request.HasField("reason") else None
-        _refuse_control_characters("reason", reason)
+        check_remark("reason", reason)
         key = current_key()
         earlier = await self._answered(key) if key is not None else None
         if earlier is not None:
@@ -152,7 +151,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         """See the contract."""
         principal = current_principal()
         label = request.triggered_by if request.HasField("triggered_by") else None
-        _refuse_control_characters("triggeredBy", label)
+        check_remark("triggeredBy", label)
         run = await self._visible(principal, UUID(request.run_id))
         if run.state not in RETRYABLE:
             raise NotRetryable.in_state(run.id, run.state)
@@ -276,9 +275,3 @@ def _cancel_wait() -> float:
     left = remaining_seconds()
     # A little is left for the answer itself.
     return CANCEL_WAIT_SECONDS if left is None else min(CANCEL_WAIT_SECONDS, max(left - 0.5, 0.0))
-
-
-def _refuse_control_characters(path: str, text: str | None) -> None:
-    if text is not None and any(ord(character) < 32 and character not in "\t\n\r" for character in text):
-        problem = Problem("INVALID_VALUE", path, "control characters are not accepted")
-        raise InvalidRequest([problem])

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote, quote_plus
 
+from headrace_definition.secret_words import without_secrets
+
 _MASK = "***"
 _SHORTEST = 4  # a shorter secret is part of ordinary words: masking it would show where it is
 
@@ -25,11 +27,11 @@ class Redactor:
         self._forms = sorted(forms, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """The text without secrets."""
+        """The text without secrets, and without passwords in URLs: an error may quote what a row holds."""
         for form in self._forms:
             if form in text:
                 text = text.replace(form, _MASK)
-        return text
+        return without_secrets(text, _MASK)
 
     def mapping(self, texts: Mapping[str, str]) -> dict[str, str]:
         """The mapping without secrets in its values."""
