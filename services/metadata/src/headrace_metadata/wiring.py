@@ -38,6 +38,7 @@ from headrace_metadata.application.connections import ConnectionWriter
 from headrace_metadata.application.definitions import DefinitionChecker
 from headrace_metadata.application.deletion import PipelineDeletion
 from headrace_metadata.application.execution import Execution
+from headrace_metadata.application.graphs import GraphReader
 from headrace_metadata.application.lineage import LineageReader
 from headrace_metadata.application.pipelines import PipelineWriter
 from headrace_metadata.application.probes import ConnectionProbes
@@ -108,6 +109,7 @@ class Parts:
             pipeline_writer,
             PipelineValidator(db, self.checker),
             self.deletion,
+            GraphReader(db, self.checker),
             cursors,
         )
         writer = ConnectionWriter(self.keyring, self._policy)

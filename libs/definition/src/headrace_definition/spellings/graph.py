@@ -3,6 +3,7 @@
 A check stands in the flow of an editor: what comes after it reads what the check reads.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from headrace_definition.nodes import Mapping, Node, Scalar, Sequence
@@ -76,6 +77,47 @@ def rewrite(root: Mapping, findings: Findings) -> Mapping:
     return with_entry(result, "layout", _layout(vertices, layout_edges, root))
 
 
+def role_of(word: str) -> tuple[str, str | None] | None:
+    """What a word for a kind of node stands for: a key of `LISTS`, and the type where the word says that too;
+    None for a word that is not known."""
+    kind = snake(word)
+    for role, words in (("source", _SOURCE), ("sink", _SINK), ("check", _CHECK), ("transform", _TRANSFORM)):
+        if kind in words:
+            return role, None
+    for role, types in (("transform", TRANSFORMATION_TYPES), ("check", CHECK_TYPES)):
+        if kind in types:
+            return role, types[kind]
+    return None
+
+
+def said_by_edges(
+    kind: str | None, other: str | None, edges: Iterable[tuple[str, str | None]]
+) -> dict[str, str | list[str]]:
+    """What the edges into a node say of its inputs, by keys of the element.
+
+    Args:
+        kind: The type of the element.
+        other: The task that its `lookup` or `to` names; None where it has neither.
+        edges: Task key and label of each, in the order of the text and without repeats.
+    """
+    inputs = list(edges)
+    said: dict[str, str | list[str]] = {}
+    if not inputs:
+        return said
+    if other is not None:
+        inputs = [pair for pair in inputs if pair[0] != other] or inputs
+    elif kind == "lookup_join" and len(inputs) > 1:
+        chosen = next((key for key, label in inputs if (label or "").lower() == "lookup"), inputs[1][0])
+        said["lookup"] = chosen
+        inputs = [pair for pair in inputs if pair[0] != chosen]
+    keys = [key for key, _ in inputs]
+    if len(keys) == 1 and kind not in ("sql_transform", "union"):
+        said["input"] = keys[0]
+    else:
+        said["inputs"] = keys
+    return said
+
+
 def _items(root: Mapping, name: str, findings: Findings) -> list[Mapping]:
     value = root.get(name)
     if value is None or (isinstance(value, Scalar) and value.value is None):
@@ -129,22 +171,12 @@ def _vertex(key: str, node: Mapping, findings: Findings) -> _Vertex | None:
         findings.error("WRONG_TYPE", config, "must be a mapping")
         return None
     config = config or Mapping({}, node.line, node.column, (node.where, "config"))
-    kind = snake(word)
-    if kind in _SOURCE:
-        return _Vertex(key, "source", None, config, node)
-    if kind in _SINK:
-        return _Vertex(key, "sink", None, config, node)
-    if kind in _CHECK:
-        return _Vertex(key, "check", None, config, node)
-    if kind in _TRANSFORM:
-        return _Vertex(key, "transform", None, config, node)
-    if kind in TRANSFORMATION_TYPES:
-        return _Vertex(key, "transform", TRANSFORMATION_TYPES[kind], config, node)
-    if kind in CHECK_TYPES:
-        return _Vertex(key, "check", CHECK_TYPES[kind], config, node)
+    role = role_of(word)
+    if role is not None:
+        return _Vertex(key, role[0], role[1], config, node)
     at = node.get("type") or node
     findings.error(
-        "UNKNOWN_TYPE", at, "not a known kind of node", suggestion=findings.nearest(kind, sorted(_ALL))
+        "UNKNOWN_TYPE", at, "not a known kind of node", suggestion=findings.nearest(snake(word), sorted(_ALL))
     )
     return None
 
@@ -218,19 +250,13 @@ def _with_task_keys(config: Mapping, ids: dict[str, str]) -> Mapping:
 def _with_inputs(element: Mapping, vertex: _Vertex, inputs: list[tuple[str, str | None]]) -> Mapping:
     if not inputs or "input" in element or "inputs" in element:
         return element
-    second = next((name for name in ("lookup", "to") if name in element), None)
-    kind = text_of(element.get("type"))
-    if second is not None:
-        other = text_of(element.get(second))
-        inputs = [pair for pair in inputs if pair[0] != other] or inputs
-    elif kind == "lookup_join" and len(inputs) > 1:
-        chosen = next((key for key, label in inputs if (label or "").lower() == "lookup"), inputs[1][0])
-        element = with_entry(element, "lookup", made(chosen, vertex.node))
-        inputs = [pair for pair in inputs if pair[0] != chosen]
-    keys: list[Node] = [made(key, vertex.node) for key, _ in inputs]
-    if len(keys) == 1 and kind not in ("sql_transform", "union"):
-        return with_entry(element, "input", keys[0])
-    return with_entry(element, "inputs", made_list(keys, vertex.node))
+    other = next((text_of(element.get(name)) or "" for name in ("lookup", "to") if name in element), None)
+    for name, said in said_by_edges(text_of(element.get("type")), other, inputs).items():
+        keys = [said] if isinstance(said, str) else said
+        nodes: list[Node] = [made(key, vertex.node) for key in keys]
+        value = nodes[0] if isinstance(said, str) else made_list(nodes, vertex.node)
+        element = with_entry(element, name, value)
+    return element
 
 
 def _with_connector(element: Mapping, connector: Node | None) -> Mapping:

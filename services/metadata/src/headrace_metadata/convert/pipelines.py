@@ -9,6 +9,7 @@ from headrace_chassis.messages import cleared, timestamp
 from headrace_definition import ColumnLineage
 from headrace_definition import Problem as Finding
 
+from headrace_metadata.application.graphs import GraphText
 from headrace_metadata.application.validation import Verdict
 from headrace_metadata.convert.fields import id_text, problem_messages
 from headrace_metadata.domain.connections import NamedConnection
@@ -35,8 +36,8 @@ _PLAIN_SETTINGS = (
     "is_active",
     "version_label",
 )
-_ID_SETTINGS = ("source_connection_id", "target_connection_id")
-_CLEARABLE = frozenset({*_PLAIN_SETTINGS, *_ID_SETTINGS, "tags", "notifications"})
+_ID_SETTINGS = ("source_connection_id", "target_connection_id", "connector_id", "schema_id")
+_CLEARABLE = frozenset({*_PLAIN_SETTINGS, *_ID_SETTINGS, "tags", "notifications", "layout"})
 
 
 def given_settings(
@@ -47,6 +48,9 @@ def given_settings(
     if "schedule_cron" in given:
         given["schedule_cron"] = given["schedule_cron"].strip()
     given |= {name: UUID(getattr(request, name)) for name in _ID_SETTINGS if request.HasField(name)}  # type: ignore[arg-type]
+    if request.layout:
+        # What is no UTF-8 is kept for the check of layouts to refuse.
+        given["layout"] = request.layout.decode(errors="surrogateescape")
     if request.tags:
         given["tags"] = clean_tags(request.tags)
     if request.notifications:
@@ -79,7 +83,11 @@ def status_word(value: "pipelines_pb2.PipelineStatus.ValueType") -> str:
 
 
 def pipeline_message(
-    pipeline: Pipeline, *, with_text: bool = True, warnings: Iterable[Finding] = ()
+    pipeline: Pipeline,
+    *,
+    with_text: bool = True,
+    warnings: Iterable[Finding] = (),
+    graph: GraphText | None = None,
 ) -> pipelines_pb2.Pipeline:
     """A pipeline at its latest version."""
     content = pipeline.latest.content
@@ -97,6 +105,7 @@ def pipeline_message(
         last_run=last_run_message(pipeline.last_run),
         next_run_at=timestamp(pipeline.next_run_at),
         warnings=problem_messages(warnings),
+        graph=graph_message(graph),
         **_settings(settings),
     )
 
@@ -113,7 +122,9 @@ def last_run_message(run: LastRun | None) -> pipelines_pb2.LastRun | None:
     )
 
 
-def version_message(version: Version, *, with_text: bool) -> pipelines_pb2.PipelineVersion:
+def version_message(
+    version: Version, *, with_text: bool, graph: GraphText | None = None
+) -> pipelines_pb2.PipelineVersion:
     """One version."""
     return pipelines_pb2.PipelineVersion(
         pipeline_id=str(version.pipeline_id),
@@ -122,7 +133,31 @@ def version_message(version: Version, *, with_text: bool) -> pipelines_pb2.Pipel
         yaml_definition=version.content.text if with_text else None,
         created_at=timestamp(version.created_at),
         created_by=version.created_by,
+        graph=graph_message(graph),
         **_settings(version.content.settings),
+    )
+
+
+def graph_message(graph: GraphText | None) -> pipelines_pb2.PipelineGraph | None:
+    """A definition as nodes and edges, where that was asked for."""
+    if graph is None:
+        return None
+    return pipelines_pb2.PipelineGraph(
+        nodes=[
+            pipelines_pb2.GraphNode(
+                id=node.id,
+                node_type=node.node_type,
+                label=node.label,
+                config=config,
+                position=position,
+            )
+            for node, config, position in graph.nodes
+        ],
+        edges=[
+            pipelines_pb2.GraphEdge(id=edge.id, source=edge.source, target=edge.target, label=edge.label)
+            for edge in graph.edges
+        ],
+        settings=graph.settings,
     )
 
 
@@ -194,6 +229,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
         "notifications": [_notification_message(each) for each in settings.notifications],
         "is_active": settings.is_active,
         "version_label": settings.version_label,
+        "layout": (settings.layout or "").encode(),
+        "connector_id": id_text(settings.connector_id),
+        "schema_id": id_text(settings.schema_id),
     }
 
 

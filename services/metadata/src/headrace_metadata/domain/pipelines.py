@@ -56,6 +56,10 @@ class Given(Declared):
     source_connection_id: UUID | None = None
     target_connection_id: UUID | None = None
     is_active: bool | None = None
+    layout: str | None = None
+    """How an editor draws the pipeline: JSON text as it was given."""
+    connector_id: UUID | None = None
+    schema_id: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ class Settings:
     source_connection_id: UUID | None
     target_connection_id: UUID | None
     is_active: bool
+    layout: str | None
+    connector_id: UUID | None
+    schema_id: UUID | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ class Content:
             source_connection_id=given.source_connection_id,
             target_connection_id=given.target_connection_id,
             is_active=given.is_active if given.is_active is not None else True,
+            layout=given.layout,
+            connector_id=given.connector_id,
+            schema_id=given.schema_id,
         )
 
     @property
@@ -152,7 +162,7 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Version:
-    """An immutable version. `content.text` is empty where it was read without its text."""
+    """An immutable version. Where it was read without its text, that is empty, and its layout None."""
 
     pipeline_id: UUID
     number: int

@@ -6,6 +6,7 @@ from headrace_definition import Problem
 from headrace_definition.notifying import target_flaw
 from headrace_timetable import CronError, parse
 
+from headrace_metadata.domain.layouts import layout_problems
 from headrace_metadata.domain.names import name_flaw
 from headrace_metadata.domain.pipelines import Content, Given, Notification
 
@@ -25,6 +26,9 @@ JSON_NAMES = {
     "notifications": "notifications",
     "is_active": "isActive",
     "version_label": "versionLabel",
+    "layout": "layout",
+    "connector_id": "connectorId",
+    "schema_id": "schemaId",
 }
 
 
@@ -44,6 +48,8 @@ def setting_problems(name: str, given: Given) -> list[Problem]:
         problems.extend(cron_problems(given.schedule_cron))
     for index, notification in enumerate(given.notifications or ()):
         problems.extend(_notification_problems(f"notifications[{index}]", notification))
+    if given.layout is not None:
+        problems.extend(layout_problems(given.layout))
     return problems
 
 

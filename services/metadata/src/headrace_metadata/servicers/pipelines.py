@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_metadata.application import workspaces
 from headrace_metadata.application.definitions import Text
 from headrace_metadata.application.deletion import PipelineDeletion
+from headrace_metadata.application.graphs import GraphReader, GraphText
 from headrace_metadata.application.pipelines import ContentMoved, NewPipeline, PipelineWriter, Written
 from headrace_metadata.application.validation import PipelineValidator
 from headrace_metadata.convert import pipelines as convert
@@ -38,6 +39,7 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         writer: PipelineWriter,
         validator: PipelineValidator,
         deletion: PipelineDeletion,
+        graphs: GraphReader,
         cursors: Cursors,
     ) -> None:
         self._db = db
@@ -45,6 +47,7 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         self._writer = writer
         self._validator = validator
         self._deletion = deletion
+        self._graphs = graphs
         self._pages = Pages[Pipeline](
             cursors, "pipelines", (datetime, UUID), lambda pipeline: (pipeline.created_at, pipeline.id)
         )
@@ -104,7 +107,9 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
         return convert.verdict_message(verdict)
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
-        return convert.pipeline_message(await self._get(current_principal(), UUID(request.id)))
+        pipeline = await self._get(current_principal(), UUID(request.id))
+        graph = await self._graph(request.view, pipeline, pipeline.latest)
+        return convert.pipeline_message(pipeline, graph=graph)
 
     async def UpdatePipeline(self, request: pb.UpdatePipelineRequest, context: Context) -> pb.Pipeline:
         principal = current_principal()
@@ -173,7 +178,15 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
             version = await store.get_version(conn, principal.tenant, pipeline.id, request.version)
         if version is None:
             raise NotFound("version", f"{request.version} of pipeline {request.id}")
-        return convert.version_message(version, with_text=True)
+        graph = await self._graph(request.view, pipeline, version)
+        return convert.version_message(version, with_text=True, graph=graph)
+
+    async def _graph(
+        self, view: "pb.PipelineView.ValueType", pipeline: Pipeline, version: Version
+    ) -> GraphText | None:
+        if view != pb.PIPELINE_VIEW_GRAPH:
+            return None
+        return await self._graphs.read(pipeline.workspace_id, version.content)
 
     async def _get(self, principal: Principal, pipeline_id: UUID) -> Pipeline:
         async with self._db.read() as conn:

@@ -33,7 +33,10 @@ from headrace_metadata.store.tables import pipeline_version as version
 
 # A literal and no parameter: only so does PostgreSQL know that the partial indexes apply.
 ALIVE: Final = head.c.deletion != sa.literal_column(f"'{Deletion.DELETED}'")
-_NO_TEXT = sa.literal("").label("text")
+# What may be large: lists and runs do without.
+_LARGE: Final = (version.c.text, version.c.layout)
+_NO_LAYOUT: Final = sa.null().label("layout")
+_NOT_LARGE: Final = (sa.literal("").label("text"), _NO_LAYOUT)
 _GIVEN_FIELDS = tuple(field.name for field in fields(Given))
 
 
@@ -158,7 +161,7 @@ async def _add_version(
 
 
 async def get(conn: AsyncConnection, scope: Scope, pipeline_id: UUID) -> Pipeline | None:
-    """The pipeline at its latest version, with its text."""
+    """The pipeline at its latest version, with its text and layout."""
     row = (await conn.execute(_by_id(scope, pipeline_id))).one_or_none()
     return None if row is None else _pipeline(row)
 
@@ -178,7 +181,7 @@ async def lock(conn: AsyncConnection, scope: Scope, pipeline_id: UUID) -> Pipeli
 async def page(
     conn: AsyncConnection, scope: Scope, filters: Filters, after: Place | None, offset: int, limit: int
 ) -> Sequence[Pipeline]:
-    """Pipelines in scope without their text, newest first, from `after` or `offset` on."""
+    """Pipelines in scope without their text and layout, newest first, from `after` or `offset` on."""
     # A filter by status walks the index of the status table; without one, that of the heads.
     table, key = (status, status.c.pipeline_id) if filters.status else (head, head.c.id)
     conditions = _conditions(filters)
@@ -202,7 +205,7 @@ async def page(
         .subquery()
     )
     statement = (
-        sa.select(*_COLUMNS, _NO_TEXT)
+        sa.select(*_COLUMNS, *_NOT_LARGE)
         .select_from(chosen.join(_joined(), head.c.id == chosen.c.id))
         .order_by(head.c.created_at.desc(), head.c.id.desc())
     )
@@ -223,9 +226,9 @@ async def count(conn: AsyncConnection, scope: Scope, filters: Filters) -> int:
 async def versions(
     conn: AsyncConnection, tenant: UUID, pipeline_id: UUID, before: int | None, limit: int
 ) -> Sequence[Version]:
-    """Versions without their text, newest first, below `before`."""
+    """Versions without their text and layout, newest first, below `before`."""
     statement = (
-        sa.select(*_VERSION_COLUMNS, _NO_TEXT)
+        sa.select(*_VERSION_COLUMNS, *_NOT_LARGE)
         .where(version.c.pipeline_id == pipeline_id, version.c.tenant == tenant)
         .order_by(version.c.version.desc())
         .limit(limit)
@@ -236,8 +239,8 @@ async def versions(
 
 
 async def get_version(conn: AsyncConnection, tenant: UUID, pipeline_id: UUID, number: int) -> Version | None:
-    """One version with its text."""
-    statement = sa.select(*_VERSION_COLUMNS, version.c.text).where(
+    """One version with its text and layout."""
+    statement = sa.select(*_VERSION_COLUMNS, *_LARGE).where(
         version.c.pipeline_id == pipeline_id, version.c.tenant == tenant, version.c.version == number
     )
     row = (await conn.execute(statement)).one_or_none()
@@ -293,7 +296,7 @@ _VERSION_COLUMNS: Final = tuple(
     if column.name == "version"
     else column
     for column in version.c
-    if column.name not in ("text", "tenant")
+    if column.name not in ("text", "layout", "tenant")
 )
 _COLUMNS: Final = (
     head.c.id,
@@ -328,7 +331,7 @@ def _joined() -> sa.FromClause:
 
 def _by_id(scope: Scope, pipeline_id: UUID) -> sa.Select[*tuple[Any, ...]]:
     return (
-        sa.select(*_COLUMNS, version.c.text)
+        sa.select(*_COLUMNS, *_LARGE)
         .select_from(_joined())
         .where(head.c.id == pipeline_id, scope.holds(head.c.tenant, head.c.workspace_id), ALIVE)
     )
@@ -398,6 +401,7 @@ def _latest(asked_types: sa.ColumnElement[Any]) -> sa.Select[*tuple[Any, ...]]:
             head.c.workspace_id,
             *_VERSION_COLUMNS,
             sa.case((is_known, ""), else_=version.c.text).label("text"),
+            _NO_LAYOUT,
             own.correlate(head).scalar_subquery().label("own_types"),
             asked_types.label("asked_types"),
         )

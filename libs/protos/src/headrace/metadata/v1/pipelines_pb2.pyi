@@ -94,6 +94,30 @@ NOTIFICATION_TYPE_SLACK: NotificationType.ValueType  # 3
 """A POST in Slack's form."""
 Global___NotificationType: _TypeAlias = NotificationType  # noqa: Y015
 
+class _PipelineView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PipelineViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PipelineView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PIPELINE_VIEW_UNSPECIFIED: _PipelineView.ValueType  # 0
+    """As if it were TEXT."""
+    PIPELINE_VIEW_TEXT: _PipelineView.ValueType  # 1
+    """As it was given."""
+    PIPELINE_VIEW_GRAPH: _PipelineView.ValueType  # 2
+    """As nodes and edges too."""
+
+class PipelineView(_PipelineView, metaclass=_PipelineViewEnumTypeWrapper):
+    """How a definition is shown."""
+
+PIPELINE_VIEW_UNSPECIFIED: PipelineView.ValueType  # 0
+"""As if it were TEXT."""
+PIPELINE_VIEW_TEXT: PipelineView.ValueType  # 1
+"""As it was given."""
+PIPELINE_VIEW_GRAPH: PipelineView.ValueType  # 2
+"""As nodes and edges too."""
+Global___PipelineView: _TypeAlias = PipelineView  # noqa: Y015
+
 @_typing.final
 class Notification(_message.Message):
     """Whom to tell of which ends of a run. WARNING is also told of alerts that are about no such end: late and unusual runs,
@@ -167,6 +191,10 @@ class Pipeline(_message.Message):
     LAST_RUN_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     NEXT_RUN_AT_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity (UUID)."""
     workspace_id: _builtins.str
@@ -199,6 +227,12 @@ class Pipeline(_message.Message):
     """Who created it: the subject of their token."""
     version_label: _builtins.str
     """A free name of the version."""
+    layout: _builtins.bytes
+    """What an editor keeps of how it is drawn, as it was given; left out in lists."""
+    connector_id: _builtins.str
+    """An id of the caller's own (UUID): the connector it reads by."""
+    schema_id: _builtins.str
+    """An id of the caller's own (UUID): the schema it writes by."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words to find it by."""
@@ -229,6 +263,10 @@ class Pipeline(_message.Message):
     def next_run_at(self) -> _timestamp_pb2.Timestamp:
         """When a schedule starts its next run; absent where none does."""
 
+    @_builtins.property
+    def graph(self) -> Global___PipelineGraph:
+        """The definition as nodes and edges; only where `view` asks for it."""
+
     def __init__(
         self,
         *,
@@ -255,19 +293,29 @@ class Pipeline(_message.Message):
         last_run: Global___LastRun | None = ...,
         warnings: _abc.Iterable[_reasons_pb2.Problem] | None = ...,
         next_run_at: _timestamp_pb2.Timestamp | None = ...,
+        layout: _builtins.bytes = ...,
+        connector_id: _builtins.str | None = ...,
+        schema_id: _builtins.str | None = ...,
+        graph: Global___PipelineGraph | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "description", b"description", "last_run", b"last_run", "next_run_at", b"next_run_at", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "description", b"description", "graph", b"graph", "last_run", b"last_run", "next_run_at", b"next_run_at", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "max_retries", b"max_retries", "name", b"name", "next_run_at", b"next_run_at", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "graph", b"graph", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "next_run_at", b"next_run_at", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
+    _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__graph: _TypeAlias = _typing.Literal["graph"]  # noqa: Y015
+    _WhichOneofArgType__graph: _TypeAlias = _typing.Literal["_graph", b"_graph"]  # noqa: Y015
     _WhichOneofReturnType__last_run: _TypeAlias = _typing.Literal["last_run"]  # noqa: Y015
     _WhichOneofArgType__last_run: _TypeAlias = _typing.Literal["_last_run", b"_last_run"]  # noqa: Y015
     _WhichOneofReturnType__next_run_at: _TypeAlias = _typing.Literal["next_run_at"]  # noqa: Y015
     _WhichOneofArgType__next_run_at: _TypeAlias = _typing.Literal["_next_run_at", b"_next_run_at"]  # noqa: Y015
     _WhichOneofReturnType__schedule_cron: _TypeAlias = _typing.Literal["schedule_cron"]  # noqa: Y015
     _WhichOneofArgType__schedule_cron: _TypeAlias = _typing.Literal["_schedule_cron", b"_schedule_cron"]  # noqa: Y015
+    _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
+    _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
     _WhichOneofReturnType__target_connection_id: _TypeAlias = _typing.Literal["target_connection_id"]  # noqa: Y015
@@ -277,13 +325,19 @@ class Pipeline(_message.Message):
     _WhichOneofReturnType__yaml_definition: _TypeAlias = _typing.Literal["yaml_definition"]  # noqa: Y015
     _WhichOneofArgType__yaml_definition: _TypeAlias = _typing.Literal["_yaml_definition", b"_yaml_definition"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__graph) -> _WhichOneofReturnType__graph | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_run) -> _WhichOneofReturnType__last_run | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_run_at) -> _WhichOneofReturnType__next_run_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_cron) -> _WhichOneofReturnType__schedule_cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_id) -> _WhichOneofReturnType__schema_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_connection_id) -> _WhichOneofReturnType__source_connection_id | None: ...
     @_typing.overload
@@ -294,6 +348,123 @@ class Pipeline(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__yaml_definition) -> _WhichOneofReturnType__yaml_definition | None: ...
 
 Global___Pipeline: _TypeAlias = Pipeline  # noqa: Y015
+
+@_typing.final
+class PipelineGraph(_message.Message):
+    """A definition as nodes and edges, whatever the spelling in which it was given. `settings` with `nodes` and `edges`
+    beside them is a definition again, of the same meaning.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    settings: _builtins.bytes
+    """All else that the definition says: parameters, execution, orchestration."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraphNode]:
+        """The tasks: sources, transformations, checks, sinks."""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraphEdge]:
+        """Which rows go where."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___GraphNode] | None = ...,
+        edges: _abc.Iterable[Global___GraphEdge] | None = ...,
+        settings: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "nodes", b"nodes", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineGraph: _TypeAlias = PipelineGraph  # noqa: Y015
+
+@_typing.final
+class GraphNode(_message.Message):
+    """A task of a definition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NODE_TYPE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its task key, as runs name it."""
+    node_type: _builtins.str
+    """What it is: `source`, `target`, the type of a transformation or check; or the editor's own word for that."""
+    label: _builtins.str
+    """The label that the layout gives it, or the definition."""
+    config: _builtins.bytes
+    """Its settings, as the definition has them; without the inputs that edges say."""
+    position: _builtins.bytes
+    """The place that the layout gives it, or the definition."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        node_type: _builtins.str = ...,
+        label: _builtins.str | None = ...,
+        config: _builtins.bytes = ...,
+        position: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "label", b"label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "config", b"config", "id", b"id", "label", b"label", "node_type", b"node_type", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__label: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
+    _WhichOneofArgType__label: _TypeAlias = _typing.Literal["_label", b"_label"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label) -> _WhichOneofReturnType__label | None: ...
+
+Global___GraphNode: _TypeAlias = GraphNode  # noqa: Y015
+
+@_typing.final
+class GraphEdge(_message.Message):
+    """Rows on their way between two tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The editor's own id."""
+    source: _builtins.str
+    """The task that they come from."""
+    target: _builtins.str
+    """The task that reads them."""
+    label: _builtins.str
+    """The label that the layout gives it, or the definition; `lookup` leads to the lookup of a join."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str | None = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        label: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_label", b"_label", "id", b"id", "label", b"label"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_label", b"_label", "id", b"id", "label", b"label", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    _WhichOneofReturnType__label: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
+    _WhichOneofArgType__label: _TypeAlias = _typing.Literal["_label", b"_label"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label) -> _WhichOneofReturnType__label | None: ...
+
+Global___GraphEdge: _TypeAlias = GraphEdge  # noqa: Y015
 
 @_typing.final
 class LastRun(_message.Message):
@@ -358,6 +529,10 @@ class PipelineVersion(_message.Message):
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline (UUID)."""
     version: _builtins.int
@@ -386,6 +561,12 @@ class PipelineVersion(_message.Message):
     """Its free name."""
     created_by: _builtins.str
     """Who made it: the subject of their token."""
+    layout: _builtins.bytes
+    """What an editor keeps of how it was drawn, as it was given; left out in lists."""
+    connector_id: _builtins.str
+    """An id of the caller's own (UUID): the connector it reads by."""
+    schema_id: _builtins.str
+    """An id of the caller's own (UUID): the schema it writes by."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tags it had."""
@@ -397,6 +578,10 @@ class PipelineVersion(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def graph(self) -> Global___PipelineGraph:
+        """The definition as nodes and edges; only where `view` asks for it."""
 
     def __init__(
         self,
@@ -418,15 +603,25 @@ class PipelineVersion(_message.Message):
         version_label: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        layout: _builtins.bytes = ...,
+        connector_id: _builtins.str | None = ...,
+        schema_id: _builtins.str | None = ...,
+        graph: Global___PipelineGraph | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "description", b"description", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "description", b"description", "graph", b"graph", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version", b"version", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "graph", b"graph", "is_active", b"is_active", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "pipeline_id", b"pipeline_id", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version", b"version", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
+    _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__graph: _TypeAlias = _typing.Literal["graph"]  # noqa: Y015
+    _WhichOneofArgType__graph: _TypeAlias = _typing.Literal["_graph", b"_graph"]  # noqa: Y015
     _WhichOneofReturnType__schedule_cron: _TypeAlias = _typing.Literal["schedule_cron"]  # noqa: Y015
     _WhichOneofArgType__schedule_cron: _TypeAlias = _typing.Literal["_schedule_cron", b"_schedule_cron"]  # noqa: Y015
+    _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
+    _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
     _WhichOneofReturnType__target_connection_id: _TypeAlias = _typing.Literal["target_connection_id"]  # noqa: Y015
@@ -436,9 +631,15 @@ class PipelineVersion(_message.Message):
     _WhichOneofReturnType__yaml_definition: _TypeAlias = _typing.Literal["yaml_definition"]  # noqa: Y015
     _WhichOneofArgType__yaml_definition: _TypeAlias = _typing.Literal["_yaml_definition", b"_yaml_definition"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__graph) -> _WhichOneofReturnType__graph | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_cron) -> _WhichOneofReturnType__schedule_cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_id) -> _WhichOneofReturnType__schema_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_connection_id) -> _WhichOneofReturnType__source_connection_id | None: ...
     @_typing.overload
@@ -558,6 +759,9 @@ class CreatePipelineRequest(_message.Message):
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Its workspace (UUID)."""
     name: _builtins.str
@@ -582,6 +786,12 @@ class CreatePipelineRequest(_message.Message):
     """Whether schedules and dependencies may start it."""
     version_label: _builtins.str
     """A free name of the version."""
+    layout: _builtins.bytes
+    """What an editor keeps of how it is drawn: an object with lists of `nodes` and `edges`, kept as it is given."""
+    connector_id: _builtins.str
+    """An id of the caller's own: the connector it reads by. It decides nothing."""
+    schema_id: _builtins.str
+    """An id of the caller's own: the schema it writes by. It decides nothing."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words to find it by."""
@@ -607,11 +817,16 @@ class CreatePipelineRequest(_message.Message):
         notifications: _abc.Iterable[Global___Notification] | None = ...,
         is_active: _builtins.bool | None = ...,
         version_label: _builtins.str | None = ...,
+        layout: _builtins.bytes = ...,
+        connector_id: _builtins.str | None = ...,
+        schema_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "description", b"description", "is_active", b"is_active", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
+    _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
@@ -622,6 +837,8 @@ class CreatePipelineRequest(_message.Message):
     _WhichOneofArgType__retry_delay_seconds: _TypeAlias = _typing.Literal["_retry_delay_seconds", b"_retry_delay_seconds"]  # noqa: Y015
     _WhichOneofReturnType__schedule_cron: _TypeAlias = _typing.Literal["schedule_cron"]  # noqa: Y015
     _WhichOneofArgType__schedule_cron: _TypeAlias = _typing.Literal["_schedule_cron", b"_schedule_cron"]  # noqa: Y015
+    _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
+    _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
     _WhichOneofReturnType__target_connection_id: _TypeAlias = _typing.Literal["target_connection_id"]  # noqa: Y015
@@ -630,6 +847,8 @@ class CreatePipelineRequest(_message.Message):
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__version_label: _TypeAlias = _typing.Literal["version_label"]  # noqa: Y015
     _WhichOneofArgType__version_label: _TypeAlias = _typing.Literal["_version_label", b"_version_label"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
@@ -640,6 +859,8 @@ class CreatePipelineRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_delay_seconds) -> _WhichOneofReturnType__retry_delay_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_cron) -> _WhichOneofReturnType__schedule_cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_id) -> _WhichOneofReturnType__schema_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_connection_id) -> _WhichOneofReturnType__source_connection_id | None: ...
     @_typing.overload
@@ -671,6 +892,9 @@ class UpdatePipelineRequest(_message.Message):
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     VERSION_LABEL_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
+    SCHEMA_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     CLEARED_FIELDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -697,6 +921,12 @@ class UpdatePipelineRequest(_message.Message):
     """Whether schedules and dependencies may start it."""
     version_label: _builtins.str
     """A free name of the new version."""
+    layout: _builtins.bytes
+    """What an editor keeps of how it is drawn: an object with lists of `nodes` and `edges`, kept as it is given."""
+    connector_id: _builtins.str
+    """An id of the caller's own: the connector it reads by. It decides nothing."""
+    schema_id: _builtins.str
+    """An id of the caller's own: the schema it writes by. It decides nothing."""
     expected_version: _builtins.int
     """The version that the caller has seen, from If-Match."""
     @_builtins.property
@@ -728,13 +958,18 @@ class UpdatePipelineRequest(_message.Message):
         notifications: _abc.Iterable[Global___Notification] | None = ...,
         is_active: _builtins.bool | None = ...,
         version_label: _builtins.str | None = ...,
+        layout: _builtins.bytes = ...,
+        connector_id: _builtins.str | None = ...,
+        schema_id: _builtins.str | None = ...,
         expected_version: _builtins.int | None = ...,
         cleared_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_expected_version", b"_expected_version", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_name", b"_name", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "description", b"description", "expected_version", b"expected_version", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_expected_version", b"_expected_version", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_name", b"_name", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "description", b"description", "expected_version", b"expected_version", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_expected_version", b"_expected_version", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_name", b"_name", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "cleared_fields", b"cleared_fields", "description", b"description", "expected_version", b"expected_version", "id", b"id", "is_active", b"is_active", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_expected_version", b"_expected_version", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_name", b"_name", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "cleared_fields", b"cleared_fields", "connector_id", b"connector_id", "description", b"description", "expected_version", b"expected_version", "id", b"id", "is_active", b"is_active", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
+    _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
@@ -749,6 +984,8 @@ class UpdatePipelineRequest(_message.Message):
     _WhichOneofArgType__retry_delay_seconds: _TypeAlias = _typing.Literal["_retry_delay_seconds", b"_retry_delay_seconds"]  # noqa: Y015
     _WhichOneofReturnType__schedule_cron: _TypeAlias = _typing.Literal["schedule_cron"]  # noqa: Y015
     _WhichOneofArgType__schedule_cron: _TypeAlias = _typing.Literal["_schedule_cron", b"_schedule_cron"]  # noqa: Y015
+    _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
+    _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015
     _WhichOneofReturnType__source_connection_id: _TypeAlias = _typing.Literal["source_connection_id"]  # noqa: Y015
     _WhichOneofArgType__source_connection_id: _TypeAlias = _typing.Literal["_source_connection_id", b"_source_connection_id"]  # noqa: Y015
     _WhichOneofReturnType__target_connection_id: _TypeAlias = _typing.Literal["target_connection_id"]  # noqa: Y015
@@ -759,6 +996,8 @@ class UpdatePipelineRequest(_message.Message):
     _WhichOneofArgType__version_label: _TypeAlias = _typing.Literal["_version_label", b"_version_label"]  # noqa: Y015
     _WhichOneofReturnType__yaml_definition: _TypeAlias = _typing.Literal["yaml_definition"]  # noqa: Y015
     _WhichOneofArgType__yaml_definition: _TypeAlias = _typing.Literal["_yaml_definition", b"_yaml_definition"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
@@ -773,6 +1012,8 @@ class UpdatePipelineRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_delay_seconds) -> _WhichOneofReturnType__retry_delay_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_cron) -> _WhichOneofReturnType__schedule_cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_id) -> _WhichOneofReturnType__schema_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_connection_id) -> _WhichOneofReturnType__source_connection_id | None: ...
     @_typing.overload
@@ -793,16 +1034,20 @@ class GetPipelineRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
+    view: Global___PipelineView.ValueType
+    """How its definition is shown."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        view: Global___PipelineView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,19 +1196,23 @@ class GetPipelineVersionRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The pipeline."""
     version: _builtins.int
     """The version."""
+    view: Global___PipelineView.ValueType
+    """How its definition is shown."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         version: _builtins.int = ...,
+        view: Global___PipelineView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "version", b"version", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,8 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPipeline(self, request, context):
-        """Returns a pipeline with its definition, at its latest version.
+        """Returns a pipeline with its definition, at its latest version. Fails with INVALID_DEFINITION where nodes and edges
+        are asked for and the text was accepted once and no longer is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +151,7 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPipelineVersion(self, request, context):
-        """Returns one version with its text and settings.
+        """Returns one version with its text and settings. Fails as GetPipeline does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,9 @@ class PipelineServiceStub:
     a failure of the call.
     """
     GetPipeline: _grpc.UnaryUnaryMultiCallable[_pipelines_pb2.GetPipelineRequest, _pipelines_pb2.Pipeline]
-    """Returns a pipeline with its definition, at its latest version."""
+    """Returns a pipeline with its definition, at its latest version. Fails with INVALID_DEFINITION where nodes and edges
+    are asked for and the text was accepted once and no longer is.
+    """
     UpdatePipeline: _grpc.UnaryUnaryMultiCallable[_pipelines_pb2.UpdatePipelineRequest, _pipelines_pb2.Pipeline]
     """Changes the fields that are given; null clears one. A real change makes version n+1; none leaves the version.
     Fails with VERSION_MISMATCH where the pipeline is no longer at the version that If-Match names.
@@ -61,7 +63,7 @@ class PipelineServiceStub:
     ListPipelineVersions: _grpc.UnaryUnaryMultiCallable[_pipelines_pb2.ListPipelineVersionsRequest, _pipelines_pb2.ListPipelineVersionsResponse]
     """Lists the versions of a pipeline, newest first, without their text."""
     GetPipelineVersion: _grpc.UnaryUnaryMultiCallable[_pipelines_pb2.GetPipelineVersionRequest, _pipelines_pb2.PipelineVersion]
-    """Returns one version with its text and settings."""
+    """Returns one version with its text and settings. Fails as GetPipeline does."""
 
 @_typing.type_check_only
 class PipelineServiceAsyncStub(PipelineServiceStub):
@@ -81,7 +83,9 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     a failure of the call.
     """
     GetPipeline: _aio.UnaryUnaryMultiCallable[_pipelines_pb2.GetPipelineRequest, _pipelines_pb2.Pipeline]  # type: ignore[assignment]
-    """Returns a pipeline with its definition, at its latest version."""
+    """Returns a pipeline with its definition, at its latest version. Fails with INVALID_DEFINITION where nodes and edges
+    are asked for and the text was accepted once and no longer is.
+    """
     UpdatePipeline: _aio.UnaryUnaryMultiCallable[_pipelines_pb2.UpdatePipelineRequest, _pipelines_pb2.Pipeline]  # type: ignore[assignment]
     """Changes the fields that are given; null clears one. A real change makes version n+1; none leaves the version.
     Fails with VERSION_MISMATCH where the pipeline is no longer at the version that If-Match names.
@@ -95,7 +99,7 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     ListPipelineVersions: _aio.UnaryUnaryMultiCallable[_pipelines_pb2.ListPipelineVersionsRequest, _pipelines_pb2.ListPipelineVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of a pipeline, newest first, without their text."""
     GetPipelineVersion: _aio.UnaryUnaryMultiCallable[_pipelines_pb2.GetPipelineVersionRequest, _pipelines_pb2.PipelineVersion]  # type: ignore[assignment]
-    """Returns one version with its text and settings."""
+    """Returns one version with its text and settings. Fails as GetPipeline does."""
 
 class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages pipelines. Any real change of a writable field is a new version, which holds text and settings; old versions
@@ -136,7 +140,9 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pipelines_pb2.GetPipelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipelines_pb2.Pipeline, _abc.Awaitable[_pipelines_pb2.Pipeline]]:
-        """Returns a pipeline with its definition, at its latest version."""
+        """Returns a pipeline with its definition, at its latest version. Fails with INVALID_DEFINITION where nodes and edges
+        are asked for and the text was accepted once and no longer is.
+        """
 
     @_abc_1.abstractmethod
     def UpdatePipeline(
@@ -180,6 +186,6 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pipelines_pb2.GetPipelineVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pipelines_pb2.PipelineVersion, _abc.Awaitable[_pipelines_pb2.PipelineVersion]]:
-        """Returns one version with its text and settings."""
+        """Returns one version with its text and settings. Fails as GetPipeline does."""
 
 def add_PipelineServiceServicer_to_server(servicer: PipelineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
