@@ -18,6 +18,7 @@ REQUESTS = [row for row in CONTRACT if row["success"] != "101"]
 """Those that are answered over HTTP; WebSockets are in test_watching.py."""
 
 NOOP = "version: 1\nsources:\n  - id: noop\n    values: [{x: 1}]\nsinks:\n  - discard: true\n"
+WAITING = NOOP.replace("sinks:", "transformations:\n  - {id: go, type: wait_for_signal}\nsinks:")
 # It would take hours, so that there is something to cancel.
 SLOW = """
 version: 1
@@ -351,11 +352,10 @@ def _prepare(
         made = demand(admin.post("api-keys", json=bodies["createApiKey"]), 201)
         return f"api-keys/{made['id']}", None
     if operation == "signalWorkflow":
-        waiting = NOOP.replace("sinks:", "transformations:\n  - {id: go, type: wait_for_signal}\nsinks:")
-        run = demand(admin.post(f"pipelines/{create_pipeline(admin, waiting)['id']}/run", json={}), 202)
+        run = demand(admin.post(f"pipelines/{create_pipeline(admin, WAITING)['id']}/run", json={}), 202)
         return f"runs/{run['runId']}/signal", {"signalName": "go", "data": {"by": "hand"}}
-    if operation == "retryRun":
-        run = demand(admin.post(f"pipelines/{create_pipeline(admin, SLOW)['id']}/run", json={}), 202)
+    if operation == "retryRun":  # the other run is left behind, and must not keep a processor busy
+        run = demand(admin.post(f"pipelines/{create_pipeline(admin, WAITING)['id']}/run", json={}), 202)
         demand(admin.post(f"runs/{run['runId']}/cancel", json={}), 200)
         until(
             lambda: demand(admin.get(f"runs/{run['runId']}"), 200),
