@@ -38,9 +38,7 @@ from headrace_connectors.model import (
     ProgressListener,
     Receipt,
     Secret,
-    Sink,
     SinkSpec,
-    Source,
     SourceResult,
     SourceSpec,
     Split,
@@ -49,6 +47,7 @@ from headrace_connectors.model import (
     TablePage,
     no_progress,
 )
+from headrace_connectors.ports import Sink, Source
 from headrace_connectors.previews import LoadPreview, ReadPreview
 from headrace_connectors.scratch import Scratch
 

@@ -12,13 +12,12 @@ from headrace_connectors.model import (
     ConnectionReport,
     Environment,
     ProgressListener,
-    Sink,
     SinkSpec,
-    Source,
     SourceResult,
     SourceSpec,
     TablePage,
 )
+from headrace_connectors.ports import Sink, Source
 from headrace_connectors.previews import LoadPreview
 
 

@@ -139,7 +139,7 @@ class EmbeddedSink:
         columns: Sequence[Column] = (),
         progress: ProgressListener = no_progress,
     ) -> Staged:
-        """Check every row, then fill the staging table; see :class:`headrace_connectors.model.Sink`."""
+        """Check every row, then fill the staging table; see :class:`headrace_connectors.ports.Sink`."""
         if self._claimed is None:
             raise configuration("NOT_CLAIMED", f"table {self.spec.table}: stage comes after claim")
         await self._shut()

@@ -112,7 +112,7 @@ class FileSink:
         columns: Sequence[Column] = (),
         progress: ProgressListener = no_progress,
     ) -> Staged:
-        """Write the rows to the staging file; see :class:`headrace_connectors.model.Sink`."""
+        """Write the rows to the staging file; see :class:`headrace_connectors.ports.Sink`."""
         if self._claimed is None:
             raise configuration("NOT_CLAIMED", f"{self.spec.path}: stage comes after claim")
         incoming = await scratch.columns(relation)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from headrace_connectors.errors import configuration
 from headrace_connectors.files.options import ENDINGS, format_of
-from headrace_connectors.model import Connection, Environment, Source, SourceSpec
+from headrace_connectors.model import Connection, Environment, SourceSpec
+from headrace_connectors.ports import Source
 from headrace_connectors.roots import readable_files
 
 

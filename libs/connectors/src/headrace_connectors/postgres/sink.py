@@ -123,7 +123,7 @@ class PostgresSink:
         columns: Sequence[Column] = (),
         progress: ProgressListener = no_progress,
     ) -> Staged:
-        """Check every row, then COPY; see :class:`headrace_connectors.model.Sink`."""
+        """Check every row, then COPY; see :class:`headrace_connectors.ports.Sink`."""
         described = _with_natives(await scratch.columns(relation), columns)
         source = await gate.materialised(scratch, relation)
         try:

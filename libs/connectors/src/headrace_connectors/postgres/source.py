@@ -84,7 +84,7 @@ class PostgresSource:
     async def load(
         self, scratch: Scratch, relation: str, progress: ProgressListener = no_progress
     ) -> SourceResult:
-        """Copy everything into ``relation``; see :class:`headrace_connectors.model.Source`."""
+        """Copy everything into ``relation``; see :class:`headrace_connectors.ports.Source`."""
         columns = await self.columns()
 
         async def attempt(block: int) -> SourceResult:
