@@ -3,6 +3,7 @@ lands once there is room again."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from headrace_connectors import transfer
 from headrace_connectors.api import (
     Connection,
     ConnectorError,
@@ -27,6 +29,7 @@ from headrace_connectors.api import (
     open_sink,
     open_source,
 )
+from headrace_connectors.blocking import in_thread
 
 Sql = Callable[..., Awaitable[list[tuple[Any, ...]]]]
 Mode = Literal["append", "replace", "merge"]
@@ -280,3 +283,33 @@ async def test_a_scratch_without_room_to_spill_is_a_quota_and_goes_on(environmen
             await scratch.execute(f"CREATE TABLE much AS {much}")
         assert (caught.value.code, caught.value.error_class) == ("DISK_FULL", ErrorClass.QUOTA)
         assert await scratch.fetch("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+async def test_nothing_reads_on_once_a_file_is_told_to_have_no_room(
+    ending: str, root: Path, environment: Environment, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the stage's database could not be closed, which would hide what happened."""
+    under_way: list[object] = []
+
+    async def slow_to_stop(call: Callable[[], object], stop: Callable[[], object]) -> object:
+        under_way.append(call)
+        try:
+            await asyncio.sleep(0.1)
+            return await in_thread(call, stop)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+        finally:
+            under_way.remove(call)
+
+    monkeypatch.setattr(transfer, "in_thread", slow_to_stop)
+    await scratch.execute(
+        "CREATE TABLE wide AS SELECT i, repeat(sha256(i::VARCHAR), 200) AS t FROM range(6000) x(i)"
+    )
+    load = Load(SinkSpec(path=str(root / f"out.{ending}"), mode="replace"), None, environment)
+
+    with no_file_larger_than(65_536):
+        await load.fails(scratch, "wide", 1)
+
+    assert under_way == []

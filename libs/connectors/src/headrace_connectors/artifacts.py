@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,9 @@ async def export_parquet(scratch: Scratch, relation: str, path: str) -> Staged:
     try:
         await _guarded(lambda: add(empty), final)
         try:
-            async for batch in batches(scratch, sql, passed.row_bytes, f"writing {final.name}"):
-                await _guarded(lambda: add(batch), final)  # noqa: B023
+            async with aclosing(batches(scratch, sql, passed.row_bytes, f"writing {final.name}")) as rows:
+                async for batch in rows:
+                    await _guarded(lambda: add(batch), final)  # noqa: B023
         finally:
             await _guarded(lambda: writer[0].close(), final)
         size = await _guarded(lambda: _land(fresh, final), final)

@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from headrace_connectors import duck
@@ -222,8 +222,14 @@ def translate(error: Exception, what: str) -> ConnectorError:
     return duck.translate(error, what)
 
 
-async def batches(scratch: Scratch, sql: str, row_bytes: int, what: str) -> AsyncIterator[pa.RecordBatch]:
-    """The result of a query as batches of a few megabytes, the next one being computed while one is used."""
+async def batches(
+    scratch: Scratch, sql: str, row_bytes: int, what: str
+) -> AsyncGenerator[pa.RecordBatch, None]:
+    """The result of a query as batches of a few megabytes, the next one being computed while one is used.
+
+    Whoever takes them closes the generator (``aclosing``): left alone it would still use the scratch when
+    that is closed.
+    """
     cursor = scratch.cursor()
     rows = max(128, min(65_536, _BATCH_BYTES // max(row_bytes, 1)))
     readers: list[Any] = []

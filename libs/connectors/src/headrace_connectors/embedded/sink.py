@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -258,12 +259,11 @@ class EmbeddedSink:
             f"{target.outgoing(column, declared)} AS c{index}"
             for index, (column, declared) in enumerate(zip(plan.shape.loaded, plan.declared, strict=True))
         ]
-        what = f"loading {self.spec.table}"
-        async for batch in batches(
-            scratch, f"SELECT {', '.join(parts)} FROM {quote(source)}", row_bytes, what
-        ):
-            await self._blocking(lambda: target.fill(plan.staging, batch, plan.declared))  # noqa: B023
-            meter.add(batch.num_rows, batch.nbytes)
+        sql = f"SELECT {', '.join(parts)} FROM {quote(source)}"
+        async with aclosing(batches(scratch, sql, row_bytes, f"loading {self.spec.table}")) as rows:
+            async for batch in rows:
+                await self._blocking(lambda: target.fill(plan.staging, batch, plan.declared))  # noqa: B023
+                meter.add(batch.num_rows, batch.nbytes)
 
     def _swap(self, target: Target, plan: Plan, staged: Staged) -> None:
         staging = target.staging_sql(plan.staging)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -68,11 +69,11 @@ async def write(
     if form == "csv":
         listed = ", ".join(f"{_csv_value(column)} AS {quote(column.name)}" for column in columns)
         sql = f"SELECT {listed} FROM {quote(relation)}"
-        blocks = csv_blocks(scratch, sql, row_bytes, meter, what, dialect.delimiter)
         head = _csv_header(columns, dialect) if dialect.header else b""
-        return await _write_blocks(path, head, blocks, b"", what)
-    texts = _json_lines(scratch, relation, columns, row_bytes, meter, array)
-    return await _write_blocks(path, b"[\n" if array else b"", texts, b"\n]\n" if array else b"", what)
+        async with aclosing(csv_blocks(scratch, sql, row_bytes, meter, what, dialect.delimiter)) as blocks:
+            return await _write_blocks(path, head, blocks, b"", what)
+    async with aclosing(_json_lines(scratch, relation, columns, row_bytes, meter, array)) as texts:
+        return await _write_blocks(path, b"[\n" if array else b"", texts, b"\n]\n" if array else b"", what)
 
 
 async def _write_blocks(path: Path, head: bytes, blocks: AsyncIterator[bytes], tail: bytes, what: str) -> int:
@@ -99,9 +100,11 @@ async def _write_parquet(
     try:
         schema: pa.Schema = await in_thread(lambda: _schema(scratch, listed, relation))
         writer = await _on_disk(lambda: parquet.ParquetWriter(file, schema, compression="zstd"), what)
-        async for batch in batches(scratch, f"SELECT {listed} FROM {quote(relation)}", row_bytes, what):
-            await _on_disk(lambda: writer.write_batch(batch), what)  # noqa: B023
-            meter.add(batch.num_rows, batch.nbytes)
+        sql = f"SELECT {listed} FROM {quote(relation)}"
+        async with aclosing(batches(scratch, sql, row_bytes, what)) as rows:
+            async for batch in rows:
+                await _on_disk(lambda: writer.write_batch(batch), what)  # noqa: B023
+                meter.add(batch.num_rows, batch.nbytes)
         await _on_disk(writer.close, what)
         return await _on_disk(lambda: _synced(file), what)
     finally:
@@ -119,19 +122,20 @@ def _schema(scratch: Scratch, listed: str, relation: str) -> pa.Schema:
 
 async def _json_lines(
     scratch: Scratch, relation: str, columns: Sequence[Column], row_bytes: int, meter: Meter, array: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     pairs = ", ".join(f"{literal(column.name)}, {_json_value(column)}" for column in columns)
     sql = f"SELECT CAST(json_object({pairs}) AS VARCHAR) AS line FROM {quote(relation)}"
     between = ",\n" if array else "\n"
     first = True
-    async for batch in batches(scratch, sql, row_bytes, "writing JSON"):
-        text = between.join(batch.column(0).to_pylist())
-        block = (text if array else text + "\n").encode()
-        if array and not first:
-            block = between.encode() + block
-        first = False
-        meter.add(batch.num_rows, len(block))
-        yield block
+    async with aclosing(batches(scratch, sql, row_bytes, "writing JSON")) as rows:
+        async for batch in rows:
+            text = between.join(batch.column(0).to_pylist())
+            block = (text if array else text + "\n").encode()
+            if array and not first:
+                block = between.encode() + block
+            first = False
+            meter.add(batch.num_rows, len(block))
+            yield block
 
 
 def _csv_header(columns: Sequence[Column], dialect: Dialect) -> bytes:

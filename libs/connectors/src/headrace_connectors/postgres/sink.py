@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,10 +133,10 @@ class PostgresSink:
             if self.spec.mode == "merge":
                 await gate.require_unique(scratch, source, self.spec.keys)
             meter = Meter(progress)
-            blocks = csv_blocks(
-                scratch, self._select(source, plan), passed.row_bytes, meter, f"loading {self.spec.table}"
-            )
-            await self.copy(plan, blocks, "csv")
+            what = f"loading {self.spec.table}"
+            sql = self._select(source, plan)
+            async with aclosing(csv_blocks(scratch, sql, passed.row_bytes, meter, what)) as blocks:
+                await self.copy(plan, blocks, "csv")
         finally:
             await gate.release(scratch, relation, source)
         added = tuple(column.name for column in plan.shape.added)
