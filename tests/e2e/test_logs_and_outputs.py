@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet
 import pytest
+from headrace_chassis.testing.files import files_below
 from headrace_local.testing import StackUnderTest, create_pipeline, demand, secret_forms, until, wait_for_end
 
 OUTPUTS = """
@@ -157,7 +158,8 @@ sinks: [{{id: out, input: echo, output: csv}}]
     told = until(log, lambda shown: "the attempt is FAILED" in shown["text"])["text"]
 
     assert "***" in told
-    stored = [path.read_bytes() for path in (stack.home.data / "store").rglob("*.ndjson")]
+    logs = [path for path in files_below(stack.home.data / "store") if path.suffix == ".ndjson"]
+    stored = [path.read_bytes() for path in logs]
     assert any(b"the attempt is FAILED" in content for content in stored), (
         "the search does find what is there"
     )
@@ -173,7 +175,7 @@ def test_logs_and_outputs_go_with_their_pipeline(stack: StackUnderTest, admin: h
     store = stack.home.data / "store"
 
     def kept() -> list[Path]:
-        return [path for path in store.rglob("*") if path.is_file() and pipeline["id"] in path.parts]
+        return [path for path in files_below(store) if pipeline["id"] in path.parts]
 
     assert kept()
     demand(admin.delete(f"pipelines/{pipeline['id']}"), 204)

@@ -15,7 +15,9 @@ def events_file(stack: StackUnderTest) -> Path:
 
 
 def told(stack: StackUnderTest) -> list[dict[str, Any]]:
-    """All events so far; a line that is being written is not there yet."""
+    """All events so far; a line that is being written is not there yet, nor is the file before the first."""
+    if not events_file(stack).exists():
+        return []
     lines = events_file(stack).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
 

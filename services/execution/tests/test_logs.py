@@ -15,13 +15,14 @@ from headrace_chassis.channels import call_metadata
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import from_rpc_error
 from headrace_chassis.ids import uuid7
+from headrace_chassis.testing.files import files_below
 from headrace_chassis.testing.waiting import eventually
 
 from .support import LOADING, NOOP, PATIENT, Cluster, Replica, ScriptedWorker, failure, receipt
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*.ndjson"))
+    return sorted(path.name for path in files_below(folder) if path.suffix == ".ndjson")
 
 
 async def logs(replica: Replica, run_id: str, **request: Any) -> logs_pb2.GetRunLogsResponse:

@@ -14,6 +14,7 @@ from headrace_artifacts.local import LocalStore
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.errors import from_rpc_error
 from headrace_chassis.ids import uuid7
+from headrace_chassis.testing.files import files_below
 from headrace_execution.domain.assignments import finish
 from headrace_execution.domain.lifecycle import accept
 from headrace_execution.domain.retrying import retry_order
@@ -168,7 +169,7 @@ async def test_what_is_kept_long_enough_is_removed(mesh: Cluster, replica: Repli
     assert not await replica.parts.sweeper.run_once()
 
     assert await refusal(download(replica, run_id)) == reasons_pb2.REASON_NOT_FOUND
-    files = [path.name for path in mesh.artifacts.rglob("*") if path.is_file()]
+    files = [path.name for path in files_below(mesh.artifacts)]
     assert len(files) == 1
     assert files[0].endswith(".ndjson")
     assert (await replica.status(kept)).run_id == kept

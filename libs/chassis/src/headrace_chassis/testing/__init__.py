@@ -2,5 +2,5 @@
 
 The fixtures `postgres_server`, `database_url`, `nats_server` and `authority` come with the pytest plugin
 `headrace_chassis.testing.plugin`, which the conftest.py of the workspace's root loads. Beside them:
-`testing.serving.serve`, `testing.waiting.eventually`, `testing.ports.free_port`.
+`testing.serving.serve`, `testing.waiting.eventually`, `testing.ports.free_port`, `testing.files.files_below`.
 """
