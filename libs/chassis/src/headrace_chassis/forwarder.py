@@ -12,7 +12,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -26,6 +26,7 @@ from headrace_chassis.consumer import park
 from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import HeadraceError
 from headrace_chassis.event_sources import OwnEvents
+from headrace_chassis.outbox.schema import Operations
 
 _log = structlog.get_logger(__name__)
 
@@ -86,13 +87,6 @@ UPDATE forwarder SET position = $3, refusals = w.before + 1, failures = 0, probl
 FROM (SELECT CASE WHEN position = $3 THEN refusals ELSE 0 END AS before FROM forwarder WHERE name = $1) AS w
 WHERE name = $1 AND holder = $2 RETURNING refusals
 """
-
-
-class Operations(Protocol):
-    """What is used of alembic's `op`."""
-
-    def execute(self, sqltext: str) -> None:
-        """Runs one statement."""
 
 
 def create_forwarder(op: Operations) -> None:

@@ -81,6 +81,21 @@ class Lookup:
     standing: Standing
     answer: bytes = b""
 
+    def answered(self, response_type: type[M]) -> M | None:
+        """The answer that was given before; None where there is none, and the request is to be handled.
+
+        Raises IdempotencyInFlight and IdempotencyKeyReused.
+        """
+        match self.standing:
+            case Standing.STORED:
+                return response_type.FromString(self.answer)
+            case Standing.REUSED:
+                raise IdempotencyKeyReused
+            case Standing.IN_FLIGHT:
+                raise IdempotencyInFlight
+            case Standing.NEW:
+                return None
+
 
 # Two statements, since a statement sees what was committed when it began: the rows must be read after the
 # locks are held. Keys are locked without waiting, so that the order of locks cannot matter.
@@ -179,13 +194,9 @@ class IdempotentWrites:
             if key is None:
                 return await apply(conn)
             (lookup,) = await lookup_many(conn, [key])
-            match lookup.standing:
-                case Standing.STORED:
-                    return response_type.FromString(lookup.answer)
-                case Standing.REUSED:
-                    raise IdempotencyKeyReused
-                case Standing.IN_FLIGHT:
-                    raise IdempotencyInFlight
+            earlier = lookup.answered(response_type)
+            if earlier is not None:
+                return earlier
             response = await apply(conn)
             await store_many(conn, [(key, stored(response).SerializeToString())])
             return response

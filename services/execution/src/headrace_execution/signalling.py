@@ -6,13 +6,11 @@ from uuid import UUID
 from headrace.execution.v1 import workflow_pb2
 from headrace_chassis import faults
 from headrace_chassis.errors import (
-    IdempotencyInFlight,
-    IdempotencyKeyReused,
     InvalidRequest,
     NotFound,
     Problem,
 )
-from headrace_chassis.idempotency import IdempotencyKey, Standing
+from headrace_chassis.idempotency import IdempotencyKey
 from headrace_definition.suggestions import nearest
 
 from headrace_execution import convert_workflow
@@ -58,9 +56,11 @@ class SignalReceiver:
         """
 
         async def write(tx: Tx) -> tuple[workflow_pb2.SignalWorkflowResponse, list[Change]]:
-            earlier = await _answered(tx, said.key) if said.key is not None else None
-            if earlier is not None:
-                return earlier, []
+            if said.key is not None:
+                (lookup,) = await tx.answers.lookup([said.key])
+                earlier = lookup.answered(workflow_pb2.SignalWorkflowResponse)
+                if earlier is not None:
+                    return earlier, []
             run = (await tx.runs.lock([said.run])).get(said.run)
             if run is None:
                 raise NotFound("run", said.run)
@@ -103,16 +103,3 @@ def _unknown(run: Run, signal: str) -> InvalidRequest:
     return InvalidRequest(
         [Problem("UNKNOWN_SIGNAL", "signalName", message, suggestion=nearest(signal, known))]
     )
-
-
-async def _answered(tx: Tx, key: IdempotencyKey) -> workflow_pb2.SignalWorkflowResponse | None:
-    (lookup,) = await tx.answers.lookup([key])
-    match lookup.standing:
-        case Standing.STORED:
-            return workflow_pb2.SignalWorkflowResponse.FromString(lookup.answer)
-        case Standing.REUSED:
-            raise IdempotencyKeyReused
-        case Standing.IN_FLIGHT:
-            raise IdempotencyInFlight
-        case Standing.NEW:
-            return None

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2
 from headrace_chassis import faults
-from headrace_chassis.errors import HeadraceError, IdempotencyInFlight, IdempotencyKeyReused
-from headrace_chassis.idempotency import IdempotencyKey, Lookup, Standing
+from headrace_chassis.errors import HeadraceError
+from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
 from headrace_execution import convert
 from headrace_execution.acceptance.placing import place
@@ -149,15 +149,10 @@ def _decide(
 
 
 def _earlier(lookup: Lookup) -> runs_pb2.RunResponse | HeadraceError | None:
-    match lookup.standing:
-        case Standing.STORED:
-            return runs_pb2.RunResponse.FromString(lookup.answer)
-        case Standing.REUSED:
-            return IdempotencyKeyReused()
-        case Standing.IN_FLIGHT:
-            return IdempotencyInFlight()
-        case Standing.NEW:
-            return None
+    try:
+        return lookup.answered(runs_pb2.RunResponse)
+    except HeadraceError as error:
+        return error  # of this one request: the others of the batch go on
 
 
 def _limit(order: Order) -> int | None:

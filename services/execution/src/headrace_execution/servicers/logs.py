@@ -7,14 +7,14 @@ from uuid import UUID
 import grpc
 from headrace.execution.v1 import logs_pb2, logs_pb2_grpc
 from headrace_artifacts.store import ArtifactError
-from headrace_chassis.errors import NotFound, Unavailable
+from headrace_chassis.errors import Unavailable
 from headrace_chassis.identity import current_principal
 from headrace_chassis.slots import StreamSlots
 
 from headrace_execution import convert
-from headrace_execution.domain.run import Run
 from headrace_execution.logs.reading import LogReader
 from headrace_execution.store.port import Store
+from headrace_execution.visibility import visible_run
 
 MOST_LINES = 1000
 """How many lines are shown where the request does not say."""
@@ -35,7 +35,7 @@ class RunLogServicer(logs_pb2_grpc.RunLogServiceServicer):
         self, request: logs_pb2.GetRunLogsRequest, context: Context
     ) -> logs_pb2.GetRunLogsResponse:
         """See the contract."""
-        run = await self._visible(UUID(request.run_id))
+        run = await visible_run(self._store, current_principal(), UUID(request.run_id))
         try:
             latest = await self._reader.latest(run, request.task, request.lines or MOST_LINES)
         except ArtifactError as error:
@@ -51,7 +51,7 @@ class RunLogServicer(logs_pb2_grpc.RunLogServiceServicer):
         self, request: logs_pb2.GetRunLogsRequest, context: Context
     ) -> AsyncIterator[logs_pb2.LogLine]:
         """See the contract."""
-        run = await self._visible(UUID(request.run_id))
+        run = await visible_run(self._store, current_principal(), UUID(request.run_id))
         principal = current_principal()
         give_back = self._slots.take((principal.tenant, principal.subject))
         lines = self._reader.follow(run, request.task, request.lines or MOST_LINES)
@@ -63,10 +63,3 @@ class RunLogServicer(logs_pb2_grpc.RunLogServiceServicer):
             raise Unavailable("the artifact store") from error
         finally:
             give_back()
-
-    async def _visible(self, run_id: UUID) -> Run:
-        principal = current_principal()
-        run = await self._store.get(principal.tenant, run_id)
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", run_id)
-        return run

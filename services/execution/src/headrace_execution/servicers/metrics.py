@@ -6,7 +6,7 @@ from uuid import UUID
 
 import grpc
 from headrace.execution.v1 import metrics_pb2, metrics_pb2_grpc
-from headrace_chassis.errors import InvalidRequest, NotFound, Problem
+from headrace_chassis.errors import InvalidRequest, Problem
 from headrace_chassis.identity import current_principal
 
 from headrace_execution import convert_metrics
@@ -17,6 +17,7 @@ from headrace_execution.domain.reports import Report, report
 from headrace_execution.domain.rollups import day_of
 from headrace_execution.domain.run_cost import run_cost
 from headrace_execution.store.port import Store
+from headrace_execution.visibility import visible_definition, visible_run
 
 Context = grpc.aio.ServicerContext[object, object]
 _Request = metrics_pb2.GetPipelineMetricsRequest | metrics_pb2.GetPipelineCostRequest
@@ -59,10 +60,7 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
         self, request: metrics_pb2.GetRunCostRequest, context: Context
     ) -> metrics_pb2.RunCost:
         """See the contract."""
-        principal = current_principal()
-        run = await self._store.get(principal.tenant, UUID(request.run_id))
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", request.run_id)
+        run = await visible_run(self._store, current_principal(), UUID(request.run_id))
         return convert_metrics.run_cost(run, self._tariff.currency, run_cost(run, self._tariff, self._now()))
 
     async def _reports(self, request: _Request, usual: str) -> tuple[Report, Report]:
@@ -75,8 +73,7 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
             raise InvalidRequest([Problem(error.code, error.place, error.message)]) from None
         principal = current_principal()
         pipeline = UUID(request.id)
-        definition = await self._reader.read(Wanted(principal.tenant, pipeline, principal.acts_as))
-        if not principal.may_use(UUID(definition.workspace_id)):
-            raise NotFound("pipeline", pipeline)
+        wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
+        await visible_definition(self._reader, principal, wanted)
         days = await self._store.days(principal.tenant, pipeline, period.before.first, period.last)
         return report(period, days, self._tariff), report(period.before, days, self._tariff)

@@ -10,7 +10,7 @@ from headrace.execution.v1 import outputs_pb2, outputs_pb2_grpc
 from headrace_artifacts.keys import pipeline_prefix
 from headrace_artifacts.store import ArtifactError, ArtifactMissing, ArtifactStore, Reader
 from headrace_chassis.errors import InvalidRequest, NotFound, Problem, Unavailable
-from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.identity import current_principal
 from headrace_chassis.slots import StreamSlots
 
 from headrace_execution.convert import CONTENT_TYPES
@@ -18,6 +18,7 @@ from headrace_execution.domain.run import Run, StoredOutput
 from headrace_execution.errors import OutputNotLanded
 from headrace_execution.ranges import Selection, select
 from headrace_execution.store.port import Store
+from headrace_execution.visibility import visible_run
 
 PIECE = 256 * 1024
 """How many bytes a message carries."""
@@ -42,7 +43,7 @@ class RunOutputServicer(outputs_pb2_grpc.RunOutputServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """See the contract."""
         principal = current_principal()
-        run = await self._visible(principal, UUID(request.run_id))
+        run = await visible_run(self._store, principal, UUID(request.run_id))
         sink = _sink(run, request.sink)
         output = _landed(run, sink)
         tag = f'"{output.sha256}"'
@@ -86,12 +87,6 @@ class RunOutputServicer(outputs_pb2_grpc.RunOutputServiceServicer):
         if not data:
             raise Unavailable("the rest of the output")  # it is shorter than it was when it landed
         return data
-
-    async def _visible(self, principal: Principal, run_id: UUID) -> Run:
-        run = await self._store.get(principal.tenant, run_id)
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", run_id)
-        return run
 
 
 def _sink(run: Run, wanted: str) -> str:

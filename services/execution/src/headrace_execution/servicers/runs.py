@@ -10,14 +10,12 @@ from headrace.common.v1 import paging_pb2
 from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
 from headrace_chassis.call_context import remaining_seconds
 from headrace_chassis.errors import (
-    IdempotencyInFlight,
-    IdempotencyKeyReused,
     InvalidCursor,
     NotFound,
     WorkspaceForbidden,
 )
 from headrace_chassis.idempotency import IdempotencyKey, Standing, current_key
-from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
 from headrace_chassis.observability.tracing import current_traceparent
 from headrace_chassis.paging import Cursors, page_limit
@@ -38,6 +36,7 @@ from headrace_execution.dry_runs import DryRunner
 from headrace_execution.errors import AlreadyFinished, NotRetryable
 from headrace_execution.remarks import check_remark
 from headrace_execution.store.port import RunFilter, Store, Tx
+from headrace_execution.visibility import visible_definition, visible_run
 from headrace_execution.watching.watcher import RunWatcher
 
 CANCEL_WAIT_SECONDS = 10.0
@@ -79,9 +78,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         check_remark("triggeredBy", label)
         pipeline = UUID(request.id)
         wanted = Wanted(principal.tenant, pipeline, principal.acts_as)
-        definition = await self._reader.read(wanted)
-        if not principal.may_use(UUID(definition.workspace_id)):
-            raise NotFound("pipeline", pipeline)
+        definition = await visible_definition(self._reader, principal, wanted)
         if request.HasField("yaml_definition"):
             prepared = await self._preparer.text(request.yaml_definition, definition, wanted)
         else:
@@ -111,7 +108,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.GetRunStatusRequest, context: Context
     ) -> runs_pb2.RunStatusResponse:
         """See the contract."""
-        run = await self._visible(current_principal(), UUID(request.run_id))
+        run = await visible_run(self._store, current_principal(), UUID(request.run_id))
         return convert.status(run, datetime.now(UTC))
 
     async def WatchRun(
@@ -133,7 +130,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         earlier = await self._answered(key) if key is not None else None
         if earlier is not None:
             return earlier
-        run_id = (await self._visible(principal, UUID(request.run_id))).id
+        run_id = (await visible_run(self._store, principal, UUID(request.run_id))).id
         try:
             run = await self._canceller.request(run_id, reason)
         except RunFinished as error:
@@ -152,7 +149,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         principal = current_principal()
         label = request.triggered_by if request.HasField("triggered_by") else None
         check_remark("triggeredBy", label)
-        run = await self._visible(principal, UUID(request.run_id))
+        run = await visible_run(self._store, principal, UUID(request.run_id))
         if run.state not in RETRYABLE:
             raise NotRetryable.in_state(run.id, run.state)
         order = retry_order(
@@ -192,9 +189,8 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
     ) -> runs_pb2.ListRunsResponse:
         """See the contract."""
         principal = current_principal()
-        definition = await self._reader.read(Wanted(principal.tenant, UUID(request.id), principal.acts_as))
-        if not principal.may_use(UUID(definition.workspace_id)):
-            raise NotFound("pipeline", request.id)
+        wanted = Wanted(principal.tenant, UUID(request.id), principal.acts_as)
+        await visible_definition(self._reader, principal, wanted)
         state = convert.run_state_of(request.status)
         narrow = RunFilter(principal.tenant, principal.workspaces, UUID(request.id), state)
         return await self._page(f"runs of {request.id}", narrow, request)
@@ -227,24 +223,10 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             case _:
                 raise InvalidCursor
 
-    async def _visible(self, principal: Principal, run_id: UUID) -> Run:
-        run = await self._store.get(principal.tenant, run_id)
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", run_id)
-        return run
-
     async def _answered(self, key: IdempotencyKey) -> runs_pb2.CancelRunResponse | None:
         async def look(tx: Tx) -> runs_pb2.CancelRunResponse | None:
             (lookup,) = await tx.answers.lookup([key])
-            match lookup.standing:
-                case Standing.STORED:
-                    return runs_pb2.CancelRunResponse.FromString(lookup.answer)
-                case Standing.REUSED:
-                    raise IdempotencyKeyReused
-                case Standing.IN_FLIGHT:
-                    raise IdempotencyInFlight
-                case Standing.NEW:
-                    return None
+            return lookup.answered(runs_pb2.CancelRunResponse)
 
         return await self._store.run(look)
 

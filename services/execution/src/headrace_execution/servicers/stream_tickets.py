@@ -8,12 +8,13 @@ from uuid import UUID
 import grpc
 from headrace.execution.v1 import stream_tickets_pb2, stream_tickets_pb2_grpc
 from headrace_chassis.bound_tokens import BoundTokens
-from headrace_chassis.errors import NotFound, Unauthenticated
+from headrace_chassis.errors import Unauthenticated
 from headrace_chassis.identity import Bound, Role, current_principal
 from headrace_chassis.messages import timestamp
 
 from headrace_execution.domain.tickets import SECRET_BYTES, StreamTicket, ticket_hash, ticket_text
 from headrace_execution.store.port import Store, Tx
+from headrace_execution.visibility import visible_run
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -37,9 +38,7 @@ class StreamTicketServicer(stream_tickets_pb2_grpc.StreamTicketServiceServicer):
     ) -> stream_tickets_pb2.StreamTicket:
         """See the contract."""
         principal = current_principal()
-        run = await self._store.get(principal.tenant, UUID(request.run_id))
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", request.run_id)
+        run = await visible_run(self._store, principal, UUID(request.run_id))
         text = ticket_text(self._random(SECRET_BYTES))
         ticket = StreamTicket(
             run=run.id,

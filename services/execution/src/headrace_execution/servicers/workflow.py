@@ -4,14 +4,13 @@ from uuid import UUID
 
 import grpc
 from headrace.execution.v1 import workflow_pb2, workflow_pb2_grpc
-from headrace_chassis.errors import NotFound
 from headrace_chassis.idempotency import current_key
-from headrace_chassis.identity import Principal, current_principal
+from headrace_chassis.identity import current_principal
 
 from headrace_execution import convert_workflow
-from headrace_execution.domain.run import Run
 from headrace_execution.signalling import Said, SignalReceiver
 from headrace_execution.store.port import Store
+from headrace_execution.visibility import visible_run
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -27,19 +26,15 @@ class WorkflowServicer(workflow_pb2_grpc.WorkflowServiceServicer):
         self, request: workflow_pb2.GetWorkflowStatusRequest, context: Context
     ) -> workflow_pb2.WorkflowStatus:
         """See the contract."""
-        return convert_workflow.workflow(await self._visible(current_principal(), UUID(request.run_id)))
+        return convert_workflow.workflow(
+            await visible_run(self._store, current_principal(), UUID(request.run_id))
+        )
 
     async def SignalWorkflow(
         self, request: workflow_pb2.SignalWorkflowRequest, context: Context
     ) -> workflow_pb2.SignalWorkflowResponse:
         """See the contract."""
         principal = current_principal()
-        run = await self._visible(principal, UUID(request.run_id))
+        run = await visible_run(self._store, principal, UUID(request.run_id))
         said = Said(run.id, request.signal_name, request.data, principal.acts_as, current_key())
         return await self._receiver.receive(said)
-
-    async def _visible(self, principal: Principal, run_id: UUID) -> Run:
-        run = await self._store.get(principal.tenant, run_id)
-        if run is None or not principal.may_use(run.workspace):
-            raise NotFound("run", run_id)
-        return run

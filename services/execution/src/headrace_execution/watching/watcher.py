@@ -14,6 +14,7 @@ from headrace_chassis.slots import StreamSlots
 from headrace_execution.domain.run import Run
 from headrace_execution.signals import Signals
 from headrace_execution.store.port import Store
+from headrace_execution.visibility import visible_run
 from headrace_execution.watching.feed import RunFeed
 from headrace_execution.watching.interest import REPEATED_SECONDS, Interest
 
@@ -60,9 +61,7 @@ class RunWatcher(Agent):
             raise NotFound("run", run_id)
         give_back = self._slots.take((principal.tenant, principal.subject))
         try:
-            run = await self._store.get(principal.tenant, run_id)
-            if run is None or not principal.may_use(run.workspace):
-                raise NotFound("run", run_id)
+            run = await visible_run(self._store, principal, run_id)
             with self._feed(run) as feed:
                 revision = -1
                 while True:
