@@ -75,7 +75,7 @@ class DuckdbSource:
         if database is None:
             raise RuntimeError("the source is closed")
         await scratch.make(relation, self._columns)
-        cursor, condition, warnings = await in_thread(lambda: self._bounds(database))
+        cursor, condition, warnings = await self._look(database)
         parts = [
             f"{canonical.through_arrow(quote(column.name), column.type, column.name)} AS c{index}"
             for index, column in enumerate(self._columns)
@@ -102,14 +102,7 @@ class DuckdbSource:
         database = self._database
         if database is None:
             raise RuntimeError("the source is closed")
-
-        def look() -> tuple[bytes | None, str, tuple[str, ...]]:
-            try:
-                return self._bounds(database)
-            except Exception as error:
-                raise translate(error, f"reading {self.spec.table or 'the query'}") from error
-
-        cursor, condition, warnings = await in_thread(look, database.interrupt)
+        cursor, condition, warnings = await self._look(database)
         return ReadPreview(
             columns=tuple(self._columns),
             query=self._select([quote(column.name) for column in self._columns], condition),
@@ -127,6 +120,15 @@ class DuckdbSource:
     def _select(self, parts: Sequence[str], condition: str) -> str:
         where = f" WHERE {condition}" if condition else ""
         return f"SELECT {', '.join(parts)} FROM {_origin(self.spec)}{where}"
+
+    async def _look(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str, tuple[str, ...]]:
+        def look() -> tuple[bytes | None, str, tuple[str, ...]]:
+            try:
+                return self._bounds(database)
+            except Exception as error:
+                raise translate(error, f"reading {self.spec.table or 'the query'}") from error
+
+        return await in_thread(look, database.interrupt)
 
     def _bounds(self, database: duckdb.DuckDBPyConnection) -> tuple[bytes | None, str, tuple[str, ...]]:
         incremental = self.spec.incremental

@@ -86,7 +86,7 @@ class SqliteSource:
         await scratch.make(relation, self._columns)
         database = self._open_database()
         what = f"reading {self.spec.table or 'the query'}"
-        cursor, condition, warnings = await in_thread(_guarded(lambda: self._bounds(database), what))
+        cursor, condition, warnings = await self._look(database, what)
         on_unrepresentable = str(self.spec.options.get("on_unrepresentable", "fail"))
         row = f"'{'rowid' if self._rowid else 'row'} ' || r"
         expressions = [
@@ -113,10 +113,7 @@ class SqliteSource:
     async def preview(self, scratch: Scratch) -> ReadPreview:
         """The query, with the bounds that the snapshot has."""
         database = self._open_database()
-        what = f"reading {self.spec.table or 'the query'}"
-        cursor, condition, warnings = await in_thread(
-            _guarded(lambda: self._bounds(database), what), database.interrupt
-        )
+        cursor, condition, warnings = await self._look(database, f"reading {self.spec.table or 'the query'}")
         return ReadPreview(
             columns=tuple(self._columns),
             query=self._select([quote(column.name) for column in self._columns], condition),
@@ -135,6 +132,14 @@ class SqliteSource:
         if self._database is None:
             raise RuntimeError("the source is closed")
         return self._database
+
+    async def _look(
+        self, database: sqlite3.Connection, what: str
+    ) -> tuple[bytes | None, str, tuple[str, ...]]:
+        bounds: tuple[bytes | None, str, tuple[str, ...]] = await in_thread(
+            _guarded(lambda: self._bounds(database), what), database.interrupt
+        )
+        return bounds
 
     def _bounds(self, database: sqlite3.Connection) -> tuple[bytes | None, str, tuple[str, ...]]:
         incremental = self.spec.incremental

@@ -6,19 +6,15 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import grpc
-from headrace.common.v1 import paging_pb2
 from headrace.execution.v1 import runs_pb2, runs_pb2_grpc
 from headrace_chassis.call_context import remaining_seconds
-from headrace_chassis.errors import (
-    InvalidCursor,
-    NotFound,
-    WorkspaceForbidden,
-)
+from headrace_chassis.errors import NotFound, WorkspaceForbidden
 from headrace_chassis.idempotency import IdempotencyKey, Standing, current_key
 from headrace_chassis.identity import current_principal
 from headrace_chassis.ids import uuid7
 from headrace_chassis.observability.tracing import current_traceparent
-from headrace_chassis.paging import Cursors, page_limit
+from headrace_chassis.pages import Pages
+from headrace_chassis.paging import Cursors
 
 from headrace_execution import convert
 from headrace_execution.acceptance.acceptor import Acceptor, Asked
@@ -35,7 +31,7 @@ from headrace_execution.domain.states import RunState
 from headrace_execution.dry_runs import DryRunner
 from headrace_execution.errors import AlreadyFinished, NotRetryable
 from headrace_execution.remarks import check_remark
-from headrace_execution.store.port import RunFilter, Store, Tx
+from headrace_execution.store.port import RunFilter, RunSummary, Store, Tx
 from headrace_execution.visibility import visible_definition, visible_run
 from headrace_execution.watching.watcher import RunWatcher
 
@@ -201,27 +197,18 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         narrow: RunFilter,
         request: runs_pb2.ListRunsRequest | runs_pb2.ListPipelineRunsRequest,
     ) -> runs_pb2.ListRunsResponse:
-        limit = page_limit(request.limit)
-        after = self._after(name, request.cursor)
-        offset = 0 if after is not None else request.offset
-        rows = await self._store.list_runs(narrow, limit=limit + 1, offset=offset, after=after)
-        page = rows[:limit]
-        meta = paging_pb2.ListMeta(limit=limit)
-        if len(rows) > limit:
-            meta.next_cursor = self._cursors.encode(name, page[-1].created_at, page[-1].id)
-        if request.include_total:
-            meta.total = await self._store.count_runs(narrow)
-        return runs_pb2.ListRunsResponse(data=[convert.summary(item) for item in page], meta=meta)
-
-    def _after(self, name: str, cursor: str) -> tuple[datetime, UUID] | None:
-        if not cursor:
-            return None
-        values = self._cursors.decode(name, cursor)
-        match values:
+        pages: Pages[RunSummary] = Pages(
+            self._cursors, name, (datetime, UUID), lambda it: (it.created_at, it.id)
+        )
+        limit, before = pages.begin(request, request.offset)
+        after: tuple[datetime, UUID] | None = None
+        match before:
             case (datetime() as created_at, UUID() as run_id):
-                return created_at, run_id
-            case _:
-                raise InvalidCursor
+                after = created_at, run_id
+        found = await self._store.list_runs(narrow, limit=limit + 1, offset=request.offset, after=after)
+        total = await self._store.count_runs(narrow) if request.include_total else None
+        page, meta = pages.end(found, limit, total)
+        return runs_pb2.ListRunsResponse(data=map(convert.summary, page), meta=meta)
 
     async def _answered(self, key: IdempotencyKey) -> runs_pb2.CancelRunResponse | None:
         async def look(tx: Tx) -> runs_pb2.CancelRunResponse | None:
