@@ -109,11 +109,11 @@ def attach(home: Home) -> Running | None:
         or any(status.health is not Health.READY for status in status_of(home))
     ):
         return None
-    return _running(home)
+    return started(home)
 
 
-def status_of(home: Home) -> list[Status]:
-    """How each process stands.
+def started(home: Home) -> Running:
+    """The stack as it was last started, whether it is ready now or not.
 
     Raises LocalStackError where no stack of this version was ever started in this home.
     """
@@ -121,14 +121,18 @@ def status_of(home: Home) -> list[Status]:
         raise LocalStackError(f"no stack in {home.root}: start one by `headrace up`")
     if not all_known(home):
         raise LocalStackError(f"the stack in {home.root} is of an older version: `headrace up` renews it")
-    running = _running(home)
+    return Running(home, Ports(read_ports(home)), ensure_credentials(home))
+
+
+def status_of(home: Home) -> list[Status]:
+    """How each process stands.
+
+    Raises LocalStackError as `started`.
+    """
+    running = started(home)
     standings = {standing.name: standing for standing in Supervisor(home).standings() or []}
     wanted = processes(home, running.ports, running.credentials)
     return [_status(running, process, standings.get(process.name)) for process in wanted]
-
-
-def _running(home: Home) -> Running:
-    return Running(home, Ports(read_ports(home)), ensure_credentials(home))
 
 
 def _status(running: Running, process: Process, standing: Standing | None) -> Status:

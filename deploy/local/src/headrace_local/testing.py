@@ -24,7 +24,7 @@ from headrace_local import leftovers
 from headrace_local.errors import LocalStackError
 from headrace_local.home import HOME_VARIABLE, PORT_VARIABLE, Home
 from headrace_local.ports import find_free_port
-from headrace_local.stack import Running, attach
+from headrace_local.stack import Running, started
 from headrace_local.tokens import TENANT, mint
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
@@ -49,11 +49,8 @@ class StackUnderTest:
 
     @property
     def running(self) -> Running:
-        """The stack, which must be ready."""
-        running = attach(self.home)
-        if running is None:
-            raise LocalStackError(f"the stack in {self.home.root} is not ready")
-        return running
+        """The stack as it was started."""
+        return started(self.home)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs the command `headrace` in this stack's home."""
