@@ -18,6 +18,16 @@ def minutely(admin: httpx.Client) -> dict[str, Any]:
     return demand(admin.post(SCHEDULES, json=body), 201)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def broken(admin: httpx.Client) -> dict[str, Any]:
+    """Such a schedule, with a parameter that its pipeline declares no more."""
+    pipeline = create_pipeline(admin, f"parameters: {{n: {{type: integer}}}}\n{NOOP}")["id"]
+    body = {"pipelineId": pipeline, "cronExpression": "* * * * *", "parameters": {"n": 5}}
+    made = demand(admin.post(SCHEDULES, json=body), 201)
+    demand(admin.put(f"pipelines/{pipeline}", json={"yamlDefinition": NOOP}), 200)
+    return made
+
+
 def test_the_printed_example_is_answered_as_printed(admin: httpx.Client) -> None:
     body = {
         "pipelineId": create_pipeline(admin, NOOP)["id"],
@@ -160,6 +170,23 @@ def test_a_tick_fires_by_itself(admin: httpx.Client, minutely: dict[str, Any]) -
     assert fired["nextRunAt"] > tick["at"]
     of_schedule = demand(admin.get("runs", params={"triggerId": minutely["id"]}), 200)["data"]
     assert tick["runId"] in {run["runId"] for run in of_schedule}
+
+
+def test_a_tick_whose_run_is_refused_makes_an_alert(admin: httpx.Client, broken: dict[str, Any]) -> None:
+    narrow = {"pipelineId": broken["pipelineId"]}
+    page = until(
+        lambda: demand(admin.get("monitoring/alerts", params=narrow), 200), lambda it: bool(it["data"]), 90
+    )
+    demand(admin.post(f"{SCHEDULES}/{broken['id']}/pause", json={}), 200)
+    (alert,) = page["data"]
+    assert (alert["rule"], alert["severity"]) == ("START_REFUSED", "CRITICAL")
+    assert (alert["details"]["scheduleId"], alert["details"]["reason"]) == (
+        broken["id"],
+        "INVALID_PARAMETERS",
+    )
+    tick = demand(admin.get(f"{SCHEDULES}/{broken['id']}"), 200)["lastTick"]
+    assert (tick["decision"], tick["reason"]) == ("SKIPPED", "INVALID_PARAMETERS")
+    assert tick["message"] in alert["message"]
 
 
 def _fired(schedule: dict[str, Any]) -> bool:

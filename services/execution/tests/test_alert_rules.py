@@ -48,7 +48,7 @@ def finding(rule: Rule = Rule.RUN_FAILED, second: float = 0.0, **changes: Any) -
 
 
 def good(second: float = 100.0, **changes: Any) -> Healing:
-    made = Healing(PIPELINE, uuid7(), later(second), later(second + 1), frozenset(), is_scheduled=False)
+    made = Healing(PIPELINE, uuid7(), later(second), later(second + 1), frozenset(), is_own_start=False)
     return replace(made, **changes)
 
 
@@ -76,7 +76,7 @@ def ended(run: Run | None = None, *, took: float = 1.0, rows: int = 100, **chang
         "finished_at": later(took),
         "rows": rows,
         "warning_count": warnings,
-        "is_scheduled": False,
+        "is_own_start": False,
         "is_comparable": True,
     }
     return Ended(**{**values, **changes})
@@ -120,7 +120,9 @@ class TestBook:
             (Rule.RUN_FAILED, good(second=0), True),
             (Rule.ROWS_UNUSUAL, good(found=frozenset({Rule.ROWS_UNUSUAL})), False),
             (Rule.SCHEDULE_MISSED, good(), False),
-            (Rule.SCHEDULE_MISSED, good(is_scheduled=True), True),
+            (Rule.SCHEDULE_MISSED, good(is_own_start=True), True),
+            (Rule.START_REFUSED, good(), False),
+            (Rule.START_REFUSED, good(is_own_start=True), True),
             (Rule.UPSTREAM_DELETED, good(), False),
             (Rule.NOTIFICATION_FAILED, good(), False),
             (Rule.RUN_FAILED, good(pipeline=uuid7()), False),

@@ -208,6 +208,12 @@ async def test_what_the_scheduler_could_not_do_is_told(mesh: Cluster, replica: R
     of_gone = dependency_events_pb2.DependencyEvent(
         upstream_pipeline_id=str(uuid7()), downstream_pipeline_id=str(gone), workspace_id=str(WORKSPACE)
     )
+    refused = events_pb2.StartsRefusedEvent()
+    for _ in range(2):
+        start = refused.starts.add(
+            pipeline_id=pipeline, workspace_id=str(WORKSPACE), reason="INVALID_PARAMETERS"
+        )
+        start.schedule_id, start.message = missed.schedule_id, "parameters do not fit: n"
     await ask(replica.parts.store, lambda tx: tx.pipelines.ask_purge({gone: TENANT}))
     follower = ScheduleFollower(replica.parts.store)
     async with db.transaction() as conn:
@@ -218,12 +224,21 @@ async def test_what_the_scheduler_could_not_do_is_told(mesh: Cluster, replica: R
                     "schedule.ticked", pipeline, events_pb2.SchedulesTickedEvent(schedules=[missed, fine])
                 ),
                 scheduler_event("dependency.released", pipeline, released),
+                scheduler_event("schedule.refused", pipeline, refused),
                 scheduler_event("dependency.released", str(gone), of_gone),
             ],
         )
 
     found = {alerts_pb2.AlertRule.Name(each.rule): each for each in await alerts(replica)}
-    assert set(found) == {"ALERT_RULE_SCHEDULE_MISSED", "ALERT_RULE_UPSTREAM_DELETED"}
+    assert set(found) == {
+        "ALERT_RULE_SCHEDULE_MISSED",
+        "ALERT_RULE_UPSTREAM_DELETED",
+        "ALERT_RULE_START_REFUSED",
+    }
+    told = found["ALERT_RULE_START_REFUSED"]
+    assert (told.count, told.severity) == (2, alerts_pb2.ALERT_SEVERITY_CRITICAL)
+    assert told.message == "the run that its schedule was to start was refused: parameters do not fit: n"
+    assert dict(told.details) == {"reason": "INVALID_PARAMETERS", "scheduleId": missed.schedule_id}
     message = "ticks from 2026-01-01T00:00:00Z to 2026-01-01T05:00:00Z passed without a run"
     assert found["ALERT_RULE_SCHEDULE_MISSED"].message.startswith(message)
 

@@ -111,6 +111,8 @@ class ExecutionStandIn:
         self.failures: list[HeadraceError] = []
         self.refuse: Callable[[internal_pb2.StartRun], HeadraceError | None] = lambda start: None
         self.skip: set[str] = set()
+        self.refused: dict[str, str] = {}
+        """Why there can be no run, by pipeline."""
         self.undeclared: set[str] = set()
 
     async def CheckParameters(
@@ -135,6 +137,9 @@ class ExecutionStandIn:
             if start.trigger_id in self.skip:
                 decision.outcome = internal_pb2.START_OUTCOME_SKIPPED
                 decision.reason, decision.message = "OVERLAP_RUNNING", "an earlier run is going on"
+            elif start.pipeline_id in self.refused:
+                decision.outcome = internal_pb2.START_OUTCOME_REFUSED
+                decision.reason, decision.message = self.refused[start.pipeline_id], "it cannot run"
             else:
                 decision.outcome = internal_pb2.START_OUTCOME_STARTED
                 decision.run_id = str(uuid7())
@@ -270,6 +275,16 @@ class Service:
         )
         told = [events_pb2.SchedulesTickedEvent.FromString(row["data"]) for row in found]
         return [schedule for each in told for schedule in each.schedules]
+
+    async def refused(self, of: str) -> list[events_pb2.RefusedStart]:
+        """What was told of refused starts of the tenant's schedules or dependencies, in their order."""
+        found = await self.rows(
+            "SELECT data FROM outbox_event WHERE tenant = $1 AND type = $2 ORDER BY id",
+            self.tenant,
+            f"io.headrace.{of}.refused.v1",
+        )
+        told = [events_pb2.StartsRefusedEvent.FromString(row["data"]) for row in found]
+        return [start for each in told for start in each.starts]
 
     async def rows(self, sql: str, *values: Any) -> list[Any]:
         """Rows straight from the database."""

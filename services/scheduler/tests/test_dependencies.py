@@ -114,6 +114,18 @@ async def test_a_strong_upstream_starts_its_downstream_for_the_same_interval(gra
     assert graph.started(below) == [HOUR], "an interval is run once"
 
 
+async def test_a_downstream_that_cannot_start_is_told(graph: Graph) -> None:
+    above, below = graph.service.pipeline(), graph.service.pipeline()
+    await graph.add(above, below)
+    graph.service.execution.refused = {below: "INVALID_PARAMETERS"}
+    await graph.ended(above)
+    await graph.ended(above)
+    (told,) = await graph.service.refused("dependency")
+    assert (told.pipeline_id, told.workspace_id) == (below, graph.service.workspace)
+    assert (told.logical_date, told.HasField("schedule_id")) == (stamp(NOON), False)
+    assert (told.reason, told.message) == ("INVALID_PARAMETERS", "it cannot run")
+
+
 async def test_a_weak_upstream_starts_its_downstream_whatever_its_result(graph: Graph) -> None:
     above, below = graph.service.pipeline(), graph.service.pipeline()
     await graph.add(above, below, WEAK)

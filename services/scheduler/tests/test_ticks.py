@@ -297,3 +297,30 @@ async def test_what_a_paused_schedule_passes_over_is_not_missed(service: Service
     await service.schedules.ResumeSchedule(pb.ResumeScheduleRequest(id=made.id), metadata=service.user())
     await service.tick()
     assert not any(each.HasField("missed_since") for each in await service.ticked())
+
+
+async def test_starts_that_somebody_has_to_mend_are_told(service: Service) -> None:
+    made, off, busy = [await service.create("0 * * * *") for _ in range(3)]
+    service.execution.refused = {made.pipeline_id: "INVALID_PARAMETERS", off.pipeline_id: "PIPELINE_INACTIVE"}
+    service.execution.skip.add(busy.id)
+    service.clock.advance(hours=1)
+    await service.tick()
+    (told,) = await service.refused("schedule")
+    assert (told.pipeline_id, told.schedule_id) == (made.pipeline_id, made.id)
+    assert (told.workspace_id, told.logical_date) == (service.workspace, stamp(at("2026-03-04T13:00")))
+    assert (told.reason, told.message) == ("INVALID_PARAMETERS", "it cannot run")
+    assert [reason for _, _, reason in await service.decisions(made)] == ["INVALID_PARAMETERS"]
+
+
+async def test_of_two_that_settle_a_tick_one_tells(service: Service) -> None:
+    """The lease of the first has ended while execution answered: another asked again, and settled it."""
+    made = await service.create("0 * * * *")
+    service.execution.refused = {made.pipeline_id: "INVALID_DEFINITION"}
+    service.clock.advance(hours=1)
+    await service.parts.ticker.run_once()
+    slow, other = service.parts.starters[:2]
+    due, now = await service.base.db.run(slow._claim)
+    service.clock.advance(minutes=1)
+    await other.run_once()
+    await slow._start(service.tenant, due, now)
+    assert len(await service.refused("schedule")) == 1

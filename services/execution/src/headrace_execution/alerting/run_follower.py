@@ -20,6 +20,7 @@ from headrace_execution.store.port import Tx
 from headrace_execution.store.sql import SqlStore
 from headrace_execution.store.sql.events import ENDED
 
+_BY_ITSELF: Final = (runs_pb2.TRIGGER_KIND_SCHEDULE, runs_pb2.TRIGGER_KIND_DEPENDENCY)
 FOLLOWED: Final = ("io.headrace.run.started.v1", *ENDED)
 
 
@@ -80,6 +81,6 @@ def _ended(event: event_log_pb2.Event, payload: events_pb2.RunEvent) -> Ended:
         finished_at=payload.finished_at.ToDatetime(UTC),
         rows=payload.figures.rows_written,
         warning_count=payload.warning_count,
-        is_scheduled=payload.trigger == runs_pb2.TRIGGER_KIND_SCHEDULE,
+        is_own_start=payload.trigger in _BY_ITSELF,
         is_comparable=not payload.retry_of and not payload.full_refresh,
     )

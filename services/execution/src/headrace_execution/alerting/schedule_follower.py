@@ -16,7 +16,8 @@ from headrace_execution.store.sql import SqlStore
 
 TICKED: Final = "io.headrace.schedule.ticked.v1"
 RELEASED: Final = "io.headrace.dependency.released.v1"
-SCHEDULER_EVENTS: Final = (TICKED, RELEASED)
+REFUSED: Final = ("io.headrace.schedule.refused.v1", "io.headrace.dependency.refused.v1")
+SCHEDULER_EVENTS: Final = (TICKED, RELEASED, *REFUSED)
 
 
 class ScheduleFollower:
@@ -39,6 +40,9 @@ class ScheduleFollower:
 def _findings(event: event_log_pb2.Event) -> Iterator[Finding]:
     if event.type == RELEASED:
         yield _released(event, dependency_events_pb2.DependencyEvent.FromString(event.data))
+    elif event.type in REFUSED:
+        for start in events_pb2.StartsRefusedEvent.FromString(event.data).starts:
+            yield _refused(event, start)
     elif event.type == TICKED:
         for schedule in events_pb2.SchedulesTickedEvent.FromString(event.data).schedules:
             if schedule.HasField("missed_since"):
@@ -58,6 +62,27 @@ def _missed(event: event_log_pb2.Event, schedule: events_pb2.ScheduleEvent) -> F
         at=event.time.ToDatetime(UTC),
         as_of=schedule.missed_until.ToDatetime(UTC),
         details={"scheduleId": schedule.schedule_id, "missedSince": first, "missedUntil": last},
+    )
+
+
+def _refused(event: event_log_pb2.Event, start: events_pb2.RefusedStart) -> Finding:
+    details = {"reason": start.reason}
+    if start.HasField("schedule_id"):
+        details["scheduleId"] = start.schedule_id
+    if start.HasField("logical_date"):
+        details["logicalDate"] = start.logical_date.ToJsonString()
+    at = event.time.ToDatetime(UTC)
+    by = "its schedule" if start.HasField("schedule_id") else "its upstreams"
+    return Finding(
+        rule=Rule.START_REFUSED,
+        severity=Severity.CRITICAL,
+        tenant=UUID(event.tenant),
+        workspace=UUID(start.workspace_id),
+        pipeline=UUID(start.pipeline_id),
+        message=f"the run that {by} was to start was refused: {start.message}",
+        at=at,
+        as_of=at,
+        details=details,
     )
 
 

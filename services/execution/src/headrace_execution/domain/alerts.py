@@ -28,6 +28,8 @@ class Rule(StrEnum):
     ROWS_UNUSUAL = "ROWS_UNUSUAL"
     SCHEDULE_MISSED = "SCHEDULE_MISSED"
     """Ticks of a schedule passed without a run, since nothing could decide them in time."""
+    START_REFUSED = "START_REFUSED"
+    """A run that a schedule or upstreams were to start was refused, and will be until somebody mends it."""
     UPSTREAM_DELETED = "UPSTREAM_DELETED"
     """A pipeline that it depended on was deleted: it does not wait for it any more."""
     NOTIFICATION_FAILED = "NOTIFICATION_FAILED"
@@ -49,8 +51,9 @@ class AlertState(StrEnum):
     RESOLVED = "RESOLVED"
 
 
-HEALED_BY_SCHEDULED_RUNS = frozenset({Rule.SCHEDULE_MISSED})
-"""What only a good run that a schedule started resolves: others do not show that it works again."""
+HEALED_BY_OWN_STARTS = frozenset({Rule.SCHEDULE_MISSED, Rule.START_REFUSED})
+"""What only a good run that a schedule or upstreams started resolves: others do not show that the pipeline
+starts by itself again."""
 HEALED_ONCE_ACKNOWLEDGED = frozenset({Rule.UPSTREAM_DELETED})
 """What no run heals: somebody has to see it, and then the next good run resolves it."""
 NOT_HEALED_BY_RUNS = frozenset({Rule.NOTIFICATION_FAILED})
@@ -90,7 +93,8 @@ class Healing:
     at: datetime
     found: frozenset[Rule]
     """What was found of this very run."""
-    is_scheduled: bool
+    is_own_start: bool
+    """Whether a schedule or upstreams started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +240,8 @@ def _seen_again(alert: Alert, finding: Finding) -> Alert:
 def _heals(healing: Healing, alert: Alert) -> bool:
     if alert.rule in NOT_HEALED_BY_RUNS or alert.rule in healing.found or healing.accepted_at < alert.as_of:
         return False
-    if alert.rule in HEALED_BY_SCHEDULED_RUNS:
-        return healing.is_scheduled
+    if alert.rule in HEALED_BY_OWN_STARTS:
+        return healing.is_own_start
     if alert.rule in HEALED_ONCE_ACKNOWLEDGED:
         return alert.state is AlertState.ACKNOWLEDGED
     return True

@@ -43,6 +43,7 @@ TOLD_ALERTS = frozenset(
         Rule.DURATION_UNUSUAL,
         Rule.ROWS_UNUSUAL,
         Rule.SCHEDULE_MISSED,
+        Rule.START_REFUSED,
         Rule.UPSTREAM_DELETED,
     }
 )

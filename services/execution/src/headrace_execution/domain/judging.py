@@ -32,7 +32,8 @@ class Ended:
     rows: int
     """How many rows it landed."""
     warning_count: int
-    is_scheduled: bool
+    is_own_start: bool
+    """Whether a schedule or upstreams started it."""
     is_comparable: bool
     """Whether it did what runs of its pipeline usually do: it tries no other run again, and does not start
     its cursors anew."""
@@ -88,7 +89,7 @@ def healing(ended: Ended, found: list[Finding]) -> Healing | None:
         accepted_at=ended.accepted_at,
         at=ended.finished_at,
         found=frozenset(finding.rule for finding in found),
-        is_scheduled=ended.is_scheduled,
+        is_own_start=ended.is_own_start,
     )
 
 

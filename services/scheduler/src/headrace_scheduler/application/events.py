@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -14,6 +15,20 @@ from headrace_scheduler.domain.schedules import Schedule
 
 Missed: TypeAlias = Mapping[UUID, tuple[datetime, datetime]]
 """Of schedules, by id: the first and the last tick that they have missed."""
+
+
+@dataclass(frozen=True)
+class RefusedStart:
+    """A run that was to start by itself and cannot, until somebody mends something."""
+
+    tenant: UUID
+    workspace_id: UUID
+    pipeline_id: UUID
+    schedule_id: UUID | None
+    """Whose tick it was; None where upstreams were to start it."""
+    logical_date: datetime | None
+    reason: str | None
+    message: str | None
 
 
 def schedule_event(what: str, schedule: Schedule) -> NewEvent:
@@ -43,6 +58,32 @@ def ticked_events(schedules: Iterable[Schedule], missed: Missed) -> Iterator[New
             subject=str(ticked[0].id),
             data=payload.SerializeToString(),
         )
+
+
+def refused_events(of: str, refused: Iterable[RefusedStart]) -> Iterator[NewEvent]:
+    """The events that starts of schedules or dependencies (`of`) were refused: one for each tenant."""
+    by_tenant: defaultdict[UUID, list[RefusedStart]] = defaultdict(list)
+    for each in refused:
+        by_tenant[each.tenant].append(each)
+    for tenant, starts in by_tenant.items():
+        payload = events_pb2.StartsRefusedEvent(starts=map(_refused, starts))
+        yield NewEvent(
+            type=f"io.headrace.{of}.refused.v1",
+            tenant=tenant,
+            subject=str(starts[0].pipeline_id),
+            data=payload.SerializeToString(),
+        )
+
+
+def _refused(start: RefusedStart) -> events_pb2.RefusedStart:
+    return events_pb2.RefusedStart(
+        pipeline_id=str(start.pipeline_id),
+        workspace_id=str(start.workspace_id),
+        schedule_id=None if start.schedule_id is None else str(start.schedule_id),
+        logical_date=timestamp(start.logical_date),
+        reason=start.reason or "",
+        message=start.message or "",
+    )
 
 
 def _ticked(schedule: Schedule, missed: Missed) -> events_pb2.ScheduleEvent:

@@ -33,6 +33,9 @@ _OUTCOMES = {
 _OURS_TO_MEND = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
 """gRPC codes of a call that repeating cannot mend: something in it is wrong."""
 
+_AS_SET = frozenset({"NOT_FOUND", "PIPELINE_INACTIVE", "PIPELINE_DELETING", "CONCURRENCY_LIMIT"})
+"""Refusals that somebody has asked for, by deleting a pipeline, turning it off or limiting its runs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -68,6 +71,11 @@ class Decided:
     def is_run(self) -> bool:
         """Whether there is a run."""
         return self.outcome in ("STARTED", "HELD")
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether somebody has to mend something before such a start becomes a run."""
+        return self.outcome == "REFUSED" and self.reason not in _AS_SET
 
 
 class Execution:

@@ -6,17 +6,19 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2
-from headrace_chassis import faults
+from headrace_chassis import faults, outbox
 from headrace_chassis.agents import Agent
 from headrace_chassis.database import Database
 from headrace_chassis.errors import HeadraceError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace_scheduler.application.events import RefusedStart, refused_events
 from headrace_scheduler.application.execution import Decided, Execution, Start
 from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.domain.dependencies import DependentStart
 from headrace_scheduler.loops.tick_starter import BATCH, PATIENCE
 from headrace_scheduler.store import dependencies as store
+from headrace_scheduler.store import pipelines
 from headrace_scheduler.store.dependencies import Settled
 
 
@@ -58,8 +60,35 @@ class DependentStarter(Agent):
             await self._db.run(lambda conn: store.release_starts(conn, keys, now + PATIENCE))
             raise
         faults.point("scheduler.dependent.started")
-        settled = [_settled(each) for each in decided]
-        await self._db.run(lambda conn: store.settle_starts(conn, settled))
+        await self._db.run(lambda conn: _settle(conn, starts, decided))
+
+
+async def _settle(
+    conn: AsyncConnection, starts: Sequence[DependentStart], decided: Sequence[Decided]
+) -> None:
+    written = await store.settle_starts(conn, [_settled(each) for each in decided])
+    refused = [
+        (start, each)
+        for start, each in zip(starts, decided, strict=True)
+        if each.is_trouble and start.key in written
+    ]
+    if not refused:
+        return
+    places = await pipelines.workspaces_of(conn, {start.pipeline_id for start, _ in refused})
+    told = [
+        RefusedStart(
+            tenant=start.tenant,
+            workspace_id=places[start.pipeline_id],
+            pipeline_id=start.pipeline_id,
+            schedule_id=None,
+            logical_date=start.interval.end if start.interval else None,
+            reason=each.reason,
+            message=each.message,
+        )
+        for start, each in refused
+        if start.pipeline_id in places
+    ]
+    await outbox.append(conn, list(refused_events("dependency", told)))
 
 
 def _start_of(start: DependentStart) -> Start:

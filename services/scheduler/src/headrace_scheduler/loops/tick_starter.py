@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2
-from headrace_chassis import faults
+from headrace_chassis import faults, outbox
 from headrace_chassis.agents import Agent
 from headrace_chassis.database import Database
 from headrace_chassis.errors import HeadraceError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace_scheduler import metrics
+from headrace_scheduler.application.events import RefusedStart, refused_events
 from headrace_scheduler.application.execution import Decided, Execution, Start
 from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.store import ticks as store
@@ -81,15 +82,23 @@ class TickStarter(Agent):
             await self._db.run(lambda conn: store.release(conn, ticks, now + PATIENCE))
             return error
         faults.point("scheduler.tick.started")
-        settled = [_settled_as(tick, each) for tick, each in zip(ticks, decided, strict=True)]
-        await self._db.run(lambda conn: self._settle(conn, ticks, settled))
+        await self._db.run(lambda conn: self._settle(conn, ticks, decided))
         faults.point("scheduler.tick.settled")
         return None
 
     async def _settle(
-        self, conn: AsyncConnection, ticks: Sequence[DueTick], settled: Sequence[Settled]
+        self, conn: AsyncConnection, ticks: Sequence[DueTick], decided: Sequence[Decided]
     ) -> None:
-        await store.settle(conn, settled)
+        pairs = list(zip(ticks, decided, strict=True))
+        settled = [_settled_as(tick, each) for tick, each in pairs]
+        written = await store.settle(conn, settled)
+        refused = [
+            _refused(tick, each)
+            for tick, each in pairs
+            if each.is_trouble and (tick.schedule_id, tick.at) in written
+        ]
+        if refused:
+            await outbox.append(conn, list(refused_events("schedule", refused)))
         now = await self._clock(conn)
         for tick, each in zip(ticks, settled, strict=True):
             metrics.TICKS.labels(each.state, each.reason or "").inc()
@@ -115,3 +124,15 @@ def _start_of(tick: DueTick) -> Start:
 def _settled_as(tick: DueTick, decided: Decided) -> Settled:
     state = "FIRED" if decided.is_run else "SKIPPED"
     return Settled(tick.schedule_id, tick.at, state, decided.run_id, decided.reason, decided.message)
+
+
+def _refused(tick: DueTick, decided: Decided) -> RefusedStart:
+    return RefusedStart(
+        tenant=tick.tenant,
+        workspace_id=tick.workspace_id,
+        pipeline_id=tick.pipeline_id,
+        schedule_id=tick.schedule_id,
+        logical_date=tick.at,
+        reason=decided.reason,
+        message=decided.message,
+    )

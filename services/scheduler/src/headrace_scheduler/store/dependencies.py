@@ -66,7 +66,7 @@ UPDATE dependent_start AS s
 SET state = n.state, run_id = n.run_id, reason = n.reason, message = n.message, leased_until = NULL
 FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[])
      AS n(key, state, run_id, reason, message)
-WHERE s.key = n.key AND s.state = 'DUE'
+WHERE s.key = n.key AND s.state = 'DUE' RETURNING s.key
 """
 
 
@@ -304,9 +304,9 @@ async def claim_starts(
     ]
 
 
-async def settle_starts(conn: AsyncConnection, settled: Collection[Settled]) -> None:
-    """Writes what came of starts."""
-    await driver(conn).execute(
+async def settle_starts(conn: AsyncConnection, settled: Collection[Settled]) -> Collection[str]:
+    """Writes what came of starts; returns the keys of those of which nobody else has written it."""
+    written = await driver(conn).fetch(
         _SETTLE,
         [each.key for each in settled],
         [each.state for each in settled],
@@ -314,6 +314,7 @@ async def settle_starts(conn: AsyncConnection, settled: Collection[Settled]) -> 
         [each.reason for each in settled],
         [each.message for each in settled],
     )
+    return {row["key"] for row in written}
 
 
 async def release_starts(conn: AsyncConnection, keys: Collection[str], until: datetime) -> None:

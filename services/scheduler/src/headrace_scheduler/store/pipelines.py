@@ -1,6 +1,6 @@
 """What is known of metadata's pipelines and workspaces, in SQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -94,6 +94,14 @@ async def workspace(conn: AsyncConnection, tenant: UUID, workspace_id: UUID) -> 
     return Workspace(
         row["id"], row["tenant"], row["timezone"], row["country"], row["subdivision"], tuple(row["holidays"])
     )
+
+
+async def workspaces_of(conn: AsyncConnection, ids: Collection[UUID]) -> Mapping[UUID, UUID]:
+    """The workspaces of those of some pipelines that are known and not deleted."""
+    rows = await driver(conn).fetch(
+        "SELECT id, workspace_id FROM pipeline WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL", list(ids)
+    )
+    return {row["id"]: row["workspace_id"] for row in rows}
 
 
 async def to_purge(conn: AsyncConnection, limit: int) -> Sequence[tuple[UUID, UUID]]:

@@ -47,7 +47,7 @@ UPDATE tick AS t SET leased_until = $1 + $2::interval, attempts = attempts + 1
 FROM chosen AS c, schedule AS s
 WHERE t.schedule_id = c.schedule_id AND t.at = c.at AND t.state = 'DUE' AND s.id = t.schedule_id
 RETURNING t.schedule_id, t.at, t.interval_start, t.tenant, t.overlap, t.queue_limit, t.decided_at,
-          s.pipeline_id, s.parameters, s.created_by
+          s.workspace_id, s.pipeline_id, s.parameters, s.created_by
 """
 
 _SETTLE = """
@@ -56,6 +56,7 @@ UPDATE tick AS t SET state = n.state, run_id = n.run_id, reason = n.reason, mess
 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::uuid[], $5::text[], $6::text[])
      AS n(schedule_id, at, state, run_id, reason, message)
 WHERE t.schedule_id = n.schedule_id AND t.at = n.at AND t.state = 'DUE'
+RETURNING t.schedule_id, t.at
 """
 
 _STARTED = """
@@ -83,6 +84,7 @@ class DueTick:
     overlap: str
     queue_limit: int
     decided_at: datetime
+    workspace_id: UUID
     pipeline_id: UUID
     parameters: str
     created_by: str
@@ -153,15 +155,16 @@ async def next_lease_end(conn: AsyncConnection) -> datetime | None:
     return found
 
 
-async def settle(conn: AsyncConnection, settled: Sequence[Settled]) -> None:
-    """Writes what came of ticks, and lets their schedules go on once none of theirs is due any more."""
+async def settle(conn: AsyncConnection, settled: Sequence[Settled]) -> Collection[tuple[UUID, datetime]]:
+    """Writes what came of ticks, and lets their schedules go on once none of theirs is due any more. Returns
+    the ticks (schedule and time) of which nobody else has written it."""
     raw = driver(conn)
     schedules = sorted({each.schedule_id for each in settled})
     # The locks first: of two that settle ticks of one schedule, the second sees what the first has done.
     await raw.execute(
         "SELECT FROM progress WHERE schedule_id = ANY($1::uuid[]) ORDER BY schedule_id FOR UPDATE", schedules
     )
-    await raw.execute(
+    written = await raw.fetch(
         _SETTLE,
         [each.schedule_id for each in settled],
         [each.at for each in settled],
@@ -171,6 +174,7 @@ async def settle(conn: AsyncConnection, settled: Sequence[Settled]) -> None:
         [each.message for each in settled],
     )
     await raw.execute(_STARTED, schedules)
+    return {(row["schedule_id"], row["at"]) for row in written}
 
 
 async def release(conn: AsyncConnection, ticks: Sequence[DueTick], until: datetime) -> None:

@@ -49,6 +49,8 @@ class _AlertRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertRule.V
     """A pipeline that it depended on was deleted: it neither waits for it nor is started by it any more."""
     ALERT_RULE_NOTIFICATION_FAILED: _AlertRule.ValueType  # 10
     """A notification could not be delivered and was given up."""
+    ALERT_RULE_START_REFUSED: _AlertRule.ValueType  # 11
+    """A run that a schedule or upstreams were to start was refused: the definition or its parameters do not allow one."""
 
 class AlertRule(_AlertRule, metaclass=_AlertRuleEnumTypeWrapper):
     """What is found."""
@@ -75,6 +77,8 @@ ALERT_RULE_UPSTREAM_DELETED: AlertRule.ValueType  # 9
 """A pipeline that it depended on was deleted: it neither waits for it nor is started by it any more."""
 ALERT_RULE_NOTIFICATION_FAILED: AlertRule.ValueType  # 10
 """A notification could not be delivered and was given up."""
+ALERT_RULE_START_REFUSED: AlertRule.ValueType  # 11
+"""A run that a schedule or upstreams were to start was refused: the definition or its parameters do not allow one."""
 Global___AlertRule: _TypeAlias = AlertRule  # noqa: Y015
 
 class _AlertSeverity:

@@ -121,7 +121,7 @@ Global___PipelineView: _TypeAlias = PipelineView  # noqa: Y015
 @_typing.final
 class Notification(_message.Message):
     """Whom to tell of which ends of a run. WARNING is also told of alerts that are about no such end: late and unusual runs,
-    missed schedules, deleted upstreams.
+    missed schedules, refused starts, deleted upstreams.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/scheduler/v1/events.proto\x12\x15headrace.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x02\n\rScheduleEvent\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x34\n\x0bnext_run_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0cmissed_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x35\n\x0cmissed_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x42\x0e\n\x0c_next_run_atB\x0f\n\r_missed_sinceB\x0f\n\r_missed_until\"O\n\x14SchedulesTickedEvent\x12\x37\n\tschedules\x18\x01 \x03(\x0b\x32$.headrace.scheduler.v1.ScheduleEventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/scheduler/v1/events.proto\x12\x15headrace.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x02\n\rScheduleEvent\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x13\n\x0bpipeline_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x34\n\x0bnext_run_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x35\n\x0cmissed_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x35\n\x0cmissed_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x42\x0e\n\x0c_next_run_atB\x0f\n\r_missed_sinceB\x0f\n\r_missed_until\"\xcc\x01\n\x0cRefusedStart\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x18\n\x0bschedule_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x35\n\x0clogical_date\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\tB\x0e\n\x0c_schedule_idB\x0f\n\r_logical_date\"I\n\x12StartsRefusedEvent\x12\x33\n\x06starts\x18\x01 \x03(\x0b\x32#.headrace.scheduler.v1.RefusedStart\"O\n\x14SchedulesTickedEvent\x12\x37\n\tschedules\x18\x01 \x03(\x0b\x32$.headrace.scheduler.v1.ScheduleEventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCHEDULEEVENT']._serialized_start=95
   _globals['_SCHEDULEEVENT']._serialized_end=404
-  _globals['_SCHEDULESTICKEDEVENT']._serialized_start=406
-  _globals['_SCHEDULESTICKEDEVENT']._serialized_end=485
+  _globals['_REFUSEDSTART']._serialized_start=407
+  _globals['_REFUSEDSTART']._serialized_end=611
+  _globals['_STARTSREFUSEDEVENT']._serialized_start=613
+  _globals['_STARTSREFUSEDEVENT']._serialized_end=686
+  _globals['_SCHEDULESTICKEDEVENT']._serialized_start=688
+  _globals['_SCHEDULESTICKEDEVENT']._serialized_end=767
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,84 @@ class ScheduleEvent(_message.Message):
 Global___ScheduleEvent: _TypeAlias = ScheduleEvent  # noqa: Y015
 
 @_typing.final
+class RefusedStart(_message.Message):
+    """A run that was to start by itself, and that execution refused for a reason that people have to mend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    LOGICAL_DATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline that did not start (UUID)."""
+    workspace_id: _builtins.str
+    """Its workspace (UUID)."""
+    schedule_id: _builtins.str
+    """The schedule whose tick it was (UUID); absent where upstreams were to start it."""
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE."""
+    message: _builtins.str
+    """The same in words."""
+    @_builtins.property
+    def logical_date(self) -> _timestamp_pb2.Timestamp:
+        """The instant that the run was for: the tick, or the end of the interval; absent where it was for none."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        schedule_id: _builtins.str | None = ...,
+        logical_date: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logical_date", b"_logical_date", "_schedule_id", b"_schedule_id", "logical_date", b"logical_date", "schedule_id", b"schedule_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logical_date", b"_logical_date", "_schedule_id", b"_schedule_id", "logical_date", b"logical_date", "message", b"message", "pipeline_id", b"pipeline_id", "reason", b"reason", "schedule_id", b"schedule_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logical_date: _TypeAlias = _typing.Literal["logical_date"]  # noqa: Y015
+    _WhichOneofArgType__logical_date: _TypeAlias = _typing.Literal["_logical_date", b"_logical_date"]  # noqa: Y015
+    _WhichOneofReturnType__schedule_id: _TypeAlias = _typing.Literal["schedule_id"]  # noqa: Y015
+    _WhichOneofArgType__schedule_id: _TypeAlias = _typing.Literal["_schedule_id", b"_schedule_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logical_date) -> _WhichOneofReturnType__logical_date | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_id) -> _WhichOneofReturnType__schedule_id | None: ...
+
+Global___RefusedStart: _TypeAlias = RefusedStart  # noqa: Y015
+
+@_typing.final
+class StartsRefusedEvent(_message.Message):
+    """io.headrace.schedule.refused.v1: ticks of one tenant that started no run. io.headrace.dependency.refused.v1: the same
+    of pipelines that upstreams were to start. A pipeline that is not active, is deleted, or is at its limit of runs is
+    not told of: that is what somebody asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedStart]:
+        """The starts."""
+
+    def __init__(
+        self,
+        *,
+        starts: _abc.Iterable[Global___RefusedStart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartsRefusedEvent: _TypeAlias = StartsRefusedEvent  # noqa: Y015
+
+@_typing.final
 class SchedulesTickedEvent(_message.Message):
     """io.headrace.schedule.ticked.v1: schedules of one tenant whose time had come, with when they start the next run."""
 
