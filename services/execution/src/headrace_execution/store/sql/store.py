@@ -19,6 +19,7 @@ from headrace_execution.store.port import LogIndex, RunFilter, RunSummary, Tx
 from headrace_execution.store.sql.alerts import SqlAlerts
 from headrace_execution.store.sql.deliveries import SqlDeliveries
 from headrace_execution.store.sql.events import to_event
+from headrace_execution.store.sql.limited import FREE, LIMITED
 from headrace_execution.store.sql.logs import SqlLogs, read_index
 from headrace_execution.store.sql.pipelines import SqlPipelines
 from headrace_execution.store.sql.recipes import RecipeCache
@@ -34,8 +35,10 @@ T = TypeVar("T")
 
 _NOW = "SELECT clock_timestamp() + $1"
 _REVISIONS = "SELECT id, revision FROM runs WHERE id = ANY ($1::uuid[])"
-_HAS_WAITING = """
-SELECT EXISTS (SELECT FROM stages WHERE state = 'READY') OR EXISTS (SELECT FROM probes WHERE state = 'READY')
+# By the two indexes of ready stages: no index has all of them, so that asking for all reads the whole table.
+_HAS_WAITING = f"""
+SELECT EXISTS (SELECT FROM stages AS s WHERE {FREE}) OR EXISTS (SELECT FROM stages AS s WHERE {LIMITED})
+    OR EXISTS (SELECT FROM probes WHERE state = 'READY')
 """
 _SUMMARY = (
     "SELECT id, workspace, pipeline, pipeline_version, state, engine, task_count, warning_count, created_at, "
