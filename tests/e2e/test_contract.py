@@ -180,7 +180,7 @@ def test_what_is_not_built_is_a_plain_404(admin: httpx.Client, method: str, path
 
 def test_a_wrong_method_names_the_right_ones(admin: httpx.Client) -> None:
     answer = admin.patch("pipelines", json={})
-    assert answer.status_code == 405
+    assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
     assert {"GET", "POST"} <= {method.strip() for method in answer.headers["allow"].split(",")}
 
 

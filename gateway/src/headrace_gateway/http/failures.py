@@ -53,8 +53,7 @@ class NoSuchRoute(HttpError):
 class MethodNotAllowed(HttpError):
     """The path is served, but not with this method (RFC 9110, 15.5.6)."""
 
-    reason = reasons_pb2.REASON_NO_SUCH_ROUTE
-    status = 405
+    reason = reasons_pb2.REASON_METHOD_NOT_ALLOWED
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(allowed)

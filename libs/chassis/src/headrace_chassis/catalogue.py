@@ -32,6 +32,7 @@ CATALOGUE: Mapping["reasons.Reason.ValueType", Entry] = {
     reasons.REASON_WORKSPACE_FORBIDDEN: Entry(StatusCode.PERMISSION_DENIED, 403, "Workspace forbidden"),
     reasons.REASON_NOT_FOUND: Entry(StatusCode.NOT_FOUND, 404, "Not found"),
     reasons.REASON_NO_SUCH_ROUTE: Entry(StatusCode.NOT_FOUND, 404, "No such route"),
+    reasons.REASON_METHOD_NOT_ALLOWED: Entry(StatusCode.UNIMPLEMENTED, 405, "Method not allowed"),
     reasons.REASON_UPGRADE_REQUIRED: Entry(StatusCode.FAILED_PRECONDITION, 426, "Upgrade required"),
     reasons.REASON_NAME_TAKEN: Entry(StatusCode.ALREADY_EXISTS, 409, "Name taken"),
     reasons.REASON_VERSION_MISMATCH: Entry(StatusCode.ABORTED, 412, "Version mismatch"),

@@ -50,7 +50,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_NOT_FOUND: _Reason.ValueType  # 10
     """There is no such object for this caller (NOT_FOUND)."""
     REASON_NO_SUCH_ROUTE: _Reason.ValueType  # 11
-    """The path or method is not served (NOT_FOUND, or 405 over HTTP)."""
+    """The path is not served (NOT_FOUND)."""
+    REASON_METHOD_NOT_ALLOWED: _Reason.ValueType  # 37
+    """The path is served, but not with this method; `Allow` names those it is served with (UNIMPLEMENTED; 405 over HTTP)."""
     REASON_UPGRADE_REQUIRED: _Reason.ValueType  # 36
     """The path is served as a WebSocket only, and no upgrade was asked for (FAILED_PRECONDITION; 426 over HTTP)."""
     REASON_NAME_TAKEN: _Reason.ValueType  # 12
@@ -146,7 +148,9 @@ REASON_WORKSPACE_FORBIDDEN: Reason.ValueType  # 9
 REASON_NOT_FOUND: Reason.ValueType  # 10
 """There is no such object for this caller (NOT_FOUND)."""
 REASON_NO_SUCH_ROUTE: Reason.ValueType  # 11
-"""The path or method is not served (NOT_FOUND, or 405 over HTTP)."""
+"""The path is not served (NOT_FOUND)."""
+REASON_METHOD_NOT_ALLOWED: Reason.ValueType  # 37
+"""The path is served, but not with this method; `Allow` names those it is served with (UNIMPLEMENTED; 405 over HTTP)."""
 REASON_UPGRADE_REQUIRED: Reason.ValueType  # 36
 """The path is served as a WebSocket only, and no upgrade was asked for (FAILED_PRECONDITION; 426 over HTTP)."""
 REASON_NAME_TAKEN: Reason.ValueType  # 12
