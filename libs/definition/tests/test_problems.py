@@ -247,9 +247,6 @@ def test_connections_that_do_not_exist_are_warnings_with_a_suggestion() -> None:
     assert warning_codes(text, connection_types=known, all_connections=False) == []
     codes = warning_codes(text, connection_types=known)
     assert codes == ["UNKNOWN_CONNECTION"]
-    assert error_codes(text, connection_types={"warehouse": "postgresql"}, for_run=True) == [
-        "UNKNOWN_CONNECTION"
-    ]
 
 
 def test_rules_about_columns_of_a_table_are_unused_where_there_is_none() -> None:

@@ -104,6 +104,7 @@ sinks:
   - {id: one, input: wrong, discard: true}
   - {id: two, input: after, discard: true}
   - {id: three, input: far, discard: true}
+  - {id: nowhere, input: a}
 """,
     )
     codes = {task["id"]: task["error"]["code"] for task in told["tasks"] if "error" in task}
@@ -113,6 +114,7 @@ sinks:
         "far": away["error"]["code"],
         "wrong": "SQL_INVALID",
         "typed": "TYPE_MISMATCH",
+        "nowhere": "DEFINITION_INCOMPLETE",
     }
     assert away["error"]["transient"] is True
     assert "none" in told["byId"]["after"]["unchecked"]

@@ -174,6 +174,32 @@ async def test_a_transformation_that_fails_says_where_and_why(
     assert bench.options.temp_dir not in str(result)
 
 
+ONE = "sources: [{id: a, values: [{x: 1}]}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "why"),
+    [
+        ("sources: [{id: a}]", "a", "the source names neither table nor query"),
+        ("sources: [{id: a, connection: duck}]", "a", "the source names neither table nor query"),
+        (f"{ONE}\nsinks: [{{id: b}}]", "b", "the sink names neither table nor path"),
+        ("sinks: [{id: b, discard: true}]", "b", "reads nothing"),
+        ("sinks: [{id: b, output: csv}]", "b", "reads nothing"),
+        ("transformations: [{id: t, type: filter, where: x > 1}]", "t", "reads nothing"),
+        ("quality_checks: [{id: q, type: row_count, min: 1}]", "q", "reads nothing"),
+        (f"{ONE}\ntransformations: [{{id: t, type: sql_transform}}]", "t", "is not written yet"),
+        (f"{ONE}\ntransformations: [{{id: t, type: filter}}]", "t", "is not written yet"),
+    ],
+)
+async def test_what_a_definition_lacks_fails_its_task(
+    bench: EngineBench, text: str, task: str, why: str
+) -> None:
+    result = await bench.run(text)
+
+    assert failure(result) == ("DEFINITION_INCOMPLETE", "CONFIGURATION", task)
+    assert why in result.error.message
+
+
 ESCAPES = [
     "SELECT * FROM read_csv('{file}')",
     "SELECT * FROM '{file}'",

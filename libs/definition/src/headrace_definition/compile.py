@@ -36,8 +36,9 @@ from headrace_definition.staging import connections_of, cut_into_stages
 from headrace_definition.tasks import LISTS, TaskDraft, drafts, in_order, task_keys_in
 from headrace_definition.waiting import check_waiting, find_waiting
 
-_BEFORE_RUN = frozenset({"INCOMPLETE", "UNKNOWN_CONNECTION", "UNKNOWN_CONNECTOR", "NO_TASKS"})
-"""Warnings of a stored definition that are errors of one that is to run."""
+_BEFORE_RUN = frozenset({"NO_TASKS"})
+"""Warnings of a stored definition that are errors of one that is to run: there is nothing that could fail.
+Whatever else is not there yet is what its run finds out, and fails by."""
 
 
 @dataclass(frozen=True, slots=True)

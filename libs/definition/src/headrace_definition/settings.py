@@ -21,7 +21,7 @@ class CompileSettings:
     max_nodes: int = DEFAULT_MAX_NODES
     """Most keys and values, aliases counted with all that they stand for."""
     for_run: bool = False
-    """Whether what is incomplete or does not exist is an error, because the definition is about to run."""
+    """Whether a definition without tasks is an error, because it is about to run."""
     connection_types: Mapping[str, str] | None = None
     """Type of each connection of the workspace, by name and by id; None where they are not known here."""
     all_connections: bool = True

@@ -35,7 +35,7 @@ from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.cursors import share_readings
 from headrace_worker.engine.failure import INTERNAL, TRANSIENT, Failure, TaskFailed, failure_of
 from headrace_worker.engine.native_types import carry_native_types
-from headrace_worker.engine.places import source_place, transformation_text
+from headrace_worker.engine.places import require_rows, source_place, transformation_text
 from headrace_worker.engine.redaction import Redactor
 from headrace_worker.engine.run_context import RunContext
 
@@ -125,6 +125,7 @@ class DryRunner:
             return told
 
         async def look() -> None:
+            require_rows(task)
             match task:
                 case SourceTask():
                     await self._source(task, told, scratch)

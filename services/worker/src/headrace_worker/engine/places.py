@@ -1,16 +1,29 @@
-"""Where a task reads from, and the SQL of one that computes: resolved for one run, or precisely refused."""
+"""Where a task reads from, and the SQL of one that computes: resolved for one run, or precisely refused.
+
+A definition may be stored before all of it is there. What it still lacks when it runs is found here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from headrace_connectors.api import Column, Connection, SourceSpec
-from headrace_definition.plan import SourceTask, TransformTask
+from headrace_definition.model import SqlTransform
+from headrace_definition.plan import SourceTask, Task, TransformTask
 from headrace_definition.sql import ColumnError, output_columns, transformation_sql
 
 from headrace_worker.engine.binding import Binding
 from headrace_worker.engine.connections import Connections
 from headrace_worker.engine.failure import CONFIGURATION, Failure, TaskFailed
+
+
+def require_rows(task: Task) -> None:
+    """Refuse a task that has no rows to work on: nothing was written before it. Raises TaskFailed."""
+    makes_rows = isinstance(task, SourceTask) or isinstance(task.config, SqlTransform)
+    waits = isinstance(task, TransformTask) and task.wait is not None
+    if not task.inputs and not makes_rows and not waits:
+        why = f"{task.key}: reads nothing, as there is no task before it"
+        raise TaskFailed(task.key, Failure("DEFINITION_INCOMPLETE", CONFIGURATION, why))
 
 
 def source_place(

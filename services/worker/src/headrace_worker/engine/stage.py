@@ -48,7 +48,7 @@ from headrace_worker.engine.loads import LandedLoad, Load, close_all, open_load
 from headrace_worker.engine.log_facts import source_facts
 from headrace_worker.engine.native_types import carry_native_types
 from headrace_worker.engine.outputs import Outputs
-from headrace_worker.engine.places import source_place, transformation_text
+from headrace_worker.engine.places import require_rows, source_place, transformation_text
 from headrace_worker.engine.program import Program
 from headrace_worker.engine.progress import TaskBoard
 from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
@@ -135,6 +135,8 @@ class StageRunner:
             FencedOut: when another attempt, or a cancel, owns a load.
             LeaseLost: when the lease was not valid any more before a commit.
         """
+        for task in self._program.payload.tasks:
+            require_rows(task)
         await self._claim()
         faults.point("worker.stage.claimed")
         waiting = {load.task.key: load for load in self.loads if load.receipt is None}

@@ -79,7 +79,8 @@ class RunServiceServicer:
     def RunPipeline(self, request, context):
         """Compiles the latest version of a pipeline, or the definition that is given, and accepts a run of it. Returns at
         once; the run goes on by itself. Fails with INVALID_DEFINITION or INVALID_PARAMETERS where it could not run, with
-        CONCURRENCY_LIMIT where the pipeline is at its limit and does not queue, and with ENGINE_NOT_AVAILABLE.
+        CONCURRENCY_LIMIT where the pipeline is at its limit and does not queue, and with ENGINE_NOT_AVAILABLE. What the
+        definition still lacks (a connection, a table, a query, a source) is told in `warnings`, and fails the run.
 
         With `dryRun` nothing runs and no run is stored: the answer tells what a run would do (`dryRun`). What is wrong
         with connections, tables and columns is told there, all of it at once. Fails with NO_WORKER where no worker took
