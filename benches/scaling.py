@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import asyncpg
 import callers
-from headrace_local import postgres
+from databases import connect
 from headrace_local.testing import StackUnderTest
 from rest import Connection, connections, percentile
 from runs import latency, make_pipeline
@@ -62,14 +62,7 @@ async def multiply(
 
 async def fill(stack: StackUnderTest, pipeline: str, run: str, pipelines: int, runs: int) -> None:
     """Copies a pipeline and its run: the runs belong to all of the pipelines in turn, one an hour in each."""
-    running = stack.running
-
-    async def connect(service: str) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            postgres.service_url(stack.home, running.ports, running.credentials, service)
-        )
-
-    metadata, execution = await connect("metadata"), await connect("execution")
+    metadata, execution = await connect(stack, "metadata"), await connect(stack, "execution")
     try:
         own = numbered(1, "n")
         changed = {"created_at": "made.created_at - n * interval '1 minute'"}

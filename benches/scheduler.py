@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import callers
 import processors
-from headrace_local import postgres
+from databases import connect
 from headrace_local.home import Home
 from headrace_local.testing import StackUnderTest
 from memory import proportional
@@ -253,14 +253,7 @@ PARTS = {"idle": Bench.idle, "single": Bench.single, "due": Bench.due, "backfill
 
 async def measure(stack: StackUnderTest, asked: argparse.Namespace) -> None:
     """Measures what is asked for, and prints."""
-    running = stack.running
-
-    async def connect(service: str) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            postgres.service_url(stack.home, running.ports, running.credentials, service)
-        )
-
-    scheduler, execution = await connect("scheduler"), await connect("execution")
+    scheduler, execution = await connect(stack, "scheduler"), await connect(stack, "execution")
     async with connections("127.0.0.1", stack.port, callers.tokens(stack.home.root), 1) as (connection,):
         pipeline = await make_pipeline(connection)
         rare, often = [

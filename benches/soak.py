@@ -1,8 +1,9 @@
-"""A long steady load, to see whether anything grows that should not: memory, open files, tables.
+"""A long steady load, to see whether anything grows that should not: memory, open files, the cost of a run.
 
 Starts a stack of its own, starts runs at a fixed rate and looks at each process every few seconds. After the
 first third, which is warm-up, a straight line through what was seen must rise by less than the limits below;
-every run that was accepted must have completed.
+a run of the last third must cost little more processor time and disk than one of the second; and every run
+that was accepted must have completed.
 
     python benches/soak.py --minutes 30 --rate 50
 """
@@ -12,11 +13,15 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+import asyncpg
 import callers
-import psutil
+from databases import connect
+from growth import open_files, own_memory, shared_memory
 from headrace_local.home import Home
+from headrace_local.postgres import SERVICE_DATABASES
 from headrace_local.testing import StackUnderTest
-from memory import processes, proportional
+from memory import processes
+from processors import spent
 from rest import Connection, connections
 from runs import count, make_pipeline
 
@@ -27,8 +32,10 @@ MEMORY_GROWTH = 0.10
 MEMORY_NOISE = 8 << 20
 """Bytes below which growth over the whole soak is taken for noise."""
 FILE_GROWTH = 0.10
-"""The share of open files, or five, by which there may be more at the end: PostgreSQL's servers keep files
-open that they have used."""
+"""The share of open files, or five, by which there may be more at the end."""
+COST_GROWTH = 0.25
+"""The share by which a run may cost more in the last third than in the second: on a busy machine the same
+work takes more processor time, and files grow by whole pieces."""
 
 
 @dataclass
@@ -37,7 +44,24 @@ class Seen:
 
     at: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    shared: list[float] = field(default_factory=list)
     files: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Progress:
+    """What has been done so far, and what was taken for it."""
+
+    accepted: int = 0
+    looks: list[tuple[int, float, int]] = field(default_factory=list)
+    """At each look: runs accepted, seconds of processor time of all processes, bytes of the databases."""
+
+    def cost(self, since: float, until: float) -> tuple[float, float]:
+        """Seconds of processor time and bytes on disk that a run took between two shares of the looks."""
+        last = len(self.looks) - 1
+        first, then = self.looks[int(since * last)], self.looks[int(until * last)]
+        runs = then[0] - first[0]
+        return (then[1] - first[1]) / runs, (then[2] - first[2]) / runs
 
 
 def slope(at: list[float], values: list[float]) -> float:
@@ -47,41 +71,39 @@ def slope(at: list[float], values: list[float]) -> float:
     return sum((x - middle) * (y - mean) for x, y in zip(at, values, strict=True)) / spread if spread else 0.0
 
 
-def open_files(pid: int) -> int:
-    """Open files of a process and all that it has started."""
-    total = 0
-    process = psutil.Process(pid)
-    for each in (process, *process.children(recursive=True)):
-        try:
-            total += each.num_fds()
-        except psutil.NoSuchProcess:
-            continue  # it has just ended
-    return total
-
-
-async def watch(home: Home, seen: dict[str, Seen], ended: asyncio.Event) -> None:
+async def watch(
+    home: Home,
+    databases: list["asyncpg.Connection[asyncpg.Record]"],
+    seen: dict[str, Seen],
+    progress: Progress,
+    ended: asyncio.Event,
+) -> None:
     """Looks at each process until the load has ended. A process that was replaced is a failure by itself."""
     pids = processes(home)
     began = time.monotonic()
     while not ended.is_set():
         for name, pid in pids.items():
             of = seen.setdefault(name, Seen())
-            of.memory.append(proportional(pid))
+            of.memory.append(own_memory(pid))
+            of.shared.append(shared_memory(pid))
             of.files.append(open_files(pid))
             of.at.append(time.monotonic() - began)
+        sizes = [await each.fetchval("SELECT pg_database_size(current_database())") for each in databases]
+        progress.looks.append((progress.accepted, sum(spent(home).values()), sum(sizes)))
         try:
             await asyncio.wait_for(ended.wait(), LOOK_SECONDS)
         except TimeoutError:
             continue
 
 
-async def load(workers: list[Connection], pipeline: str, rate: float, seconds: float) -> int:
-    """Starts runs at that rate a second; returns how many were accepted."""
+async def load(
+    workers: list[Connection], pipeline: str, rate: float, seconds: float, progress: Progress
+) -> None:
+    """Starts runs at that rate a second, and counts those that are accepted."""
     path = f"/api/v1/pipelines/{pipeline}/run"
-    began, accepted = time.monotonic(), 0
+    began = time.monotonic()
 
     async def start(worker: Connection, number: int) -> None:
-        nonlocal accepted
         step = len(workers) / rate
         due = began + number / rate
         while due < began + seconds:
@@ -89,11 +111,10 @@ async def load(workers: list[Connection], pipeline: str, rate: float, seconds: f
             answer = await worker.request("POST", path, b"{}")
             if answer.status != 202:
                 raise SystemExit(f"a trigger answered {answer.status}: {answer.body.decode()}")
-            accepted += 1
+            progress.accepted += 1
             due += step
 
     await asyncio.gather(*(start(worker, number) for number, worker in enumerate(workers)))
-    return accepted
 
 
 def judge(seen: dict[str, Seen]) -> bool:
@@ -110,29 +131,48 @@ def judge(seen: dict[str, Seen]) -> bool:
         )
         fine = fine and not bad
         print(
-            f"{name:<12} {memory[0] / 2**20:6.0f} MiB, {hourly / 2**20:+7.1f} MiB an hour; "
+            f"{name:<12} {memory[0] / 2**20:6.0f} MiB, {hourly / 2**20:+7.1f} MiB an hour, "
+            f"{of.shared[-1] / 2**20:4.0f} MiB shared; "
             f"{files[0]:4.0f} files, {more_files:+5.1f}: {'GROWS' if bad else 'steady'}"
         )
     return fine
 
 
+def judge_cost(progress: Progress) -> bool:
+    """Prints what a run took in the second and the last third; whether that is about the same."""
+    (early_time, early_bytes), (late_time, late_bytes) = progress.cost(1 / 3, 2 / 3), progress.cost(2 / 3, 1)
+    grows = max(late_time / early_time, late_bytes / early_bytes) > 1 + COST_GROWTH
+    print(
+        f"a run: {early_time * 1e3:.2f} ms of processor time, then {late_time * 1e3:.2f} ms; "
+        f"{early_bytes:.0f} bytes of the databases, then {late_bytes:.0f}: {'GROWS' if grows else 'steady'}"
+    )
+    return not grows
+
+
 async def soak(stack: StackUnderTest, minutes: float, rate: float) -> bool:
     """Loads and looks; whether all was well."""
     seen: dict[str, Seen] = {}
+    progress = Progress()
     ended = asyncio.Event()
     tokens = callers.tokens(stack.home.root)
+    databases = [await connect(stack, name) for name in SERVICE_DATABASES]
     async with connections("127.0.0.1", stack.port, tokens, 8) as workers:
         pipeline = await make_pipeline(workers[0])
-        watching = asyncio.create_task(watch(stack.home, seen, ended))
-        accepted = await load(workers, pipeline, rate, minutes * 60)
+        watching = asyncio.create_task(watch(stack.home, databases, seen, progress, ended))
+        await load(workers, pipeline, rate, minutes * 60, progress)
         deadline = time.monotonic() + 60
-        while await count(workers[0], pipeline, "COMPLETED") < accepted and time.monotonic() < deadline:
+        while (
+            await count(workers[0], pipeline, "COMPLETED") < progress.accepted and time.monotonic() < deadline
+        ):
             await asyncio.sleep(0.5)
         completed = await count(workers[0], pipeline, "COMPLETED")
         ended.set()
         await watching
-    print(f"{accepted} runs accepted, {completed} completed")
-    return judge(seen) and accepted == completed
+    for database in databases:
+        await database.close()
+    print(f"{progress.accepted} runs accepted, {completed} completed")
+    fine = [judge(seen), judge_cost(progress), progress.accepted == completed]
+    return all(fine)
 
 
 def main() -> None:
