@@ -13,8 +13,6 @@ from .submitting import Submitted, submit
 from .workload import ADDS_EACH_TIME, KINDS, TABLES, Pipeline, Places, Post, create
 
 _END_SECONDS = 240.0
-_LINEAGE_SECONDS = 120.0
-"""More than the lease of a replica that was killed while it told of runs."""
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -102,7 +100,7 @@ def check_lineage(cluster: Cluster, submitted: Submitted) -> None:
                 kinds[run].append(kind)
         return all(found == ["START", "COMPLETE"] for found in kinds.values())
 
-    until(told, _LINEAGE_SECONDS, "every run is told to the catalogue of lineage")
+    until(told, "every run is told to the catalogue of lineage")
 
 
 def check_targets(cluster: Cluster, submitted: Submitted, reference: Reference) -> None:
@@ -136,10 +134,10 @@ def check_bookkeeping(cluster: Cluster, submitted: Submitted) -> None:
         ids,
     )
     assert Counter(count for _, count in events) == Counter({1: len(ids)}), "one final event a run"
-    until(lambda: not _leases(cluster, ids), 30, "no live lease is left")
-    until(lambda: _is_drained(cluster), 30, "the outboxes are drained")
-    until(lambda: not queries(cluster, submitted), 30, "no query of a worker is left at the target")
-    until(lambda: not staging(cluster, submitted), 5, "no staging table is left")
+    until(lambda: not _leases(cluster, ids), "no live lease is left")
+    until(lambda: _is_drained(cluster), "the outboxes are drained")
+    until(lambda: not queries(cluster, submitted), "no query of a worker is left at the target")
+    until(lambda: not staging(cluster, submitted), "no staging table is left")
     check_over_rest(cluster, submitted)
 
 
@@ -157,7 +155,7 @@ def check_over_rest(cluster: Cluster, submitted: Submitted) -> None:
             if state == "COMPLETED":
                 assert set(shown["taskStatuses"].values()) == {"COMPLETED"}, shown
         for pipeline in _pipelines(submitted):
-            until(lambda pipeline=pipeline: _is_settled(client, pipeline), 30, "metadata has followed")  # type: ignore[misc]
+            until(lambda pipeline=pipeline: _is_settled(client, pipeline), "metadata has followed")  # type: ignore[misc]
 
 
 def queries(cluster: Cluster, submitted: Submitted) -> list[tuple[object, ...]]:

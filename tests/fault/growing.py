@@ -53,8 +53,8 @@ class Growing:
 
     def _write(self) -> None:
         while not self._ended.is_set():
-            # The server was killed; what was not committed is gone. The driver may have lost track as well.
-            with contextlib.suppress(*AWAY, asyncpg.InternalClientError):
+            # The server was killed; what was not committed is gone.
+            with contextlib.suppress(*AWAY):
                 asyncio.run(self._write_on())
 
     async def _write_on(self) -> None:

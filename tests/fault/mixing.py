@@ -216,7 +216,7 @@ class Mix:
             )
             return rows[0][0] in _FINAL or bool(rows[0][1])
 
-        until(waits, _END_SECONDS, f"run {run} waits for its signal")
+        until(waits, f"run {run} waits for its signal", _END_SECONDS)
         answer = insist(client, self.submitted, f"runs/{run}/signal", {"signalName": "go", "data": {}})
         assert answer.status_code in (200, 202, 409), answer.text
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 from .cluster import OURS, Cluster, until
 
-_FIRE_SECONDS = 90.0
-
 SERVICE_POINTS = (
     "gateway.forward.before",
     "gateway.forward.after",
@@ -55,7 +53,7 @@ def strike_service(cluster: Cluster, point: str, check: Callable[[], None], pass
     cluster.arm(point, f"kill {passage}")
     pid = await_fired(cluster, point, check)
     (name,) = [name for name, known in before.items() if known == pid]
-    until(lambda: cluster.pid(name) != pid, 30, f"{name} is started again")
+    until(lambda: cluster.pid(name) != pid, f"{name} is started again")
     cluster.await_ready(name)
     cluster.disarm()
     return name
@@ -81,7 +79,7 @@ def strike_stage(cluster: Cluster, point: str, check: Callable[[], None], *, alo
     if worker is not None:
         main = cluster.pid(worker)
         cluster.kill(worker)
-        until(lambda: cluster.pid(worker) != main, 30, f"{worker} is started again")
+        until(lambda: cluster.pid(worker) != main, f"{worker} is started again")
         cluster.await_ready(worker)
     cluster.disarm()
 
@@ -93,7 +91,7 @@ def await_fired(cluster: Cluster, point: str, check: Callable[[], None] = lambda
         check()
         return cluster.fired(point)
 
-    pid = until(look, _FIRE_SECONDS, f"a process comes to {point}")
+    pid = until(look, f"a process comes to {point}")
     assert pid is not None
     return pid
 
@@ -103,5 +101,5 @@ def strike_at_random(cluster: Cluster, dice: random.Random, names: tuple[str, ..
     name = dice.choice(names)
     pid = cluster.pid(name)
     cluster.signal(name, signal.SIGKILL)
-    until(lambda: cluster.pid(name) != pid, 30, f"{name} is started again")
+    until(lambda: cluster.pid(name) != pid, f"{name} is started again")
     return name

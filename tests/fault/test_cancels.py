@@ -52,7 +52,7 @@ def cancelled(cluster: Cluster, admin: httpx.Client, submitted: Submitted) -> No
     (run,) = submitted.runs
     answer = demand(cancel(admin, run), 200)
     assert answer["status"] in ("CANCELLED", "RUNNING", "PENDING"), answer
-    assert await_end(cluster, submitted, seconds=60) == {"CANCELLED": 1}
+    assert await_end(cluster, submitted) == {"CANCELLED": 1}
     check_bookkeeping(cluster, submitted)
     assert cancel(admin, run).json()["status"] == "CANCELLED", "a second cancel agrees"
 
@@ -95,14 +95,14 @@ def test_what_has_landed_before_the_cancel_is_told_as_landed(
 
     demand(cancel(admin, next(iter(submitted.runs))), 200)
 
-    assert await_end(cluster, submitted, seconds=60) == {"COMPLETED": 1}
+    assert await_end(cluster, submitted) == {"COMPLETED": 1}
     check_bookkeeping(cluster, submitted)
     assert [digest(cluster, table) for table in pipeline.tables] == reference.after(kind, 1)
 
 
 def test_a_slow_query_is_stopped_at_the_source(cluster: Cluster, admin: httpx.Client, places: Places) -> None:
     submitted = submit(cluster, [create(posting(admin), places, "slow", SLOW)], each=1)
-    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), 60, "the query runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), "the query runs")
 
     cancelled(cluster, admin, submitted)
 
@@ -125,13 +125,13 @@ def test_a_slow_swap_is_stopped_at_the_target(cluster: Cluster, admin: httpx.Cli
         f"EXECUTE FUNCTION wait_{pipeline.table}()",
     )
     submitted = submit(cluster, [pipeline], each=1)
-    until(lambda: "INSERT INTO" in str(queries(cluster, submitted)), 60, "the swap is under way")
+    until(lambda: "INSERT INTO" in str(queries(cluster, submitted)), "the swap is under way")
 
     (run,) = submitted.runs
     demand(cancel(admin, run), 200)
 
-    assert await_end(cluster, submitted, seconds=60) == {"CANCELLED": 1}
-    until(lambda: not queries(cluster, submitted), 30, "the swap is gone")
+    assert await_end(cluster, submitted) == {"CANCELLED": 1}
+    until(lambda: not queries(cluster, submitted), "the swap is gone")
     assert digest(cluster, pipeline.table) == before
 
 
@@ -140,7 +140,7 @@ def test_a_queued_run_is_cancelled_without_a_worker(
 ) -> None:
     pipeline = create(posting(admin), places, "one at a time", ONE_AT_A_TIME)
     first = submit(cluster, [pipeline], each=1)
-    until(lambda: "pg_sleep" in str(queries(cluster, first)), 60, "the first runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, first)), "the first runs")
     second = submit(cluster, [pipeline], each=1)
     (held,) = second.runs
     assert demand(admin.get(f"runs/{held}"), 200)["overallStatus"] == "PENDING"
@@ -149,7 +149,7 @@ def test_a_queued_run_is_cancelled_without_a_worker(
 
     first.runs.update(second.runs)
     demand(cancel(admin, next(iter(first.runs))), 200)
-    assert await_end(cluster, first, seconds=60) == {"CANCELLED": 2}
+    assert await_end(cluster, first) == {"CANCELLED": 2}
     check_bookkeeping(cluster, first)
 
 
@@ -180,7 +180,7 @@ def test_a_cancel_outlives_the_replica_that_took_it(
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(cancel, admin, run)
-        until(lambda: cancel_is_asked(cluster, run), 30, "the cancel is durable")
+        until(lambda: cancel_is_asked(cluster, run), "the cancel is durable")
         for name in EXECUTION:
             cluster.kill(name)
         assert asked.result().status_code in (200, 503, 504)
@@ -206,7 +206,10 @@ def test_a_run_that_waits_for_its_retry_is_cancelled(
     pipeline = create(posting(admin), places, "unreachable", UNREACHABLE, retryDelaySeconds=3600)
     submitted = submit(cluster, [pipeline], each=1)
     (run,) = submitted.runs
-    until(lambda: "WAITING" in demand(admin.get(f"runs/{run}"), 200)["taskStatuses"].values(), 60, "it waits")
+    until(
+        lambda: "WAITING" in demand(admin.get(f"runs/{run}"), 200)["taskStatuses"].values(),
+        "it waits",
+    )
 
     assert demand(cancel(admin, run), 200)["status"] == "CANCELLED"
     check_bookkeeping(cluster, submitted)
@@ -216,13 +219,13 @@ def test_a_run_that_waits_for_its_retry_is_cancelled(
 def test_many_cancel_at_once(cluster: Cluster, admin: httpx.Client, places: Places, callers: int) -> None:
     submitted = submit(cluster, [create(posting(admin), places, "slow", SLOW)], each=1)
     (run,) = submitted.runs
-    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), 60, "the query runs")
+    until(lambda: "pg_sleep" in str(queries(cluster, submitted)), "the query runs")
 
     with ThreadPoolExecutor(callers) as pool:
         answers = list(pool.map(lambda _: cancel(admin, run), range(callers)))
 
     assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
-    assert await_end(cluster, submitted, seconds=60) == {"CANCELLED": 1}
+    assert await_end(cluster, submitted) == {"CANCELLED": 1}
     check_bookkeeping(cluster, submitted)
 
 
@@ -233,7 +236,6 @@ def test_cancels_race_with_the_ends_of_runs(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_many_cancels_race_with_the_ends_of_runs(
     cluster: Cluster, admin: httpx.Client, places: Places, reference: Reference
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from .cluster import Cluster, until
 from .striking import await_fired
+from .submitting import Submitted, persistent
 
 RUNS = 20
 NOTIFIED = """
@@ -61,20 +62,18 @@ def receiver() -> Iterator[Receiver]:
 @pytest.mark.parametrize("point", ["execution.notify.claimed", "execution.notify.sent"])
 def test_no_notification_is_lost_with_its_sender(cluster: Cluster, receiver: Receiver, point: str) -> None:
     with cluster.client() as client:
+        post = persistent(client, Submitted())  # who is asked may be killed before it has answered
         body = {"name": f"told-{point}", "yamlDefinition": NOTIFIED.format(url=receiver.url)}
-        pipeline = client.post("pipelines", json=body).raise_for_status().json()["id"]
+        pipeline = post("pipelines", body)["id"]
         cluster.arm(point, "kill 3")
-        runs = {
-            client.post(f"pipelines/{pipeline}/run", json={}).raise_for_status().json()["runId"]
-            for _ in range(RUNS)
-        }
+        runs = {post(f"pipelines/{pipeline}/run", {})["runId"] for _ in range(RUNS)}
     await_fired(cluster, point)
 
-    until(lambda: {run for _, run in receiver.heard} == runs, 4 * LEASE_SECONDS, "each run is told")
+    until(lambda: {run for _, run in receiver.heard} == runs, "each run is told", 4 * LEASE_SECONDS)
     until(
         lambda: cluster.sql("execution", "SELECT count(*) FROM deliveries") == [(0,)],
-        2 * LEASE_SECONDS,
         "nothing waits to be told",
+        2 * LEASE_SECONDS,
     )
     assert len(set(receiver.heard)) == RUNS, "one id a run, however often it is told"
     print(f"told {Counter(Counter(receiver.heard).values())} times")

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from .checking import Reference, await_end, check_all, digest
-from .cluster import LEASE_SECONDS, Cluster, until
+from .cluster import Cluster, until
 from .striking import await_fired
 from .submitting import Submitted, submit
 from .workload import KINDS, SIGNALS, Pipeline, Places, create, posting
@@ -63,10 +63,10 @@ def its_commit_finds_the_load_landed(
     submitted, pipeline = start(cluster, admin, places, kind)
     stage, frozen = paused_at_commit(cluster)
 
-    states = await_end(cluster, submitted, seconds=60 + 4 * LEASE_SECONDS)
+    states = await_end(cluster, submitted)
     before = [digest(cluster, table) for table in pipeline.tables]
     cluster.thaw(frozen)
-    until(lambda: cluster.worker_of(stage) is None, 30, "the stage that came late has ended")
+    until(lambda: cluster.worker_of(stage) is None, "the stage that came late has ended")
 
     assert states == {"COMPLETED": 1}
     assert [digest(cluster, table) for table in pipeline.tables] == before
@@ -86,7 +86,7 @@ def test_its_commit_is_refused_by_the_fence_of_a_newer_attempt(
     second = await_fired(cluster, "worker.commit.before")
 
     cluster.thaw(frozen)
-    until(lambda: cluster.worker_of(first) is None, 30, "the stage that came late has ended")
+    until(lambda: cluster.worker_of(first) is None, "the stage that came late has ended")
     ((landed,),) = cluster.sql(
         "warehouse",
         "SELECT count(*) FROM headrace._headrace_loads WHERE root_run_id = ANY($1) "

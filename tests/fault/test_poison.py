@@ -60,7 +60,6 @@ def trap(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Trap]:
     trap.close()
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "trap",
     [pytest.param(False, id="its process"), pytest.param(True, id="its worker", marks=pytest.mark.long)],
