@@ -2,12 +2,14 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 from headrace_local.errors import LocalStackError, PortTakenError
 from headrace_local.home import PORT_VARIABLE, Home
-from headrace_local.ports import HOST, choose_ports, is_free, read_ports
+from headrace_local.ports import HOST, choose_ports, find_free_port, is_free, read_ports
 from headrace_local.stack import attach, status_of
 
 
@@ -76,3 +78,19 @@ def test_a_port_that_is_none_is_refused(home: Home, monkeypatch: pytest.MonkeyPa
 
 def test_is_free_tells_the_truth(listener: socket.socket) -> None:
     assert not is_free(listener.getsockname()[1])
+
+
+def test_no_port_is_chosen_twice_while_nobody_listens_on_it_yet() -> None:
+    """Not by another process that chooses at the same time, nor by the same."""
+    mine = [find_free_port() for _ in range(20)]
+    offered = [*mine, *range(31_900, 32_000)]
+    program = (
+        "import headrace_local.ports as ports; "
+        f"ports.random.sample = lambda *_, **__: {offered}; "
+        "print(ports.find_free_port())"
+    )
+
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert len(set(mine)) == len(mine)
+    assert int(told.stdout) not in mine

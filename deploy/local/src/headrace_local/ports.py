@@ -1,11 +1,14 @@
 """The ports of a stack: the gateway's by name, the others wherever there is room, all kept between starts."""
 
+import fcntl
 import json
 import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 
 import psutil
 
@@ -136,8 +139,43 @@ def _holder(port: int) -> str:
 
 
 def find_free_port(avoid: Set[int] = frozenset()) -> int:
-    """A port that nobody listens on; raises LocalStackError where there is none."""
+    """A port that nobody listens on, and that no other process is told until this one has ended.
+
+    Raises LocalStackError where there is none.
+    """
     for port in random.sample(range(_LOWEST, _HIGHEST), k=2000):
-        if port not in avoid and is_free(port):
+        if port not in avoid and _promise(port) and is_free(port):
             return port
     raise LocalStackError(f"no free port between {_LOWEST} and {_HIGHEST} on {HOST}")
+
+
+_promised: set[int] = set()
+"""What this process has been promised."""
+
+
+def _promise(port: int) -> bool:
+    """Whether a port is this process's own from now on: servers listen only some seconds after their ports
+    were chosen, and two stacks that start at the same time would choose the same one now and then.
+
+    A port is the byte of that number in a file, which is locked while the process lives.
+    """
+    if port in _promised:
+        return False
+    try:
+        fcntl.lockf(_promises(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
+    _promised.add(port)
+    return True
+
+
+@cache
+def _promises() -> int:
+    """The file, open for as long as the process lives: closing any descriptor would break the promises."""
+    path = os.path.join(tempfile.gettempdir(), f"headrace-ports-{os.getuid()}.lock")
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise LocalStackError(
+            f"ports are shared out by locks in {path}, which cannot be opened: {error}"
+        ) from error
