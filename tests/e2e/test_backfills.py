@@ -117,6 +117,7 @@ def test_a_dry_run_tells_the_intervals_and_starts_nothing(admin: httpx.Client) -
     plan = demand(answer, 201)
     assert "location" not in answer.headers
     assert (plan["totalIntervals"], plan["dryRun"], plan["status"]) == (5, True, "PENDING")
+    assert "id" not in plan
     assert [each["start"] for each in plan["intervals"]][:2] == [
         "2025-11-01T00:00:00Z",
         "2025-11-03T00:00:00Z",

@@ -1,6 +1,7 @@
 """The order of the rules, catch-up, and work that stays bounded."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
@@ -103,6 +104,33 @@ def test_maintenance_holds_ticks_until_catch_up_decides(catch_up: CatchUp, expec
     assert shown(found) == [*expected, "02 02:00"]
 
 
+def test_what_maintenance_holds_now_runs_at_its_end() -> None:
+    now, decided = utc("2025-06-02 00:30"), utc("2025-06-01 20:30")
+    found = upcoming(night(ALL), now, decided_until=decided)
+    hours = ["01 21:00", "01 22:00", "01 23:00", "02 00:00", "02 01:00"]
+    assert shown(list(islice(found, 7))) == [*(f"{hour} at 02:00" for hour in hours), "02 02:00", "02 03:00"]
+    skipped = upcoming(night(CURRENT), now, decided_until=utc("2025-06-01 21:30"))
+    assert [isinstance(entry, Skip) for entry in islice(skipped, 5)] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize(
+    ("after", "reasons"),
+    [
+        ("2025-06-01 22:00", ["MAINTENANCE_WINDOW"]),
+        ("2025-06-01 23:00", ["MAINTENANCE_WINDOW"]),
+        ("2025-06-01 20:30", ["CATCH_UP"]),
+    ],
+)
+def test_ticks_that_are_skipped_together_in_maintenance_are_not_missed(
+    after: str, reasons: list[str]
+) -> None:
+    minutely = replace(night(CURRENT), expression=parse("* * * * *"))
+    decided = decide(minutely, utc(after), utc("2025-06-02 02:00"), grace=GRACE, at_once=100)
+    assert [entry.reason for entry in decided.entries if isinstance(entry, Skip)] == reasons
+    late = decide(minutely, utc(after), utc("2025-06-02 02:30"), grace=GRACE, at_once=100)
+    assert [entry.reason for entry in late.entries if isinstance(entry, Skip)][-1] == "CATCH_UP"
+
+
 def test_nothing_is_decided_while_maintenance_goes_on() -> None:
     during = decide(night(ALL), utc("2025-06-01 20:30"), utc("2025-06-02 01:59"), grace=GRACE)
     assert (during.entries, during.until) == ((), utc("2025-06-01 20:30"))
@@ -153,6 +181,8 @@ def test_a_schedule_that_never_fires_ends() -> None:
     maintained = WeeklyWindow(frozenset({5, 6}), timedelta(), timedelta(days=1))
     held = Timetable(parse("0 0 * * 6,0"), UTC_ZONE, windows=Windows((maintained,)))
     assert next_run(held, utc("2025-01-01 00:00")) is None
+    christmas = Timetable(parse("0 0 25 12 *"), UTC_ZONE, Calendar(skip_holidays=True, country="PL"))
+    assert next_run(christmas, utc("2026-01-01 00:00")) is None, "nobody knows the holidays of 2101"
     always = WeeklyWindow(frozenset(range(7)), timedelta(minutes=1), timedelta())
     minutes = Timetable(parse("5 * * * *"), UTC_ZONE, windows=Windows((always,)))
     assert next_run(minutes, utc("2025-01-01 00:00")) is None
@@ -185,12 +215,12 @@ def test_many_timetables_merge_and_only_those_whose_turn_comes_are_opened() -> N
     after = utc("2025-06-01 00:00")
     opened: list[int] = []
 
-    def sources() -> Iterator[tuple[int, Timetable, datetime]]:
+    def sources() -> Iterator[tuple[int, Timetable, datetime, None]]:
         for number in range(100_000):
             opened.append(number)
             minute, hour = number % 60, number // 60 % 24
             stored = after + timedelta(hours=hour, minutes=minute)
-            yield number, Timetable(parse(f"{minute} {hour} * * *"), UTC_ZONE), stored
+            yield number, Timetable(parse(f"{minute} {hour} * * *"), UTC_ZONE), stored, None
 
     # when
     found = list(islice(in_order(sources(), after), 20))

@@ -142,6 +142,7 @@ async def test_parameters_that_do_not_fit_are_refused_at_once(backfills: Backfil
     for dry in (True, False):
         error = await failure(backfills.create(dry_run=dry, parameter_overrides=b'{"regoin": "north"}'))
         assert [problem.path for problem in error.problems] == ["parameterOverrides.regoin"]
+        assert error.message.startswith("parameterOverrides.regoin: ")
 
 
 async def test_what_cannot_start_fails_with_the_reason(backfills: Backfills) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from uuid import UUID
 
 from headrace_scheduler.application.schedules import paused, resumed
-from headrace_scheduler.domain.deciding import MOST_CAUGHT_UP, DecidedTick, decide, resumed_progress
+from headrace_scheduler.domain.deciding import DecidedTick, decide, resumed_progress
 from headrace_scheduler.domain.schedules import (
     Catchup,
     ManagedBy,
@@ -18,7 +18,7 @@ from headrace_scheduler.domain.schedules import (
     Times,
     Window,
 )
-from headrace_scheduler.domain.timing import timetable
+from headrace_scheduler.domain.timing import MOST_CAUGHT_UP, timetable
 from headrace_timetable.ticks import ticks
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -214,6 +214,7 @@ async def test_a_scheduled_downstream_waits_at_its_tick(graph: Graph) -> None:
     thirteen = (at("2026-03-04T12:00"), at("2026-03-04T13:00"))
     await graph.ended(above, FAILED, thirteen)
     assert service.execution.times(made) == []
+    assert (await service.get(made)).last_tick.message.endswith("its run failed"), "told at once"
     await graph.ended(above, COMPLETED, thirteen)
     assert service.execution.times(made) == [at("2026-03-04T13:30")], "its logical time stays"
     assert graph.started(below) == [], "it has a schedule, so its upstreams start nothing"

@@ -1,5 +1,6 @@
 """Schedules as users make, change, pause and resume them."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -103,6 +104,16 @@ async def test_changing_the_times_counts_from_now_on(service: Service) -> None:
     lost = await failure(service.schedules.UpdateSchedule(request, metadata=service.user()))
     assert lost.reason == reasons_pb2.REASON_VERSION_MISMATCH
     assert await service.events() == ["created", "updated"]
+
+
+async def test_another_zone_gives_the_country_that_there_was_none(service: Service) -> None:
+    made = await service.create("0 2 * * *")
+    assert not made.HasField("country")
+    request = pb.UpdateScheduleRequest(id=made.id, timezone="Europe/Warsaw", skip_holidays=True)
+    assert (await service.schedules.UpdateSchedule(request, metadata=service.user())).country == "PL"
+    request = pb.UpdateScheduleRequest(id=made.id, timezone="America/New_York")
+    kept = await service.schedules.UpdateSchedule(request, metadata=service.user())
+    assert kept.country == "PL", "what is shown stays until it is changed"
 
 
 async def test_a_null_clears_and_some_fields_cannot_be(service: Service) -> None:
@@ -230,6 +241,31 @@ async def test_next_runs_are_those_of_all_schedules_in_order(service: Service) -
         pb.GetNextRunsRequest(schedule_id=off.id), metadata=service.user()
     )
     assert list(none.data) == []
+
+
+async def test_ticks_that_maintenance_holds_are_told_as_catch_up_has_it(service: Service) -> None:
+    window = pb.MaintenanceWindow(start=stamp(NOON), end=stamp(NOON + timedelta(hours=3)))
+    made = await service.create(
+        "0 * * * *", maintenance_windows=[window], catchup_strategy=pb.CATCHUP_STRATEGY_RUN_ALL
+    )
+    end = stamp(NOON + timedelta(hours=3))
+    assert made.next_run_at == end
+    request = pb.GetNextRunsRequest(schedule_id=made.id, limit=4)
+    for hours in (0, 2):  # before any is held, and while some are
+        service.clock.advance(hours=hours)
+        await service.tick()
+        answer = await service.schedules.GetNextRuns(request, metadata=service.user())
+        assert [(run.run_at.ToDatetime().hour, run.starts_at) for run in answer.data[:3]] == [
+            (13, end),
+            (14, end),
+            (15, end),
+        ]
+    assert (await service.get(made)).next_run_at == end
+    never = pb.MaintenanceWindow(days=pb.DayOfWeek.values()[1:], from_time="22:00", to_time="06:00")
+    late = await service.create(
+        "0 23 * * *", maintenance_windows=[never], catchup_strategy=pb.CATCHUP_STRATEGY_RUN_ALL
+    )
+    assert late.next_run_at == stamp(at("2026-03-05T06:00")), "after the night"
 
 
 async def test_skipped_ticks_are_told_on_request_with_their_reasons(service: Service) -> None:

@@ -299,6 +299,18 @@ async def test_what_a_paused_schedule_passes_over_is_not_missed(service: Service
     assert not any(each.HasField("missed_since") for each in await service.ticked())
 
 
+async def test_what_a_long_maintenance_passes_over_is_not_missed(service: Service) -> None:
+    window = pb.MaintenanceWindow(start=stamp(NOON), end=stamp(NOON + timedelta(hours=3)))
+    made = await service.create("* * * * *", maintenance_windows=[window])
+    service.clock.advance(hours=3)
+    await service.tick()
+    assert await service.decisions(made) == [
+        (at("2026-03-04T12:01"), "SKIPPED", "MAINTENANCE_WINDOW"),
+        (at("2026-03-04T15:00"), "FIRED", None),
+    ]
+    assert not any(each.HasField("missed_since") for each in await service.ticked())
+
+
 async def test_starts_that_somebody_has_to_mend_are_told(service: Service) -> None:
     made, off, busy = [await service.create("0 * * * *") for _ in range(3)]
     service.execution.refused = {made.pipeline_id: "INVALID_PARAMETERS", off.pipeline_id: "PIPELINE_INACTIVE"}

@@ -11,13 +11,14 @@ K = TypeVar("K")
 
 
 def in_order(
-    sources: Iterable[tuple[K, Timetable, datetime]], after: datetime, *, skips: bool = False
+    sources: Iterable[tuple[K, Timetable, datetime, datetime | None]], after: datetime, *, skips: bool = False
 ) -> Iterator[tuple[K, Run | Skip]]:
     """The runs, and on request the skips, of many timetables later than an instant.
 
-    Each source is its key, its timetable, and an instant before which nothing happens in it (its next tick,
-    as stored); sources come in the order of these. One is only opened when its turn has come, so that
-    taking n entries opens about n of them, however many there are.
+    Each source is its key, its timetable, an instant before which nothing happens in it (its next tick, as
+    stored), and up to when its ticks are decided where maintenance holds some now; sources come in the order
+    of the instants. One is only opened when its turn has come, so that taking n entries opens about n of
+    them, however many there are.
     """
     waiting = iter(sources)
     ahead = next(waiting, None)
@@ -25,8 +26,8 @@ def in_order(
     opened = 0
     while heap or ahead is not None:
         if ahead is not None and (not heap or ahead[2] <= heap[0][0]):
-            key, timetable, _ = ahead
-            entries = upcoming(timetable, after)
+            key, timetable, _, decided_until = ahead
+            entries = upcoming(timetable, after, decided_until=decided_until)
             following = entries if skips else (entry for entry in entries if isinstance(entry, Run))
             if (entry := next(following, None)) is not None:
                 heappush(heap, (_at(entry), opened, key, entry, following))

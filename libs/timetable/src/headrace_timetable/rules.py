@@ -10,7 +10,7 @@ left out are passed over at once, and the latest of many missed ticks are looked
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from itertools import islice
@@ -26,6 +26,9 @@ from headrace_timetable.windows import Windows
 _INSTANT = timedelta(microseconds=1)
 _MOST_IN_VAIN = 400
 """A schedule that is left out on so many of its days in a row, or held in so many windows, never fires."""
+_FARTHEST = timedelta(days=60 * 365)
+"""How long a schedule may go without a run: as far as ticks are looked for, and not beyond the years whose
+holidays are known."""
 _PAGE = 500
 
 
@@ -176,7 +179,7 @@ def decide(
         return Decided(tuple(_run(timetable, entry) for entry in entries), until)
     count = strategy.limit or 1
     if len(entries) > at_once:
-        entries = list(_summary(timetable, after, now, count))
+        entries = list(_summary(timetable, after, now, strategy))
     ticks = [entry for entry in entries if isinstance(entry, datetime)]
     chosen = set(ticks[-count:])
     if strategy.strategy is CatchUpStrategy.SKIP_TO_CURRENT:
@@ -192,24 +195,35 @@ def decide(
     )
 
 
-def upcoming(timetable: Timetable, after: datetime) -> Iterator[Run | Skip]:
+def upcoming(
+    timetable: Timetable, after: datetime, *, decided_until: datetime | None = None
+) -> Iterator[Run | Skip]:
     """What happens later than an instant, in order: runs, and ticks that start none, with their reasons.
 
-    Ends where nothing fires within sixty years, or where hundreds of days or windows in a row start nothing.
+    With `decided_until`, also what becomes of earlier ticks that are not decided yet because maintenance
+    goes on at that instant. Ends where no run starts within sixty years, or where hundreds of days or windows
+    in a row start nothing.
     """
     in_vain = 0
     position: datetime | None = after
+    held_until = None if decided_until is None else maintenance_end(timetable, after)
+    if decided_until is not None and held_until is not None:
+        yield from _held(timetable, decided_until, held_until)
+        position = held_until
+    latest_run = position or after
     while position is not None:
         begin, position = position, None
         for entry in walk(timetable, begin):
             in_vain += 1
+            first = _first_of(entry)
             end = maintenance_end(timetable, entry) if isinstance(entry, datetime) else None
-            items = iter([_run(timetable, entry)]) if end is None else _held(timetable, _first_of(entry), end)
-            for item in items:
-                in_vain = 0 if isinstance(item, Run) else in_vain
-                yield item
-            if in_vain >= _MOST_IN_VAIN:
+            items = iter([_run(timetable, entry)]) if end is None else _held(timetable, first - _INSTANT, end)
+            if in_vain >= _MOST_IN_VAIN or first - latest_run > _FARTHEST:
                 return
+            for item in items:
+                if isinstance(item, Run):
+                    in_vain, latest_run = 0, item.tick
+                yield item
             if end is not None:
                 position = end
                 break
@@ -225,24 +239,39 @@ def next_run(timetable: Timetable, after: datetime) -> Run | None:
     return next(iter(next_runs(timetable, after, 1)), None)
 
 
-def _held(timetable: Timetable, first: datetime, end: datetime) -> Iterator[Run | Skip]:
-    """What becomes of the ticks from one on that maintenance holds until its end, and of one at its end."""
-    after = first - _INSTANT
+def _held(timetable: Timetable, after: datetime, end: datetime) -> Iterator[Run | Skip]:
+    """What becomes of the ticks that maintenance holds until its end, and of one at its end."""
     while after < end:
         decided = decide(timetable, after, end, grace=timedelta())
-        yield from decided.entries
+        for entry in decided.entries:
+            yield replace(entry, starts_at=end) if isinstance(entry, Run) else entry
         after = decided.until
 
 
-def _summary(timetable: Timetable, after: datetime, now: datetime, count: int) -> Iterator[datetime | Skip]:
-    """The last ticks, with what the calendar leaves out after them, and all before them as one skip."""
-    kept = latest(timetable, after, now, count)
+def _summary(
+    timetable: Timetable, after: datetime, now: datetime, catch_up: CatchUp
+) -> Iterator[datetime | Skip]:
+    """The last ticks, with what the calendar leaves out after them, and all before them as one skip; as two
+    where maintenance held the first of them."""
+    kept = latest(timetable, after, now, catch_up.limit or 1)
     last = kept[0] - _INSTANT if kept else now
     first = next(ticks(timetable.expression, timetable.zone, after))
     if first <= last:
-        yield Skip(first, _last(timetable, first, last), Reason.CATCH_UP, "missed")
+        yield from _not_chosen(timetable, first, last, catch_up)
     if kept:
         yield from walk(timetable, last, now)
+
+
+def _not_chosen(
+    timetable: Timetable, first: datetime, last: datetime, catch_up: CatchUp
+) -> Iterator[datetime | Skip]:
+    end = maintenance_end(timetable, first)
+    if end is not None:
+        held = _last(timetable, first, min(last, end - _INSTANT))
+        yield Skip(first, held, Reason.MAINTENANCE_WINDOW, _chosen(catch_up))
+        first = next(ticks(timetable.expression, timetable.zone, held), last + _INSTANT)
+    if first <= last:
+        yield Skip(first, _last(timetable, first, last), Reason.CATCH_UP, _chosen(catch_up))
 
 
 def _run(timetable: Timetable, entry: datetime | Skip) -> Run | Skip:
@@ -252,10 +281,12 @@ def _run(timetable: Timetable, entry: datetime | Skip) -> Run | Skip:
 
 
 def _passed_over(timetable: Timetable, tick: datetime, catch_up: CatchUp) -> Skip:
-    chosen = f"catch-up is {catch_up.strategy}" + (f" ({catch_up.limit})" if catch_up.limit else "")
-    if maintenance_end(timetable, tick) is not None:
-        return Skip(tick, tick, Reason.MAINTENANCE_WINDOW, chosen)
-    return Skip(tick, tick, Reason.CATCH_UP, chosen)
+    held = maintenance_end(timetable, tick) is not None
+    return Skip(tick, tick, Reason.MAINTENANCE_WINDOW if held else Reason.CATCH_UP, _chosen(catch_up))
+
+
+def _chosen(catch_up: CatchUp) -> str:
+    return f"catch-up is {catch_up.strategy}" + (f" ({catch_up.limit})" if catch_up.limit else "")
 
 
 def _last(timetable: Timetable, first: datetime, until: datetime) -> datetime:

@@ -79,7 +79,7 @@ def backfill_message(backfill: Backfill) -> pb.Backfill:
 def plan_message(backfill: Backfill, first: "list[BackfillInterval]") -> pb.Backfill:
     """The answer to a dry run."""
     message = backfill_message(backfill)
-    message.id = ""
+    message.ClearField("id")
     message.dry_run = True
     message.intervals.extend(interval_message(interval, backfill.status) for interval in first)
     return message

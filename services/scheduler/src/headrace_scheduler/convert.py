@@ -8,7 +8,7 @@ from headrace.execution.v1 import runs_pb2
 from headrace.scheduler.v1 import schedules_pb2 as pb
 from headrace_chassis.errors import InvalidRequest
 from headrace_chassis.messages import cleared, timestamp
-from headrace_timetable.rules import Run, Skip, Timetable, interval_of
+from headrace_timetable.rules import Run, Skip, interval_of
 
 from headrace_scheduler.application.execution import Decided
 from headrace_scheduler.application.schedules import NewTerms, catchup_problems
@@ -25,6 +25,7 @@ from headrace_scheduler.domain.schedules import (
     Times,
     Window,
 )
+from headrace_scheduler.domain.timing import timetable_of
 
 _STATUS = "SCHEDULE_STATUS_"
 _OVERLAP = "OVERLAP_STRATEGY_"
@@ -142,10 +143,10 @@ def schedule_message(schedule: Schedule) -> pb.Schedule:
     )
 
 
-def next_run_message(schedule: Schedule, plan: Timetable, entry: Run | Skip) -> pb.NextRun:
+def next_run_message(schedule: Schedule, entry: Run | Skip) -> pb.NextRun:
     """A tick to come."""
     at = entry.tick if isinstance(entry, Run) else entry.first
-    begin, end = interval_of(plan, at)
+    begin, end = interval_of(timetable_of(schedule), at)
     message = pb.NextRun(
         schedule_id=str(schedule.id),
         pipeline_id=str(schedule.pipeline_id),

@@ -10,7 +10,7 @@ import structlog
 from headrace.common.v1 import reasons_pb2
 from headrace.execution.v1 import internal_pb2, internal_pb2_grpc, runs_pb2
 from headrace_chassis.channels import failure_of, service_metadata
-from headrace_chassis.errors import HeadraceError
+from headrace_chassis.errors import HeadraceError, InvalidParameters
 from headrace_chassis.identity import Principal, ServiceTokens
 from headrace_chassis.messages import timestamp
 
@@ -136,9 +136,10 @@ class Execution:
             await self._stub.CheckParameters(request, metadata=service_metadata(self._tokens, tenant))
         except grpc.aio.AioRpcError as error:
             refused = failure_of(error)
+            if refused.code != "INVALID_PARAMETERS":
+                raise refused from None
             named = [replace(each, path=_within(field, each.path)) for each in refused.problems]
-            refused.problems = tuple(named)
-            raise refused from None
+            raise InvalidParameters(named) from None
 
     async def trigger(self, principal: Principal, schedule: Schedule, key: str) -> Decided:
         """Starts a run of a schedule that somebody asks for now; the same key starts one.

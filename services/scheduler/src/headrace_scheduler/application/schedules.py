@@ -98,7 +98,7 @@ class ScheduleWriter:
             raise ScheduleManaged(before.id, before.pipeline_id)
         now = await self._clock(conn)
         terms = change.after(before.terms)
-        if "country" in change.cleared and "country" not in change.given:
+        if terms.times.country is None and (change.touches("country") or change.touches("timezone")):
             terms = placed(terms, await pipelines.workspace(conn, before.tenant, before.workspace_id))
         workspace = Workspace(before.workspace_id, before.tenant, holidays=before.own_holidays)
         check_terms(terms, workspace, now, limits_queue="queue_limit" in change.given)
@@ -184,7 +184,7 @@ def check_terms(terms: Terms, workspace: Workspace, now: datetime, *, limits_que
     if limits_queue and terms.overlap is not Overlap.QUEUE:
         problems.append(Problem("NOT_ALLOWED", "queueLimit", "only the overlapStrategy QUEUE takes a limit"))
     try:
-        demand_runs(timetable(terms.times, workspace.holidays), now)
+        demand_runs(timetable(terms.times, workspace.holidays, terms.catchup, terms.catchup_limit), now)
     except BadTimes as bad:
         problems += invalid(bad).problems
     if problems:

@@ -6,13 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from headrace_timetable import rules
-from headrace_timetable.rules import CatchUp, CatchUpStrategy, Timetable
+from headrace_timetable.rules import Timetable
 
 from headrace_scheduler.domain.schedules import Catchup, Overlap, Progress, Schedule, Terms
-from headrace_scheduler.domain.timing import timetable
-
-MOST_CAUGHT_UP = 1000
-"""How many missed ticks of a schedule run at the most, the latest ones."""
+from headrace_scheduler.domain.timing import MOST_CAUGHT_UP, catch_up_of, timetable_of
 
 MOST_TOLD_APART = 100
 """How many skipped ticks get a decision each; where more were missed, those before the ones that run get one
@@ -60,7 +57,7 @@ def decide(schedule: Schedule, now: datetime, grace: timedelta) -> Outcome:
 
     `grace` is how late the latest tick may be and still start its run with SKIP_TO_CURRENT.
     """
-    plan = timetable(schedule.terms.times, schedule.own_holidays)
+    plan = timetable_of(schedule)
     progress = schedule.progress
     if now <= progress.decided_until:
         # The clock went back: what is decided stays so, and the rest is not due yet.
@@ -107,7 +104,12 @@ def looked_ahead(plan: Timetable, progress: Progress, now: datetime) -> Progress
     # Days that the calendar leaves out are decided when their last tick has come, a day at a time.
     due = following.last if isinstance(following, rules.Skip) else following
     held = end is not None and due is not None and due <= now
-    run = rules.next_run(plan, max(now, progress.decided_until))
+    if held:
+        # What is held runs at the end, as far as catch-up has it so.
+        to_come = rules.upcoming(plan, now, decided_until=progress.decided_until)
+    else:
+        to_come = rules.upcoming(plan, max(now, progress.decided_until))
+    run = next((entry for entry in to_come if isinstance(entry, rules.Run)), None)
     return replace(
         progress,
         next_due=end if held else due,
@@ -121,18 +123,14 @@ def resumed_progress(schedule: Schedule, now: datetime) -> Progress:
     progress = schedule.progress
     if not schedule.is_on:
         return replace(progress, next_due=None, next_run_at=None, held_until=None)
-    return looked_ahead(timetable(schedule.terms.times, schedule.own_holidays), progress, now)
+    return looked_ahead(timetable_of(schedule), progress, now)
 
 
 def _decided(
     plan: Timetable, after: datetime, now: datetime, catchup: Catchup, limit: int | None, grace: timedelta
 ) -> rules.Decided:
-    if catchup is Catchup.SKIP_TO_CURRENT:
-        strategy, at_once = CatchUp(), MOST_TOLD_APART
-    else:
-        # All of them is the latest thousand: a flood of runs nobody can want helps nobody.
-        count = MOST_CAUGHT_UP if catchup is Catchup.RUN_ALL else min(limit or 1, MOST_CAUGHT_UP)
-        strategy, at_once = CatchUp(CatchUpStrategy.RUN_LATEST_N, count), max(MOST_TOLD_APART, count)
+    strategy = catch_up_of(catchup, limit)
+    at_once = max(MOST_TOLD_APART, strategy.limit or 0)
     return rules.decide(plan, after, now, grace=grace, catch_up=strategy, at_once=at_once)
 
 

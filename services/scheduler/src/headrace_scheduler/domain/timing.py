@@ -7,11 +7,14 @@ from functools import lru_cache
 
 from headrace_timetable import CronError, check_timezone, parse
 from headrace_timetable.calendars import Calendar
-from headrace_timetable.rules import Timetable, next_run
+from headrace_timetable.rules import CatchUp, CatchUpStrategy, Timetable, next_run
 from headrace_timetable.windows import DAYS, InstantWindow, WeeklyWindow, Windows
 from headrace_timetable.windows import Window as TimetableWindow
 
-from headrace_scheduler.domain.schedules import Times, Window
+from headrace_scheduler.domain.schedules import Catchup, Schedule, Times, Window
+
+MOST_CAUGHT_UP = 1000
+"""How many missed ticks of a schedule run at the most, the latest ones."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,14 @@ class BadTimes(ValueError):  # noqa: N818 - it names what is wrong
 
 
 @lru_cache(maxsize=4096)
-def timetable(times: Times, own_holidays: tuple[date, ...]) -> Timetable:
-    """The timetable of a schedule.
+def timetable(
+    times: Times,
+    own_holidays: tuple[date, ...],
+    catchup: Catchup = Catchup.SKIP_TO_CURRENT,
+    limit: int | None = None,
+) -> Timetable:
+    """The timetable of a schedule. When its ticks are does not depend on `catchup` and `limit`; what becomes
+    of those that maintenance holds does.
 
     Raises:
         BadTimes: naming every field that is wrong.
@@ -67,7 +76,26 @@ def timetable(times: Times, own_holidays: tuple[date, ...]) -> Timetable:
         flaws.append(Flaw("INVALID_WINDOW", "maintenanceWindows", str(error)))
     if expression is None or zone is None or calendar is None or windows is None:
         raise BadTimes(flaws)
-    return Timetable(expression, zone, calendar, windows)
+    return Timetable(expression, zone, calendar, windows, catch_up_of(catchup, limit))
+
+
+def timetable_of(schedule: Schedule) -> Timetable:
+    """The timetable of a schedule as it stands.
+
+    Raises:
+        BadTimes: what zones and holidays are known has changed since it was written.
+    """
+    terms = schedule.terms
+    return timetable(terms.times, schedule.own_holidays, terms.catchup, terms.catchup_limit)
+
+
+def catch_up_of(catchup: Catchup, limit: int | None) -> CatchUp:
+    """What is done about missed ticks. All of them is the latest thousand: a flood of runs nobody can want
+    helps nobody."""
+    if catchup is Catchup.SKIP_TO_CURRENT:
+        return CatchUp()
+    count = MOST_CAUGHT_UP if catchup is Catchup.RUN_ALL else min(limit or 1, MOST_CAUGHT_UP)
+    return CatchUp(CatchUpStrategy.RUN_LATEST_N, count)
 
 
 def demand_runs(plan: Timetable, now: datetime) -> None:

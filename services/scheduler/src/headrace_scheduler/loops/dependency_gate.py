@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace_scheduler.application.schedules import Clock
 from headrace_scheduler.domain.dependencies import DependencyType
 from headrace_scheduler.domain.schedules import Schedule
-from headrace_scheduler.domain.timing import BadTimes, timetable
+from headrace_scheduler.domain.timing import BadTimes, timetable_of
 from headrace_scheduler.store import dependencies as store
 from headrace_scheduler.store import held_ticks, schedules
 from headrace_scheduler.store.held_ticks import HeldTick, Hold
@@ -50,9 +50,9 @@ class Wanted:
 
 
 class DependencyGate(Agent):
-    """Looks at held ticks: at new ones, at those whose upstream has completed, and at the others now and
-    then. A tick goes when each STRONG upstream has completed for its latest interval that ends at or before
-    the tick's. `released` is called when some go."""
+    """Looks at held ticks: at new ones, at those whose upstream has ended, and at the others now and then. A
+    tick goes when each STRONG upstream has completed for its latest interval that ends at or before the
+    tick's. `released` is called when some go."""
 
     name = "dependency_gate"
     interval_seconds = 5.0
@@ -124,7 +124,7 @@ async def _latest_tick(conn: AsyncConnection, schedule: Schedule, at: datetime) 
     decided_until = schedule.progress.decided_until
     if schedule.is_on and at > decided_until:
         try:
-            plan = timetable(schedule.terms.times, schedule.own_holidays)
+            plan = timetable_of(schedule)
         except BadTimes:
             plan = None  # the ticker tells of it; nothing of it is going to run
         to_come = rules.latest(plan, decided_until, at, 1) if plan else []

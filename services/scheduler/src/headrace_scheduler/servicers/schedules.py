@@ -26,7 +26,7 @@ from headrace_scheduler.application.execution import Execution
 from headrace_scheduler.application.metadata import Metadata
 from headrace_scheduler.application.schedules import Clock, ScheduleWriter
 from headrace_scheduler.domain.schedules import Schedule
-from headrace_scheduler.domain.timing import timetable
+from headrace_scheduler.domain.timing import timetable_of
 from headrace_scheduler.servicers import Context
 from headrace_scheduler.store import schedules as store
 from headrace_scheduler.store.scope import Scope, listed, scope_of
@@ -165,19 +165,15 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         sources = [
             (
                 schedule,
-                timetable(schedule.terms.times, schedule.own_holidays),
+                timetable_of(schedule),
                 now if request.include_skipped else schedule.progress.next_run_at or now,
+                schedule.progress.decided_until if schedule.progress.held_until else None,
             )
             for schedule in soonest
         ]
         entries = islice(in_order(sources, now, skips=request.include_skipped), limit)
         return pb.GetNextRunsResponse(
-            data=[
-                convert.next_run_message(
-                    schedule, timetable(schedule.terms.times, schedule.own_holidays), entry
-                )
-                for schedule, entry in entries
-            ],
+            data=[convert.next_run_message(schedule, entry) for schedule, entry in entries],
             meta=paging_pb2.ListMeta(limit=limit),
         )
 

@@ -8,13 +8,15 @@ from uuid import UUID
 from headrace_chassis.database import driver
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# New ones have not been looked at; for others either what they wait for has come, or it is time.
+# New ones have not been looked at; for others either what they wait for has come, or the upstream has ended
+# otherwise since, which their message is to tell, or it is time.
 _LOCK = """
 SELECT t.schedule_id, t.at, s.pipeline_id
 FROM tick AS t JOIN schedule AS s ON s.id = t.schedule_id JOIN progress AS p ON p.schedule_id = t.schedule_id
 WHERE t.state = 'HELD' AND (t.looked_at IS NULL OR t.looked_at <= $1 OR EXISTS (
     SELECT FROM interval_outcome AS o
-    WHERE o.pipeline_id = t.waits_for AND o.interval_end = t.waits_until AND o.state = 'COMPLETED'
+    WHERE o.pipeline_id = t.waits_for AND o.interval_end = t.waits_until
+      AND (o.state = 'COMPLETED' OR o.told_at > t.looked_at)
 ))
 ORDER BY t.at, t.schedule_id LIMIT $2 FOR UPDATE OF p SKIP LOCKED
 """
@@ -74,8 +76,8 @@ class Waiting:
 
 
 async def lock(conn: AsyncConnection, looked_before: datetime, limit: int) -> Sequence[HeldTick]:
-    """Held ticks to look at, oldest first, with their schedules locked: new ones, those for which what they
-    wait for has come, and those that were last looked at before an instant."""
+    """Held ticks to look at, oldest first, with their schedules locked: new ones, those whose upstream
+    has ended, and those that were last looked at before an instant."""
     rows = await driver(conn).fetch(_LOCK, looked_before, limit)
     return [HeldTick(row["schedule_id"], row["at"], row["pipeline_id"]) for row in rows]
 

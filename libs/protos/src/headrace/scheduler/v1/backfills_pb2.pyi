@@ -189,7 +189,7 @@ class Backfill(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Identity (UUID); empty in the answer to a dry run."""
+    """Identity (UUID); absent in the answer to a dry run."""
     pipeline_id: _builtins.str
     """The pipeline (UUID), of which the version that is the latest when an interval starts runs."""
     workspace_id: _builtins.str
@@ -253,7 +253,7 @@ class Backfill(_message.Message):
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
+        id: _builtins.str | None = ...,
         pipeline_id: _builtins.str = ...,
         workspace_id: _builtins.str = ...,
         status: Global___BackfillStatus.ValueType = ...,
@@ -279,16 +279,20 @@ class Backfill(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_started_at", b"_started_at", "created_at", b"created_at", "finished_at", b"finished_at", "range_end", b"range_end", "range_start", b"range_start", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_id", b"_id", "_started_at", b"_started_at", "created_at", b"created_at", "finished_at", b"finished_at", "id", b"id", "range_end", b"range_end", "range_start", b"range_start", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_started_at", b"_started_at", "cancelled_intervals", b"cancelled_intervals", "completed_intervals", b"completed_intervals", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "dry_run", b"dry_run", "failed_intervals", b"failed_intervals", "finished_at", b"finished_at", "from_text", b"from_text", "granularity", b"granularity", "id", b"id", "intervals", b"intervals", "parameter_overrides", b"parameter_overrides", "pending_intervals", b"pending_intervals", "pipeline_id", b"pipeline_id", "priority", b"priority", "range_end", b"range_end", "range_start", b"range_start", "running_intervals", b"running_intervals", "started_at", b"started_at", "status", b"status", "timezone", b"timezone", "to_text", b"to_text", "total_intervals", b"total_intervals", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at", "_id", b"_id", "_started_at", b"_started_at", "cancelled_intervals", b"cancelled_intervals", "completed_intervals", b"completed_intervals", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "dry_run", b"dry_run", "failed_intervals", b"failed_intervals", "finished_at", b"finished_at", "from_text", b"from_text", "granularity", b"granularity", "id", b"id", "intervals", b"intervals", "parameter_overrides", b"parameter_overrides", "pending_intervals", b"pending_intervals", "pipeline_id", b"pipeline_id", "priority", b"priority", "range_end", b"range_end", "range_start", b"range_start", "running_intervals", b"running_intervals", "started_at", b"started_at", "status", b"status", "timezone", b"timezone", "to_text", b"to_text", "total_intervals", b"total_intervals", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finished_at: _TypeAlias = _typing.Literal["finished_at"]  # noqa: Y015
     _WhichOneofArgType__finished_at: _TypeAlias = _typing.Literal["_finished_at", b"_finished_at"]  # noqa: Y015
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
     _WhichOneofReturnType__started_at: _TypeAlias = _typing.Literal["started_at"]  # noqa: Y015
     _WhichOneofArgType__started_at: _TypeAlias = _typing.Literal["_started_at", b"_started_at"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_at) -> _WhichOneofReturnType__finished_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__started_at) -> _WhichOneofReturnType__started_at | None: ...
 

@@ -696,7 +696,9 @@ class UpdateScheduleRequest(_message.Message):
     skip_holidays: _builtins.bool
     """Skip ticks on holidays."""
     country: _builtins.str
-    """Its new country."""
+    """Its new country; without one it keeps the one that it has, and null takes that of the workspace, else that of the
+    time zone.
+    """
     subdivision: _builtins.str
     """Its new subdivision."""
     overlap_strategy: Global___OverlapStrategy.ValueType
