@@ -275,6 +275,48 @@ async def test_a_new_table_takes_types_and_key(
 
 
 @pytest.mark.parametrize(
+    ("forgotten", "expected"),
+    [
+        ("TABLE own", ["integer", "mood", "positive", "pair", "mood[]"]),
+        ("TYPE mood, pair, positive", ["integer", "text", "integer", "text", "text"]),
+    ],
+)
+async def test_a_new_table_keeps_a_databases_own_types_where_the_target_has_them(
+    database: Connection,
+    environment: Environment,
+    scratch: Scratch,
+    sql: Sql,
+    forgotten: str,
+    expected: list[str],
+) -> None:
+    await sql(
+        "CREATE TYPE mood AS ENUM ('ok'); CREATE DOMAIN positive AS integer CHECK (VALUE > 0);"
+        "CREATE TYPE pair AS (a integer, b text);"
+        "CREATE TABLE own (id integer, m mood, n positive, p pair, l mood[]);"
+        "INSERT INTO own VALUES (1, 'ok', 5, '(1,\"a,b\")', '{ok,NULL}'), (2, NULL, NULL, NULL, NULL);"
+    )
+    source = await open_source(SourceSpec(table="own"), database, environment)
+    columns = await source.columns()
+    await source.load(scratch, "rows")
+    await source.close()
+    await sql(f"DROP {forgotten} CASCADE;")  # as in a database that never had them
+    sink = await open_sink(SinkSpec(table="fresh"), database, environment)
+    await sink.claim(KEY, 1)
+    await sink.stage(scratch, "rows", columns)
+    await sink.commit(KEY, 1)
+    await sink.close()
+    described = await sql(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = 'fresh'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    assert [kind for (kind,) in described] == expected
+    assert await sql("SELECT m::text, n::int, p::text, l::text FROM fresh ORDER BY id") == [
+        ("ok", 5, '(1,"a,b")', "{ok,NULL}"),
+        (None, None, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
     ("select", "native"),
     [
         ("TIMESTAMP '2024-02-29 23:59:59.999999'", "timestamp without time zone"),

@@ -75,6 +75,17 @@ FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
 JOIN pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = b.attnum
 ORDER BY a.attnum
 """
+_TYPES = """
+WITH RECURSIVE base AS (
+  SELECT name, to_regtype(name)::oid AS typid, -1 AS typmod FROM unnest($1::text[]) AS name
+  UNION ALL
+  SELECT b.name, t.typbasetype, t.typtypmod
+  FROM base b JOIN pg_type t ON t.oid = b.typid WHERE t.typtype = 'd'
+)
+SELECT b.name, CASE WHEN b.typid = to_regtype(b.name)::oid THEN b.name
+                    ELSE format_type(b.typid, b.typmod) END AS native
+FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
+"""
 _UNIQUE = """
 SELECT i.indisprimary AS is_primary,
        ARRAY(SELECT a.attname::text
@@ -111,6 +122,12 @@ async def require_table(raw: Any, text: str) -> Table:
     if table is None:
         raise configuration("TABLE_NOT_FOUND", f"there is no table {text}, or it may not be seen", table=text)
     return table
+
+
+async def known_types(raw: Any, declared: list[str]) -> dict[str, str]:
+    """Those of the types that this database has, domains with the type they stand on and others with
+    themselves."""
+    return {row["name"]: row["native"] for row in await raw.fetch(_TYPES, declared)} if declared else {}
 
 
 async def describe_query(raw: Any, query: str) -> list[NativeColumn]:

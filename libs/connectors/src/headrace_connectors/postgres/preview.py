@@ -10,7 +10,7 @@ from headrace_connectors.identifiers import split_table
 from headrace_connectors.model import Column, Connection, Environment, SinkMode, SinkSpec
 from headrace_connectors.postgres.catalog import Table
 from headrace_connectors.postgres.session import connect
-from headrace_connectors.postgres.sink import Plan, PostgresSink
+from headrace_connectors.postgres.sink import PostgresSink
 from headrace_connectors.previews import LoadPreview, load_preview
 
 _NEEDED: dict[SinkMode, tuple[str, ...]] = {
@@ -49,17 +49,20 @@ async def preview_load(
     try:
         sink = PostgresSink(spec, session)
         async with session.transaction("read") as raw:
-            table, matched, natives = await sink.match(raw, columns)
-            sink.checks(Plan(table, matched, natives, direct=False, staging=""))
+            plan = await sink.match(raw, columns)
+            sink.checks(plan)
+            table = plan.table
             if table is None:
                 await _require_room(raw, spec, connection)
             else:
-                await _require_rights(raw, spec, connection, table, evolves=bool(matched.added))
+                await _require_rights(raw, spec, connection, table, evolves=bool(plan.shape.added))
             if not await raw.fetchval(_MAY_MAKE, sink.ledger.table, sink.ledger.schema):
                 raise sink.ledger.not_permitted(connection)
     finally:
         await session.close()
-    return load_preview(matched, natives, None if table is None else (each.name for each in table.columns))
+    return load_preview(
+        plan.shape, plan.natives, None if table is None else (each.name for each in table.columns)
+    )
 
 
 async def _require_rights(

@@ -12,9 +12,9 @@ keys and identity stay (TRUNCATE would take the table away from readers until th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace_connectors import gate, ledger, shape
@@ -51,8 +51,11 @@ class Plan:
     table: Table | None
     shape: Shape
     natives: tuple[str, ...]
-    direct: bool
-    staging: str
+    """Types of the loaded columns in the target, as they are declared there."""
+    bases: tuple[str, ...]
+    """The same with domains resolved, which is what values are checked against."""
+    direct: bool = False
+    staging: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,19 +157,18 @@ class PostgresSink:
         await self._leave_transaction()
         staging = f"{quote(self.ledger.schema)}.{quote(ledger.staging_name(key, fence))}"
         async with self.session.transaction() as raw:
-            table, matched, natives = await self.match(raw, columns)
-            straight = direct and table is not None and self.spec.mode == "append" and not matched.added
-            plan = Plan(table, matched, natives, straight, staging)
-            if not straight:
+            matched = await self.match(raw, columns)
+            append = matched.table is not None and self.spec.mode == "append" and not matched.shape.added
+            plan = replace(matched, direct=direct and append, staging=staging)
+            if not plan.direct:
                 body = ", ".join(
-                    f"{quote(column.name)} {native}"
-                    for column, native in zip(matched.loaded, natives, strict=True)
+                    f"{quote(name)} {native}" for name, native in zip(plan.names, plan.natives, strict=True)
                 )
-                await staging_tables.make(raw, staging, body, logged=table is None)
+                await staging_tables.make(raw, staging, body, logged=plan.table is None)
         self.plan = plan
         return plan
 
-    async def match(self, raw: Any, columns: Sequence[Column]) -> tuple[Table | None, Shape, tuple[str, ...]]:
+    async def match(self, raw: Any, columns: Sequence[Column]) -> Plan:
         """The target, if it is there; how the columns meet its own; the types that those to load have there.
 
         :raises ConnectorError: as :func:`headrace_connectors.shape.match`; TARGET_NOT_A_TABLE.
@@ -175,7 +177,10 @@ class PostgresSink:
         matched = shape.match(columns, _target_columns(table), self.spec, f"table {self.spec.table}")
         if table is not None and table.kind not in ("r", "p", "f"):
             raise configuration("TARGET_NOT_A_TABLE", f"{self.spec.table} is a view; rows go into tables")
-        return table, matched, tuple(self._native(column, table) for column in matched.loaded)
+        made = matched.loaded if table is None else matched.added
+        known = await catalog.known_types(raw, [each.native for each in made if types.is_own(each)])
+        natives, bases = zip(*(_native(each, table, known) for each in matched.loaded), strict=True)
+        return Plan(table, matched, natives, bases)
 
     async def copy(self, plan: Plan, blocks: AsyncIterator[bytes | bytearray], form: str) -> None:
         """COPY blocks into the staging place (or, for a direct append, into the open transaction's
@@ -406,23 +411,16 @@ class PostgresSink:
             raise configuration("NOT_CLAIMED", f"table {self.spec.table}: stage comes after claim")
         return self._claimed
 
-    def _native(self, column: Column, table: Table | None) -> str:
-        found = table.column(column.name) if table else None
-        check_postgresql_name(column.name, "column")
-        return found.declared if found else types.created_type(column)
-
     def checks(self, plan: Plan) -> list[gate.Check]:
         """What every row must satisfy before one of them moves.
 
         :raises ConnectorError: TYPE_MISMATCH where no value of a column can.
         """
         checks: list[gate.Check] = []
-        for column, declared in zip(plan.shape.loaded, plan.natives, strict=True):
+        for column, base in zip(plan.shape.loaded, plan.bases, strict=True):
             found = plan.table.column(column.name) if plan.table else None
-            native = found.native if found else declared
-            checks += types.Fit(
-                column, native, bool(found and found.not_null and not found.identity_always)
-            ).checks()
+            required = bool(found and found.not_null and not found.identity_always)
+            checks += types.Fit(column, base, required).checks()
         if self.spec.mode == "merge":
             checks += gate.key_checks(self.spec.keys)
         if self.spec.partition is not None and self.spec.mode == "replace_partition":
@@ -434,6 +432,22 @@ class PostgresSink:
         parts = [types.to_text(quote(column.name), column.type) for column in plan.shape.loaded]
         listed = ", ".join(f"{part} AS c{index}" for index, part in enumerate(parts))
         return f"SELECT {listed} FROM {quote(source)}"
+
+
+def _native(column: Column, table: Table | None, known: Mapping[str, str]) -> tuple[str, str]:
+    """The type that a column has in the target, or is to get there, and the type that this one stands on.
+
+    A type of the source's own database (an enum, a domain, one of an extension) is kept where the target has
+    one of that name (``known``); else the column gets the built-in type that holds all its values.
+    """
+    check_postgresql_name(column.name, "column")
+    found = table.column(column.name) if table else None
+    if found is not None:
+        return found.declared, found.native
+    if types.is_own(column) and column.native in known:
+        return column.native, known[column.native]
+    made = types.created_type(column)
+    return made, made
 
 
 def _target_columns(table: Table | None) -> list[TargetColumn] | None:

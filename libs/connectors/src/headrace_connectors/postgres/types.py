@@ -112,13 +112,16 @@ def to_text(column: str, kind: str) -> str:
     return f"CAST({column} AS VARCHAR)"
 
 
+def is_own(column: Column) -> bool:
+    """Whether the column comes from a PostgreSQL, which has told its type."""
+    return column.system == SYSTEM and bool(column.native)
+
+
 def created_type(column: Column) -> str:
-    """The PostgreSQL type of a column we create.
+    """The PostgreSQL type of a column we create, after its canonical type.
 
     :raises ConnectorError: TYPE_NOT_SUPPORTED for nested types.
     """
-    if column.system == SYSTEM and column.native:
-        return column.native
     decimal = canonical.decimal_of(column.type)
     if decimal is not None:
         return f"numeric({decimal[0]},{decimal[1]})"
