@@ -22,6 +22,7 @@ from headrace_connectors.api import (
     Connection,
     ConnectorError,
     Environment,
+    ErrorClass,
     FencedOut,
     Incremental,
     LoadKey,
@@ -354,6 +355,9 @@ async def test_a_cancelled_query_stops(scratch: Scratch) -> None:
         (b"a\n1\n", {"schema": {"gone": "INTEGER"}}, "COLUMN_NOT_FOUND", "gone"),
         (b"a\n1\n", {"columns": ("gone",)}, "COLUMN_NOT_FOUND", "gone"),
         (b"a,a\n1,2\n", {}, "DUPLICATE_COLUMN", "'a'"),
+        (b"a,A\n1,2\n", {}, "DUPLICATE_COLUMN", "columns a and A"),
+        (b'a,b\n1,"x"\n2,"y\n3,z\n', {}, "CSV_QUOTE_OPEN", "line 3"),
+        (b'a,b\n1,"', {"schema": {"a": "INTEGER", "b": "VARCHAR"}}, "CSV_QUOTE_OPEN", "line 2"),
         (b"", {}, "FILE_EMPTY", "empty"),
         (b"a\n1\n", {"schema": {"a": "NONSENSE"}}, "TYPE_UNKNOWN", "NONSENSE"),
         (b"a\n1\n", {"options": {"delimiter": "||"}}, "OPTION_INVALID", "delimiter"),
@@ -424,6 +428,11 @@ async def test_csv_dialects(root: Path, environment: Environment, scratch: Scrat
     options = {"delimiter": "|", "header": False}
     await move_out(SourceSpec(path="bare.csv", options=options), None, environment, scratch)
     assert await scratch.fetch("SELECT column1, column2 FROM back") == [(1, "a"), (2, "b")]
+    (root / "inch.csv").write_bytes(
+        b'size,b\n5" x 3,"say ""hi""\n"\n5",\n7","x"\n'
+    )  # an odd number of quotes
+    await move_out(SourceSpec(path="inch.csv"), None, environment, scratch)
+    assert [row[0] for row in await scratch.fetch("SELECT size FROM back")] == ['5" x 3', '5"', '7"']
     (root / "head.csv").write_bytes(b"a,b\n")
     await move_out(SourceSpec(path="head.csv"), None, environment, scratch)
     assert await scratch.count("back") == 0
@@ -452,6 +461,36 @@ async def test_json_numbers_keep_their_digits_or_are_refused(
     with pytest.raises(ConnectorError) as caught:
         await move_out(SourceSpec(path="j.json"), None, environment, scratch)
     assert caught.value.code == "NUMBER_TOO_LONG"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "told"),
+    [
+        ("j.json", b'{"a": 1}\n{"A": 2}\n', "DUPLICATE_COLUMN", "columns A and a"),
+        ("j.json", b"", "FILE_EMPTY", "no object"),
+        ("j.json", b"[]", "FILE_EMPTY", "no object"),
+        ("j.json", b'{"a":\n', "INPUT_INVALID", "j.json: Malformed JSON,"),
+        ("p.parquet", b"PAR1" + bytes(100) + b"PAR1", "FILE_INVALID", "p.parquet: the file is damaged"),
+    ],
+)
+async def test_what_is_no_table_is_refused_instead_of_guessed_at(
+    root: Path, environment: Environment, scratch: Scratch, name: str, content: bytes, code: str, told: str
+) -> None:
+    (root / name).write_bytes(content)
+    with pytest.raises(ConnectorError) as caught:
+        await move_out(SourceSpec(path=name), None, environment, scratch)
+    assert caught.value.code == code
+    assert caught.value.error_class in (ErrorClass.DATA, ErrorClass.CONFIGURATION)  # no try more helps
+    assert told in caught.value.message
+    assert str(root) not in caught.value.message
+
+
+async def test_fields_may_look_like_names_that_were_made_up(
+    root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    (root / "j.json").write_text('{"a": 1, "a_1": 2}\n{"json": 3}\n')
+    await move_out(SourceSpec(path="j.json"), None, environment, scratch)
+    assert await scratch.fetch("SELECT a, a_1, json FROM back") == [(1, 2, None), (None, None, 3)]
 
 
 async def test_json_misfits_name_object_and_field(

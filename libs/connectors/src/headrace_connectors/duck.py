@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _MARK = "headrace:"
+_FILE = re.compile(r" in file [\"'].*?[\"'](?=[ ,:.]|$)")
+"""Where a file lies is the worker's affair; its name is told by whoever reads it."""
 _QUOTED_VALUE = re.compile(r"(string|value|input|blob) [\"'].*?[\"'](?= |$|\.)", re.IGNORECASE | re.DOTALL)
 
 
@@ -67,7 +69,7 @@ def translate(error: Exception, what: str) -> ConnectorError:
     raw = str(error)
     if _MARK in raw:
         return misfit(raw, what)
-    text = first_lines(raw)
+    text = _FILE.sub("", first_lines(raw))
     if "cannot change configuration" in text.lower():
         return configuration("SQL_NOT_ALLOWED", f"{what}: SQL may not change settings")
     if "no space left" in text.lower() or "max_temp_directory_size" in text or "File too large" in text:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from headrace_connectors import duck
 from headrace_connectors.blocking import finish, in_thread
-from headrace_connectors.errors import ConnectorError, quota
+from headrace_connectors.errors import ConnectorError, configuration, quota
 from headrace_connectors.identifiers import literal, quote
 from headrace_connectors.model import Column, Environment
 
@@ -145,7 +145,10 @@ class Scratch:
         """An empty table in place of the one, or the view, that an earlier try has left.
 
         ``filed`` puts it into the file whatever memory there is: for several writers at a time.
+
+        :raises ConnectorError: DUPLICATE_COLUMN for names that differ in case alone.
         """
+        refuse_alike([column.name for column in columns])
         if await self.fetch("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [relation]):
             await self.execute(f"DROP VIEW {quote(relation)}")
         await self.drop(relation)
@@ -284,3 +287,20 @@ def _memory(environment: Environment) -> int:
 def see_file(cursor: duckdb.DuckDBPyConnection) -> None:
     """Have names mean tables of the file too; each cursor has a search path of its own."""
     cursor.execute(f"SET search_path = 'memory.main,{_FILE}.main'")
+
+
+def refuse_alike(names: Sequence[str]) -> None:
+    """DuckDB's tables, unlike files and other databases, cannot tell ``id`` from ``ID``.
+
+    :raises ConnectorError: DUPLICATE_COLUMN.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other is not name:
+            raise configuration(
+                "DUPLICATE_COLUMN",
+                f"columns {other} and {name} differ in case at most: choose one with `columns`, or rename "
+                "one where they come from",
+                column=name,
+            )

@@ -211,10 +211,12 @@ def translate(error: Exception, what: str) -> ConnectorError:
     """An exception out of Arrow, a file or DuckDB in our words."""
     import pyarrow as pa
 
-    from headrace_connectors.files.errors import from_arrow, from_os
+    from headrace_connectors.files.errors import from_arrow, from_damage, from_os
 
     if isinstance(error, ConnectorError):
         return error
+    if isinstance(error, OSError) and error.errno is None:
+        return from_damage(error, what)
     if isinstance(error, OSError) and not isinstance(error, pa.ArrowException):
         return from_os(error, what)
     if isinstance(error, pa.ArrowException):

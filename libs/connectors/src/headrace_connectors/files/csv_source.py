@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -19,7 +20,8 @@ from headrace_connectors.blocking import in_thread
 from headrace_connectors.errors import ConnectorError, configuration, data, transient
 from headrace_connectors.files.infer import WRONG_GUESS, guess, guessed, infer, possible
 from headrace_connectors.files.options import Dialect, dialect
-from headrace_connectors.files.parsed import HexadecimalWatch, parsed_types, passed_on, refusal
+from headrace_connectors.files.parsed import parsed_types, passed_on, refusal
+from headrace_connectors.files.watching import HexadecimalWatch, QuoteWatch
 from headrace_connectors.identifiers import quote
 from headrace_connectors.model import Column, ProgressListener, SourceResult, SourceSpec, no_progress
 from headrace_connectors.previews import ReadPreview
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HEADER_CHARACTERS = 1024 * 1024
+_BEHIND = "\N{SYMBOL FOR END OF TRANSMISSION}"  # not ASCII, and so no delimiter, quote or escape
 
 
 class CsvSource:
@@ -230,15 +233,17 @@ class CsvSource:
         first_only: bool = False,
         parsed: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        files: list[IO[bytes]] = []
+        files: list[QuoteWatch] = []
 
         def reader() -> pa.RecordBatchReader:
-            files.append(opened(path, self._form.encoding))
+            files.append(QuoteWatch(opened(path, self._form.encoding), self._form.quote))
             reader = self._reader(files[0], path, block, parsed)
             return first_batch(reader) if first_only else reader
 
         try:
             await insert(scratch, relation, expressions, reader, meter, what=path.name)
+            if files[0].odd and not first_only:
+                await in_thread(lambda: _require_closed(path, self._form))
         except ConnectorError as error:
             raise await self._with_line(error, path) from error
         finally:
@@ -246,7 +251,7 @@ class CsvSource:
                 file.close()
 
     def _reader(
-        self, file: IO[bytes], path: Path, block: int, parsed: Mapping[int, str]
+        self, file: QuoteWatch, path: Path, block: int, parsed: Mapping[int, str]
     ) -> pa.RecordBatchReader:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
@@ -388,7 +393,7 @@ def _names(path: Path, form: Dialect, spec: SourceSpec) -> list[str]:
         with io.TextIOWrapper(
             opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="surrogateescape"
         ) as text:
-            first: list[str] | None = next(_records(text, form), None)
+            first: list[str] | None = next(_records(_bounded(text), form), None)
         "".join(first or ()).encode()
     except UnicodeError as error:
         raise data("ENCODING_INVALID", f"{path.name}, line 1: not valid {form.encoding}", line="1") from error
@@ -417,9 +422,9 @@ def _broken(error: Exception, path: Path) -> ConnectorError:
     return translate(error, path.name)
 
 
-def _records(text: IO[str], form: Dialect) -> Any:
+def _records(lines: Iterable[str], form: Dialect) -> Any:
     return csv.reader(
-        _bounded(text),
+        lines,
         delimiter=form.delimiter,
         quotechar=form.quote,
         doublequote=form.escape == form.quote,
@@ -440,7 +445,7 @@ def _line_of(path: Path, form: Dialect, record: int) -> int:
     with io.TextIOWrapper(
         opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="replace"
     ) as text:
-        reader = _records(text, form)
+        reader = _records(_bounded(text), form)
         seen = -1 if form.header else 0
         start = 1
         for row in reader:
@@ -458,12 +463,37 @@ def _line_of_width(path: Path, form: Dialect, width: int) -> int:
     with io.TextIOWrapper(
         opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="replace"
     ) as text:
-        reader = _records(text, form)
+        reader = _records(_bounded(text), form)
         for row in reader:
             if row and len(row) != width:
                 return start
             start = int(reader.line_num) + 1
     return start
+
+
+def _require_closed(path: Path, form: Dialect) -> None:
+    """Whether the last quoted field is closed, as it is not in a file that was cut off.
+
+    A further record is read behind the file's own; an open quote swallows it.
+
+    :raises ConnectorError: CSV_QUOTE_OPEN.
+    """
+    csv.field_size_limit(2**31 - 1)
+    start, last, final = 1, 1, [""]
+    with io.TextIOWrapper(
+        opened(path, form.encoding), encoding="utf-8-sig", newline="", errors="replace"
+    ) as text:
+        reader = _records(itertools.chain(_bounded(text), ["\n", _BEHIND]), form)
+        for row in reader:
+            last, start, final = start, int(reader.line_num) + 1, row
+    if final == [_BEHIND]:
+        return
+    raise data(
+        "CSV_QUOTE_OPEN",
+        f"{path.name}, line {last}: a quoted field is not closed by the end of the file",
+        line=str(last),
+        path=path.name,
+    )
 
 
 def _undecodable_line(path: Path, encoding: str) -> int:

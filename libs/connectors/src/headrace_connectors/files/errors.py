@@ -21,6 +21,13 @@ def from_os(error: OSError, what: str) -> ConnectorError:
     return transient("FILE_IO", f"{what}: {error.strerror or type(error).__name__}")
 
 
+def from_damage(error: OSError, what: str) -> ConnectorError:
+    """The error of a reader that found bytes it cannot make sense of: not one of the operating system, which
+    has a number, and no better at the next try."""
+    text = str(error).partition(":")[0].strip()
+    return data("FILE_INVALID", f"{what}: the file is damaged{f' ({text})' if text else ''}")
+
+
 def from_arrow(error: Exception, what: str) -> ConnectorError:
     """The error of an Arrow reader or writer, without the text of cells."""
     text = str(error)

@@ -8,6 +8,7 @@ JSON is a DOUBLE there; one with more digits than that keeps is refused until it
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -28,7 +29,7 @@ from headrace_connectors.model import (
 )
 from headrace_connectors.previews import ReadPreview
 from headrace_connectors.rows import with_row_numbers
-from headrace_connectors.scratch import Scratch
+from headrace_connectors.scratch import Scratch, refuse_alike
 from headrace_connectors.transfer import Meter, insert
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 8192
 _SHARE = 4
+_NUMBERED = re.compile(r"(.*)_[0-9]+")
 _LONG_NUMBER = r"[:\[,]\s*-?[0-9][0-9.]{17,}"
 _DIRECT = ("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
            "UBIGINT",
@@ -192,8 +194,6 @@ def _parse(texts: list[str], schema: pa.Schema, path: Path, start: int) -> pa.Ta
 
 
 def _misfit(text: str, path: Path, number: int) -> ConnectorError:
-    import re
-
     place = f"object {number + 1}"
     column = re.search(r"Column\(/([^)/]*)", text)
     wanted = re.search(r"Failed to convert JSON to ([a-z0-9_]+(?:\([^)]*\))?)", text)
@@ -246,7 +246,10 @@ def _loses_digits(value: object) -> bool:
 
 
 def _inferred(paths: Sequence[Path], environment: Environment) -> dict[str, str]:
-    """Field names and types from every object; texts stay texts, whatever they look like."""
+    """Field names and types from every object; texts stay texts, whatever they look like.
+
+    :raises ConnectorError: FILE_INVALID, FILE_EMPTY, DUPLICATE_COLUMN.
+    """
     database = _helper(environment)
     listed = ", ".join(literal(str(path)) for path in paths)
     try:
@@ -255,11 +258,38 @@ def _inferred(paths: Sequence[Path], environment: Environment) -> dict[str, str]
             "map_inference_threshold = -1, convert_strings_to_integers = false, dateformat = '@', "
             "timestampformat = '@')"
         ).fetchall()
+        found = {str(row[0]): _plain(str(row[1])) for row in rows}
+        if _may_be_made_up(list(found)):
+            keys = database.execute(
+                f"SELECT DISTINCT unnest(json_keys(json)) FROM read_json_objects([{listed}], format = 'auto')"
+            ).fetchall()
+            _require_real(list(found), [str(key) for (key,) in keys], paths[0])
+    except ConnectorError:
+        raise
     except Exception as error:
         raise duck.translate(error, paths[0].name) from error
     finally:
         database.close()
-    return {str(row[0]): _plain(str(row[1])) for row in rows}
+    return found
+
+
+def _may_be_made_up(names: list[str]) -> bool:
+    """DuckDB calls a file without fields one column ``json``, and a field ``A`` beside ``a`` it calls
+    ``A_1``."""
+    known = {name.lower() for name in names}
+    stems = (_NUMBERED.fullmatch(name.lower()) for name in names)
+    return names == ["json"] or any(stem is not None and stem[1] in known for stem in stems)
+
+
+def _require_real(names: list[str], keys: list[str], path: Path) -> None:
+    if not keys:
+        raise data(
+            "FILE_EMPTY",
+            f"{path.name} has no object with a field, so its columns are not known: declare them in `schema`",
+            path=path.name,
+        )
+    if any(name not in keys for name in names):
+        refuse_alike(sorted(keys))
 
 
 def _plain(kind: str) -> str:

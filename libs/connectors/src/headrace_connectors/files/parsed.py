@@ -8,7 +8,6 @@ parser stops, or cannot be trusted, the file is read again as text: only such fi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 from headrace_connectors.canonical import FLOATS
 from headrace_connectors.errors import data
@@ -49,44 +48,3 @@ def refusal(error: Exception) -> Exception:
     if "CSV conversion error" not in str(error) or "invalid UTF8" in str(error):
         return error
     return data(WRONG_GUESS, "a value that only the strict conversion can judge")
-
-
-class HexadecimalWatch:
-    """A file that notices ``0x`` where a number could begin: the parser would take ``0x1F`` for one."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._last = b""
-        self.seen = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the file is."""
-        return self._file.closed
-
-    def readable(self) -> bool:
-        """It is for reading."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes of the file."""
-        block = self._file.read(size)
-        if not self.seen:
-            text = self._last + block
-            self.seen = any(_starts(text, mark) for mark in (b"0x", b"0X"))
-            self._last = text[-2:]
-        return block
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _starts(text: bytes, mark: bytes) -> bool:
-    """Whether the mark stands somewhere after something else than a letter or digit (as in ``N840XL``)."""
-    place = text.find(mark)
-    while place >= 0:
-        if not text[max(place - 1, 0) : place].isalnum():
-            return True
-        place = text.find(mark, place + 1)
-    return False
