@@ -53,3 +53,16 @@ async def test_what_does_not_fit_is_refused_with_its_place(
     assert error.code == "INVALID_PARAMETERS"
     assert [(problem.path, problem.code) for problem in error.problems] == [(path, code)]
     assert error.problems[0].suggestion == ("REGION" if code == "UNKNOWN_VARIABLE" else None)
+
+
+async def test_what_the_workspace_allows_is_accepted_whatever_the_definition_says(
+    mesh: Cluster, replica: Replica
+) -> None:
+    mesh.metadata.allowed_variables = ["STAGE"]
+    pipeline = mesh.metadata.add(WITH_VARIABLES)
+
+    run = await replica.run(pipeline, variables=b'{"STAGE": "test", "REGION": "eu"}')
+    error = await refused(replica.run(pipeline, variables=b'{"STAEG": "test"}'))
+
+    assert json.loads((await replica.status(run.run_id)).variables) == {"REGION": "eu", "STAGE": "test"}
+    assert [(each.path, each.suggestion) for each in error.problems] == [("variables.STAEG", "STAGE")]

@@ -132,6 +132,19 @@ async def test_update_changes_what_is_given_and_clears_what_is_null(service: Ser
     assert (updated.timezone, updated.slug) == ("UTC", "sales")
 
 
+async def test_variables_that_runs_may_be_given_are_kept_once_each_and_cleared_by_null(
+    service: Service,
+) -> None:
+    created = await _create(service, "sales", allowed_variables=["STAGE", "REGION", "STAGE"])
+    assert list(created.allowed_variables) == ["REGION", "STAGE"]
+    change = pb.UpdateWorkspaceRequest(id=created.id, allowed_variables=["STAGE"])
+    updated = await service.workspaces.UpdateWorkspace(change, metadata=service.user("admin"))
+    assert list(updated.allowed_variables) == ["STAGE"]
+    clear = pb.UpdateWorkspaceRequest(id=created.id, cleared_fields=["allowedVariables"])
+    cleared = await service.workspaces.UpdateWorkspace(clear, metadata=service.user("admin"))
+    assert list(cleared.allowed_variables) == []
+
+
 async def test_null_for_what_cannot_be_cleared_is_refused(service: Service) -> None:
     created = await _create(service, "sales")
     request = pb.UpdateWorkspaceRequest(id=created.id, cleared_fields=["slug"])

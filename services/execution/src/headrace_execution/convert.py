@@ -137,7 +137,7 @@ def notes(items: Iterable[PlanNote]) -> list[reasons_pb2.Problem]:
     ]
 
 
-def accepted(run: Run) -> runs_pb2.RunResponse:
+def accepted(run: Run, estimated_duration_ms: int | None = None) -> runs_pb2.RunResponse:
     """The answer to an acceptance."""
     return runs_pb2.RunResponse(
         run_id=str(run.id),
@@ -147,6 +147,7 @@ def accepted(run: Run) -> runs_pb2.RunResponse:
         engine=engine(run.recipe.engine),
         pipeline_version=run.pipeline_version,
         warnings=notes(run.recipe.notes),
+        estimated_duration_ms=estimated_duration_ms,
     )
 
 

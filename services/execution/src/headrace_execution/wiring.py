@@ -51,6 +51,7 @@ from headrace_execution.acceptance.definitions import DefinitionReader
 from headrace_execution.acceptance.preparing import Preparer
 from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
+from headrace_execution.acceptance.variables import VariableChecker
 from headrace_execution.alerting.late_watcher import LateWatcher
 from headrace_execution.alerting.run_follower import FOLLOWED, RunFollower
 from headrace_execution.alerting.schedule_follower import SCHEDULER_EVENTS, ScheduleFollower
@@ -121,6 +122,7 @@ class Parts:
         self.acceptor = Acceptor(self.store, self.pool, self.signals, self.moments)
         self.reader = DefinitionReader(definitions, base.tokens, self.compiler)
         self.preparer = Preparer(self.reader, self.compiler)
+        self.variables = VariableChecker(definitions, base.tokens)
         self.starter = Starter(self.store, self.pool, self.signals, self.moments)
         self.canceller = RunCanceller(self.store, self.signals, self.moments)
         self.dispatcher = Dispatcher(self.store, self.pool, self.signals, self.moments)
@@ -191,6 +193,7 @@ class Parts:
             store=self.store,
             reader=self.reader,
             preparer=self.preparer,
+            variables=self.variables,
             compiler=self.compiler,
             acceptor=self.acceptor,
             dry_runner=DryRunner(self.store, prober, self._dry_runs),

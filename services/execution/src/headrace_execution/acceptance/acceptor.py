@@ -10,6 +10,7 @@ from headrace_chassis.errors import HeadraceError
 from headrace_chassis.idempotency import IdempotencyKey, Lookup
 
 from headrace_execution import convert
+from headrace_execution.acceptance.estimates import Estimates
 from headrace_execution.acceptance.placing import place
 from headrace_execution.batching import Batcher
 from headrace_execution.clock import Moments
@@ -59,6 +60,7 @@ class Acceptor:
         self._pool = pool
         self._signals = signals
         self._moments = moments
+        self._estimates = Estimates()
         self._batcher: Batcher[Asked, runs_pb2.RunResponse] = Batcher(self._accept, largest=LARGEST)
 
     async def accept(self, asked: Asked) -> runs_pb2.RunResponse:
@@ -105,8 +107,9 @@ class Acceptor:
         ]
         runs = {run.id: run for run in outcomes if isinstance(run, Run)}
         placed = await place(tx, runs, slots, self._moments.at(tx.now))
+        await self._estimates.refresh(tx, {run.pipeline for run in runs.values() if _is_estimated(run)})
         answers = [
-            convert.accepted(placed.runs[outcome.id]) if isinstance(outcome, Run) else outcome
+            self._answer(placed.runs[outcome.id]) if isinstance(outcome, Run) else outcome
             for outcome in outcomes
         ]
         await tx.answers.store(
@@ -118,6 +121,14 @@ class Acceptor:
         )
         faults.point("execution.accept.outbox_written")
         return _Batch(answers, placed.handouts, placed.changes, placed.any_ready)
+
+    def _answer(self, run: Run) -> runs_pb2.RunResponse:
+        return convert.accepted(run, self._estimates.of(run.pipeline) if _is_estimated(run) else None)
+
+
+def _is_estimated(run: Run) -> bool:
+    """Whether it can be compared with the runs before it: it does all of the work, and no more."""
+    return run.retry_of is None and not run.full_refresh
 
 
 def _decide(

@@ -55,6 +55,12 @@ class Usual:
         return Usual((*self.samples, sample)[-REMEMBERED:])
 
     @property
+    def expected_ms(self) -> int | None:
+        """How long another run will probably take, in milliseconds: as long as half of those that are
+        remembered did at the most; None where none is."""
+        return round(median(sample.duration_ms for sample in self.samples)) if self.samples else None
+
+    @property
     def durations(self) -> Range | None:
         """How long runs usually take, in milliseconds; None where too few are known."""
         return _range([sample.duration_ms for sample in self.samples], LEAST_MS)

@@ -22,7 +22,7 @@ from headrace_execution.acceptance.compiling import Compiler
 from headrace_execution.acceptance.definitions import DefinitionReader, Wanted
 from headrace_execution.acceptance.parameters import check_parameters
 from headrace_execution.acceptance.preparing import Preparer
-from headrace_execution.acceptance.variables import check_variables
+from headrace_execution.acceptance.variables import VariableChecker
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.domain.lifecycle import Order, RunFinished
 from headrace_execution.domain.retrying import RETRYABLE, retry_order
@@ -48,6 +48,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         store: Store,
         reader: DefinitionReader,
         preparer: Preparer,
+        variables: VariableChecker,
         compiler: Compiler,
         acceptor: Acceptor,
         dry_runner: DryRunner,
@@ -58,6 +59,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         self._store = store
         self._reader = reader
         self._preparer = preparer
+        self._variables = variables
         self._compiler = compiler
         self._acceptor = acceptor
         self._dry_runner = dry_runner
@@ -80,16 +82,24 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
         else:
             prepared = await self._preparer.latest(definition, wanted)
         recipe = self._compiler.recipe(prepared, definition, convert.engine_of(request.engine))
+        plan, workspace = prepared.compiled.plan, UUID(definition.workspace_id)
+        variables = await self._variables.check(
+            plan,
+            request.variables,
+            tenant=principal.tenant,
+            workspace=workspace,
+            on_behalf_of=principal.acts_as,
+        )
         order = Order(
             run_id=uuid7(),
             stage_ids=tuple(uuid7() for _ in recipe.stages),
             tenant=principal.tenant,
-            workspace=UUID(definition.workspace_id),
+            workspace=workspace,
             pipeline=pipeline,
             pipeline_version=prepared.version,
             recipe=recipe,
-            parameters=check_parameters(prepared.compiled.plan.parameters, request.parameters),
-            variables=check_variables(prepared.compiled.plan, request.variables),
+            parameters=check_parameters(plan.parameters, request.parameters),
+            variables=variables,
             triggered_by=principal.acts_as,
             trigger_label=label,
             priority=convert.priority_of(request.priority) or prepared.priority,
@@ -97,7 +107,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             traceparent=current_traceparent(),
         )
         if request.dry_run:
-            return await self._dry_runner.tell(order, prepared.compiled.plan)
+            return await self._dry_runner.tell(order, plan)
         return await self._acceptor.accept(Asked(order, current_key()))
 
     async def GetRunStatus(

@@ -169,6 +169,7 @@ def described_workspace(workspace: Workspace) -> dict[str, Any]:
         "holidays": workspace.holidays or None,
         "timezone": workspace.timezone,
         "deployOnPush": workspace.deploy_on_push,
+        "allowedVariables": workspace.allowed_variables or None,
     }
 
 

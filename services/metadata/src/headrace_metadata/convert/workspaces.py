@@ -11,7 +11,7 @@ from headrace_metadata.domain.names import normalise_name
 from headrace_metadata.domain.workspaces import Workspace, WorkspaceChange
 
 _WORKSPACE_FIELDS = ("name", "country", "subdivision", "timezone", "deploy_on_push")
-_CLEARABLE = frozenset({*_WORKSPACE_FIELDS, "holidays"})
+_CLEARABLE = frozenset({*_WORKSPACE_FIELDS, "holidays", "allowed_variables"})
 
 
 def new_workspace(request: workspaces_pb2.CreateWorkspaceRequest, identity: UUID, tenant: UUID) -> Workspace:
@@ -26,6 +26,7 @@ def new_workspace(request: workspaces_pb2.CreateWorkspaceRequest, identity: UUID
         holidays=_dates(request.holidays),
         timezone=request.timezone or "UTC",
         deploy_on_push=request.deploy_on_push,
+        allowed_variables=_names(request.allowed_variables),
     )
 
 
@@ -40,6 +41,8 @@ def workspace_change(request: workspaces_pb2.UpdateWorkspaceRequest) -> Workspac
         given["name"] = normalise_name(given["name"])
     if request.holidays:
         given["holidays"] = _dates(request.holidays)
+    if request.allowed_variables:
+        given["allowed_variables"] = _names(request.allowed_variables)
     return WorkspaceChange(given, cleared(request, request.cleared_fields, _CLEARABLE))
 
 
@@ -54,9 +57,14 @@ def workspace_message(workspace: Workspace) -> workspaces_pb2.Workspace:
         holidays=[day.isoformat() for day in workspace.holidays],
         timezone=workspace.timezone,
         deploy_on_push=workspace.deploy_on_push,
+        allowed_variables=workspace.allowed_variables,
         created_at=timestamp(workspace.created_at),
         updated_at=timestamp(workspace.updated_at),
     )
+
+
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(texts)))
 
 
 def _dates(texts: Iterable[str]) -> tuple[date, ...]:

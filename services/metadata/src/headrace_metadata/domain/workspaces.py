@@ -16,6 +16,7 @@ _EMPTY: Mapping[str, Any] = {
     "holidays": (),
     "timezone": DEFAULT_TIMEZONE,
     "deploy_on_push": False,
+    "allowed_variables": (),
 }
 
 
@@ -32,6 +33,8 @@ class Workspace:
     holidays: tuple[date, ...] = ()
     timezone: str = DEFAULT_TIMEZONE
     deploy_on_push: bool = False
+    allowed_variables: tuple[str, ...] = ()
+    """The names of variables that every run may be given."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

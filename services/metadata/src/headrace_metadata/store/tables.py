@@ -23,6 +23,7 @@ workspace = sa.Table(
     sa.Column("holidays", ARRAY(sa.Date)),
     sa.Column("timezone", sa.Text),
     sa.Column("deploy_on_push", sa.Boolean),
+    sa.Column("allowed_variables", ARRAY(sa.Text)),
     sa.Column("created_at", _moment, server_default=sa.func.now()),
     sa.Column("updated_at", _moment, server_default=sa.func.now()),
 )

@@ -28,6 +28,7 @@ async def add(conn: AsyncConnection, workspace: Workspace) -> Workspace | None:
             holidays=list(workspace.holidays),
             timezone=workspace.timezone,
             deploy_on_push=workspace.deploy_on_push,
+            allowed_variables=list(workspace.allowed_variables),
         )
         .on_conflict_do_nothing(index_elements=["tenant", "slug"])
         .returning(table)
@@ -85,6 +86,7 @@ async def save(conn: AsyncConnection, workspace: Workspace) -> Workspace:
             holidays=list(workspace.holidays),
             timezone=workspace.timezone,
             deploy_on_push=workspace.deploy_on_push,
+            allowed_variables=list(workspace.allowed_variables),
             updated_at=sa.func.now(),
         )
         .returning(table)
@@ -122,6 +124,7 @@ def _workspace(row: AnyRow) -> Workspace:
         holidays=tuple(row.holidays),
         timezone=row.timezone,
         deploy_on_push=row.deploy_on_push,
+        allowed_variables=tuple(row.allowed_variables),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

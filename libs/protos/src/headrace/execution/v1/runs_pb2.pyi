@@ -272,7 +272,7 @@ class RunPipelineRequest(_message.Message):
     """Tells what a run would do, and runs nothing."""
     variables: _builtins.bytes
     """Values that `${env.NAME}` has in this run instead of those that the workers know, by name: a JSON object of texts,
-    numbers and booleans. Only names that the definition refers to are accepted.
+    numbers and booleans. Only names are accepted that the definition refers to, or that the workspace allows.
     """
     def __init__(
         self,
@@ -316,6 +316,7 @@ class RunResponse(_message.Message):
     PIPELINE_VERSION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    ESTIMATED_DURATION_MS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Its id (UUID); empty in the answer to a dry run."""
     pipeline_id: _builtins.str
@@ -328,6 +329,11 @@ class RunResponse(_message.Message):
     """What it is executed by."""
     pipeline_version: _builtins.int
     """The version it runs; absent where the request brought its own definition."""
+    estimated_duration_ms: _builtins.int
+    """How long it will probably take from its start to its end, in milliseconds: the median of the latest completed runs
+    of the pipeline. Absent where there are none, and for runs that cannot be compared with them: those that try another
+    one again, and full refreshes.
+    """
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_reasons_pb2.Problem]:
         """What is questionable about the definition."""
@@ -347,17 +353,22 @@ class RunResponse(_message.Message):
         pipeline_version: _builtins.int | None = ...,
         warnings: _abc.Iterable[_reasons_pb2.Problem] | None = ...,
         dry_run: _dry_runs_pb2.DryRun | None = ...,
+        estimated_duration_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "pipeline_version", b"pipeline_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_estimated_duration_ms", b"_estimated_duration_ms", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "estimated_duration_ms", b"estimated_duration_ms", "pipeline_version", b"pipeline_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "engine", b"engine", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "status", b"status", "task_count", b"task_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "_estimated_duration_ms", b"_estimated_duration_ms", "_pipeline_version", b"_pipeline_version", "dry_run", b"dry_run", "engine", b"engine", "estimated_duration_ms", b"estimated_duration_ms", "pipeline_id", b"pipeline_id", "pipeline_version", b"pipeline_version", "run_id", b"run_id", "status", b"status", "task_count", b"task_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dry_run: _TypeAlias = _typing.Literal["dry_run"]  # noqa: Y015
     _WhichOneofArgType__dry_run: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run"]  # noqa: Y015
+    _WhichOneofReturnType__estimated_duration_ms: _TypeAlias = _typing.Literal["estimated_duration_ms"]  # noqa: Y015
+    _WhichOneofArgType__estimated_duration_ms: _TypeAlias = _typing.Literal["_estimated_duration_ms", b"_estimated_duration_ms"]  # noqa: Y015
     _WhichOneofReturnType__pipeline_version: _TypeAlias = _typing.Literal["pipeline_version"]  # noqa: Y015
     _WhichOneofArgType__pipeline_version: _TypeAlias = _typing.Literal["_pipeline_version", b"_pipeline_version"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_run) -> _WhichOneofReturnType__dry_run | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated_duration_ms) -> _WhichOneofReturnType__estimated_duration_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pipeline_version) -> _WhichOneofReturnType__pipeline_version | None: ...
 

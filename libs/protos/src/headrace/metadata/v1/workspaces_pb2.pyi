@@ -36,6 +36,7 @@ class Workspace(_message.Message):
     DEPLOY_ON_PUSH_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ALLOWED_VARIABLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity (UUID)."""
     slug: _builtins.str
@@ -62,6 +63,10 @@ class Workspace(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def allowed_variables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of variables that every run here may be given, also where its definition does not refer to them."""
+
     def __init__(
         self,
         *,
@@ -75,10 +80,11 @@ class Workspace(_message.Message):
         deploy_on_push: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        allowed_variables: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "created_at", b"created_at", "subdivision", b"subdivision", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "created_at", b"created_at", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "id", b"id", "name", b"name", "slug", b"slug", "subdivision", b"subdivision", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "allowed_variables", b"allowed_variables", "country", b"country", "created_at", b"created_at", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "id", b"id", "name", b"name", "slug", b"slug", "subdivision", b"subdivision", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
     _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
@@ -166,6 +172,7 @@ class CreateWorkspaceRequest(_message.Message):
     HOLIDAYS_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
     DEPLOY_ON_PUSH_FIELD_NUMBER: _builtins.int
+    ALLOWED_VARIABLES_FIELD_NUMBER: _builtins.int
     slug: _builtins.str
     """Its short name: lower-case letters, digits and hyphens."""
     name: _builtins.str
@@ -182,6 +189,12 @@ class CreateWorkspaceRequest(_message.Message):
     def holidays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Dates that are holidays besides the country's."""
 
+    @_builtins.property
+    def allowed_variables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of variables that every run here may be given, also where its definition does not refer to them: what a
+        caller gives to all pipelines alike.
+        """
+
     def __init__(
         self,
         *,
@@ -192,10 +205,11 @@ class CreateWorkspaceRequest(_message.Message):
         holidays: _abc.Iterable[_builtins.str] | None = ...,
         timezone: _builtins.str = ...,
         deploy_on_push: _builtins.bool = ...,
+        allowed_variables: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "subdivision", b"subdivision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "country", b"country", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "name", b"name", "slug", b"slug", "subdivision", b"subdivision", "timezone", b"timezone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_subdivision", b"_subdivision", "allowed_variables", b"allowed_variables", "country", b"country", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "name", b"name", "slug", b"slug", "subdivision", b"subdivision", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
     _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
@@ -243,6 +257,7 @@ class UpdateWorkspaceRequest(_message.Message):
     HOLIDAYS_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
     DEPLOY_ON_PUSH_FIELD_NUMBER: _builtins.int
+    ALLOWED_VARIABLES_FIELD_NUMBER: _builtins.int
     CLEARED_FIELDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The workspace."""
@@ -261,6 +276,10 @@ class UpdateWorkspaceRequest(_message.Message):
         """Its holidays; the list replaces the one before."""
 
     @_builtins.property
+    def allowed_variables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of variables that every run here may be given; the list replaces the one before."""
+
+    @_builtins.property
     def cleared_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The fields to clear."""
 
@@ -274,11 +293,12 @@ class UpdateWorkspaceRequest(_message.Message):
         holidays: _abc.Iterable[_builtins.str] | None = ...,
         timezone: _builtins.str | None = ...,
         deploy_on_push: _builtins.bool | None = ...,
+        allowed_variables: _abc.Iterable[_builtins.str] | None = ...,
         cleared_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_deploy_on_push", b"_deploy_on_push", "_name", b"_name", "_subdivision", b"_subdivision", "_timezone", b"_timezone", "country", b"country", "deploy_on_push", b"deploy_on_push", "name", b"name", "subdivision", b"subdivision", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_deploy_on_push", b"_deploy_on_push", "_name", b"_name", "_subdivision", b"_subdivision", "_timezone", b"_timezone", "cleared_fields", b"cleared_fields", "country", b"country", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "id", b"id", "name", b"name", "subdivision", b"subdivision", "timezone", b"timezone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_deploy_on_push", b"_deploy_on_push", "_name", b"_name", "_subdivision", b"_subdivision", "_timezone", b"_timezone", "allowed_variables", b"allowed_variables", "cleared_fields", b"cleared_fields", "country", b"country", "deploy_on_push", b"deploy_on_push", "holidays", b"holidays", "id", b"id", "name", b"name", "subdivision", b"subdivision", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
     _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
