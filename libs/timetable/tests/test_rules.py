@@ -19,8 +19,8 @@ from headrace_timetable.rules import (
     decide,
     interval_of,
     latest,
-    next_run,
     next_runs,
+    next_start,
     upcoming,
     walk,
 )
@@ -131,6 +131,18 @@ def test_ticks_that_are_skipped_together_in_maintenance_are_not_missed(
     assert [entry.reason for entry in late.entries if isinstance(entry, Skip)][-1] == "CATCH_UP"
 
 
+@pytest.mark.parametrize("catch_up", [CURRENT, ALL, last_n(2)])
+@pytest.mark.parametrize(
+    "now", ["2025-06-01 20:30", "2025-06-01 21:30", "2025-06-02 00:30", "2025-06-02 02:00"]
+)
+@pytest.mark.parametrize("decided", [None, "2025-06-01 19:30", "2025-06-01 21:30", "2025-06-02 00:00"])
+def test_the_next_start_is_that_of_the_first_run(catch_up: CatchUp, now: str, decided: str | None) -> None:
+    until = None if decided is None else min(utc(decided), utc(now))
+    found = upcoming(night(catch_up), utc(now), decided_until=until)
+    first = next(entry.starts_at for entry in found if isinstance(entry, Run))
+    assert next_start(night(catch_up), utc(now), decided_until=until) == first
+
+
 def test_nothing_is_decided_while_maintenance_goes_on() -> None:
     during = decide(night(ALL), utc("2025-06-01 20:30"), utc("2025-06-02 01:59"), grace=GRACE)
     assert (during.entries, during.until) == ((), utc("2025-06-01 20:30"))
@@ -177,15 +189,15 @@ def test_years_of_missed_minutes_take_a_page_of_work(catch_up: CatchUp, runs: in
 
 def test_a_schedule_that_never_fires_ends() -> None:
     weekends = Timetable(parse("0 0 * * 6,0"), UTC_ZONE, Calendar(business_days_only=True))
-    assert next_run(weekends, utc("2025-01-01 00:00")) is None
+    assert next_start(weekends, utc("2025-01-01 00:00")) is None
     maintained = WeeklyWindow(frozenset({5, 6}), timedelta(), timedelta(days=1))
     held = Timetable(parse("0 0 * * 6,0"), UTC_ZONE, windows=Windows((maintained,)))
-    assert next_run(held, utc("2025-01-01 00:00")) is None
+    assert next_start(held, utc("2025-01-01 00:00")) is None
     christmas = Timetable(parse("0 0 25 12 *"), UTC_ZONE, Calendar(skip_holidays=True, country="PL"))
-    assert next_run(christmas, utc("2026-01-01 00:00")) is None, "nobody knows the holidays of 2101"
+    assert next_start(christmas, utc("2026-01-01 00:00")) is None, "nobody knows the holidays of 2101"
     always = WeeklyWindow(frozenset(range(7)), timedelta(minutes=1), timedelta())
     minutes = Timetable(parse("5 * * * *"), UTC_ZONE, windows=Windows((always,)))
-    assert next_run(minutes, utc("2025-01-01 00:00")) is None
+    assert next_start(minutes, utc("2025-01-01 00:00")) is None
 
 
 def test_a_clock_that_goes_back_over_midnight_skips_no_day() -> None:

@@ -201,6 +201,16 @@ async def test_an_answer_that_was_lost_is_asked_for_again(service: Service) -> N
     assert len(service.execution.times(made)) == 1
 
 
+async def test_a_clock_that_goes_back_holds_no_lease(service: Service) -> None:
+    made = await service.create("0 * * * *")
+    service.clock.advance(hours=2)
+    await service.parts.ticker.run_once()
+    await service.base.db.run(service.parts.starters[0]._claim)  # and dies
+    service.clock.advance(hours=-1)
+    await service.parts.starters[1].run_once()
+    assert service.execution.times(made) == [at("2026-03-04T14:00")]
+
+
 async def test_one_bad_start_does_not_hold_up_the_others(service: Service) -> None:
     made = [await service.create("0 * * * *") for _ in range(7)]
     bad = made[3]

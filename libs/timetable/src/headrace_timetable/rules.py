@@ -234,9 +234,23 @@ def next_runs(timetable: Timetable, after: datetime, limit: int) -> list[Run]:
     return list(islice((entry for entry in upcoming(timetable, after) if isinstance(entry, Run)), limit))
 
 
-def next_run(timetable: Timetable, after: datetime) -> Run | None:
-    """The next run; None where there is none."""
-    return next(iter(next_runs(timetable, after, 1)), None)
+def next_start(
+    timetable: Timetable, after: datetime, *, decided_until: datetime | None = None
+) -> datetime | None:
+    """When the next run starts, as `upcoming` has it; None where there is none."""
+    if timetable.catch_up.strategy is CatchUpStrategy.SKIP_TO_CURRENT:
+        entries = upcoming(timetable, after, decided_until=decided_until)
+        return next((entry.starts_at for entry in entries if isinstance(entry, Run)), None)
+    # Whichever of them it chooses, it catches up on some of the ticks that maintenance holds, at its end.
+    end = maintenance_end(timetable, after)
+    begin = after if decided_until is None or end is None else decided_until
+    for entry in walk(timetable, begin):
+        if _first_of(entry) - begin > _FARTHEST:
+            return None
+        if isinstance(entry, datetime):
+            held = end if end is not None and entry <= end else maintenance_end(timetable, entry)
+            return held or entry
+    return None
 
 
 def _held(timetable: Timetable, after: datetime, end: datetime) -> Iterator[Run | Skip]:

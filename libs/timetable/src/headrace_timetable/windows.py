@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from headrace_timetable.clock_changes import first_instant, last_instant
@@ -68,15 +69,18 @@ class WeeklyWindow:
             # One of yesterday may last over midnight; a clock may jump over a day, or back over a midnight.
             for day in (shown - 2 * _DAY, shown - _DAY, shown, shown + _DAY)
             if day.weekday() in self.days
-            for begin, end in [self._on(day, zone)]
+            for begin, end in [_span(self, day, zone)]
             if begin <= instant < end
         ]
         return max(ends, default=None)
 
-    def _on(self, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-        midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - a time of the wall clock
-        begin = midnight + self.start
-        return first_instant(zone, begin), last_instant(zone, begin + self.length)
+
+@lru_cache(maxsize=4096)
+def _span(window: WeeklyWindow, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """When a window that starts on a day begins and ends. Kept, since each tick of the day asks for it."""
+    midnight = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - a time of the wall clock
+    begin = midnight + window.start
+    return first_instant(zone, begin), last_instant(zone, begin + window.length)
 
 
 Window = InstantWindow | WeeklyWindow

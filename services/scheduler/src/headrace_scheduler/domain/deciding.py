@@ -106,15 +106,14 @@ def looked_ahead(plan: Timetable, progress: Progress, now: datetime) -> Progress
     held = end is not None and due is not None and due <= now
     if held:
         # What is held runs at the end, as far as catch-up has it so.
-        to_come = rules.upcoming(plan, now, decided_until=progress.decided_until)
+        next_run_at = rules.next_start(plan, now, decided_until=progress.decided_until)
     else:
-        to_come = rules.upcoming(plan, max(now, progress.decided_until))
-    run = next((entry for entry in to_come if isinstance(entry, rules.Run)), None)
+        next_run_at = rules.next_start(plan, max(now, progress.decided_until))
     return replace(
         progress,
         next_due=end if held else due,
         held_until=end if held else None,
-        next_run_at=None if run is None else run.starts_at,
+        next_run_at=next_run_at,
     )
 
 

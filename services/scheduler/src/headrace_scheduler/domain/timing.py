@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from headrace_timetable import CronError, check_timezone, parse
 from headrace_timetable.calendars import Calendar
-from headrace_timetable.rules import CatchUp, CatchUpStrategy, Timetable, next_run
+from headrace_timetable.rules import CatchUp, CatchUpStrategy, Timetable, next_start
 from headrace_timetable.windows import DAYS, InstantWindow, WeeklyWindow, Windows
 from headrace_timetable.windows import Window as TimetableWindow
 
@@ -104,7 +104,7 @@ def demand_runs(plan: Timetable, now: datetime) -> None:
     Raises:
         BadTimes: it never does.
     """
-    if next_run(plan, now) is None:
+    if next_start(plan, now) is None:
         message = "with this time zone, calendar and these maintenance windows it would never start a run"
         raise BadTimes([Flaw("NEVER_FIRES", "cronExpression", message)])
 

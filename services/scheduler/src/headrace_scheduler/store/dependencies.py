@@ -54,7 +54,8 @@ ON CONFLICT (key) DO NOTHING
 
 _CLAIM = """
 WITH chosen AS (
-    SELECT key FROM dependent_start WHERE state = 'DUE' AND (leased_until IS NULL OR leased_until <= $1)
+    SELECT key FROM dependent_start
+    WHERE state = 'DUE' AND (leased_until IS NULL OR leased_until <= $1 OR leased_until > $1 + $2::interval)
     ORDER BY added_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 UPDATE dependent_start AS s SET leased_until = $1 + $2::interval FROM chosen AS c WHERE s.key = c.key

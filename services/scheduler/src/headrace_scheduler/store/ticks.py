@@ -31,14 +31,17 @@ ON CONFLICT (schedule_id, at) DO NOTHING
 
 # A tick waits for an earlier one of its schedule that somebody else is starting. That is asked by a subquery
 # that is no join to PostgreSQL, so that it walks the index in its order and stops at the limit; as a join it
-# looked at all that is due for each batch.
+# looked at all that is due for each batch. A lease that ends later than any that is given out now was given
+# before the clock went back: it is over.
 _CLAIM = """
 WITH chosen AS (
     SELECT t.schedule_id, t.at FROM tick AS t
-    WHERE t.state = 'DUE' AND (t.leased_until IS NULL OR t.leased_until <= $1)
+    WHERE t.state = 'DUE'
+      AND (t.leased_until IS NULL OR t.leased_until <= $1 OR t.leased_until > $1 + $2::interval)
       AND (
           SELECT true FROM tick AS e
-          WHERE e.schedule_id = t.schedule_id AND e.state = 'DUE' AND e.at < t.at AND e.leased_until > $1
+          WHERE e.schedule_id = t.schedule_id AND e.state = 'DUE' AND e.at < t.at
+            AND e.leased_until > $1 AND e.leased_until <= $1 + $2::interval
           LIMIT 1
       ) IS NULL
     ORDER BY t.decided_at, t.at LIMIT $3

@@ -949,7 +949,9 @@ class GetNextRunsRequest(_message.Message):
     limit: _builtins.int
     """The most items."""
     include_skipped: _builtins.bool
-    """Also tell the ticks that the calendar or a maintenance window keeps from starting a run."""
+    """Also tell the ticks that the calendar or a maintenance window keeps from starting a run, of the schedules whose
+    next runs are the soonest, `limit` of them.
+    """
     def __init__(
         self,
         *,
