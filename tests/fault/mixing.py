@@ -158,10 +158,11 @@ class Mix:
                 run = self._start(client, pipeline)
                 assert self._end(run, pipeline) == "FAILED"
                 gate = f"{pipeline.table}_gate"
-                self._cluster.sql("warehouse", f"CREATE TABLE {gate} AS SELECT 1 AS open")
+                # The server may be killed before it has answered, and is asked again then.
+                self._cluster.sql("warehouse", f"CREATE TABLE IF NOT EXISTS {gate} AS SELECT 1 AS open")
                 self._cluster.sql("warehouse", f"GRANT ALL ON {gate} TO warehouse")
                 assert self._end(self._retry(client, run, pipeline), pipeline) == "COMPLETED"
-                self._cluster.sql("warehouse", f"DROP TABLE {gate}")
+                self._cluster.sql("warehouse", f"DROP TABLE IF EXISTS {gate}")
                 times += 1
             self._gated.append((pipeline, times))
 
