@@ -48,13 +48,15 @@ STAGE_POINTS = (
 
 
 def strike_service(cluster: Cluster, point: str, check: Callable[[], None], passage: int = 1) -> str:
-    """Kills the process that comes to a point next; returns its name when it is ready again."""
+    """Kills the process that comes to a point next; returns its name when it is started again.
+
+    The next one may be killed while this one is not ready yet, so that both replicas are away now and then.
+    """
     before = {name: cluster.pid(name) for name in OURS}
     cluster.arm(point, f"kill {passage}")
     pid = await_fired(cluster, point, check)
     (name,) = [name for name, known in before.items() if known == pid]
     until(lambda: cluster.pid(name) != pid, f"{name} is started again")
-    cluster.await_ready(name)
     cluster.disarm()
     return name
 
@@ -80,7 +82,6 @@ def strike_stage(cluster: Cluster, point: str, check: Callable[[], None], *, alo
         main = cluster.pid(worker)
         cluster.kill(worker)
         until(lambda: cluster.pid(worker) != main, f"{worker} is started again")
-        cluster.await_ready(worker)
     cluster.disarm()
 
 

@@ -17,7 +17,7 @@ from .workload import KINDS, Pipeline, Places, Post, create, start
 
 _RETRIED = {429, 503, 504}
 _ANSWERED = {201, 202}
-_SUBMIT_SECONDS = 120.0
+_SUBMIT_SECONDS = 300.0
 _PAUSE_SECONDS = 0.2
 
 

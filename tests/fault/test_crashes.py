@@ -47,7 +47,7 @@ def test_a_few_points(cluster: Cluster, places: Places, reference: Reference) ->
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("round_number", [1, 2])
 def test_all_points(cluster: Cluster, places: Places, reference: Reference, round_number: int) -> None:
     killed: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def test_all_points(cluster: Cluster, places: Places, reference: Reference, roun
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_random_moments(cluster: Cluster, places: Places, reference: Reference) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
