@@ -274,6 +274,17 @@ async def test_csv_types_are_inferred_from_the_whole_file(
         ("1234567890.1234567890123,", {"a": "DECIMAL(23,13)", "b": "VARCHAR"}),
     ],
 )
+async def test_the_types_of_many_columns_are_inferred_each_for_itself(
+    root: Path, environment: Environment, scratch: Scratch
+) -> None:
+    values = {"BIGINT": "1", "DOUBLE": "1.5", "DATE": "2024-01-01", "VARCHAR": "x", "BOOLEAN": "true"}
+    kinds = {f"c{number}": list(values)[number % 5] for number in range(80)}
+    lines = [",".join(kinds), ",".join(values[kind] for kind in kinds.values())]
+    (root / "wide.csv").write_text("\n".join(lines))
+    await move_out(SourceSpec(path="wide.csv"), None, environment, scratch)
+    assert {column.name: column.type for column in await scratch.columns("back")} == kinds
+
+
 async def test_a_late_value_overturns_the_guess_of_the_first_block(
     root: Path, environment: Environment, scratch: Scratch, late: str, kinds: dict[str, str]
 ) -> None:
