@@ -263,17 +263,6 @@ async def test_csv_types_are_inferred_from_the_whole_file(
     assert await scratch.fetch("SELECT e, f FROM back WHERE a = 'oops'") == [(None, None)]
 
 
-@pytest.mark.parametrize(
-    ("late", "kinds"),
-    [
-        ("7,x", {"a": "BIGINT", "b": "VARCHAR"}),  # the guess holds; b has its first value here
-        ("7,", {"a": "BIGINT", "b": "VARCHAR"}),
-        ("7,5", {"a": "BIGINT", "b": "BIGINT"}),
-        ("007,", {"a": "VARCHAR", "b": "VARCHAR"}),
-        ("1.5,", {"a": "DOUBLE", "b": "VARCHAR"}),
-        ("1234567890.1234567890123,", {"a": "DECIMAL(23,13)", "b": "VARCHAR"}),
-    ],
-)
 async def test_the_types_of_many_columns_are_inferred_each_for_itself(
     root: Path, environment: Environment, scratch: Scratch
 ) -> None:
@@ -285,6 +274,17 @@ async def test_the_types_of_many_columns_are_inferred_each_for_itself(
     assert {column.name: column.type for column in await scratch.columns("back")} == kinds
 
 
+@pytest.mark.parametrize(
+    ("late", "kinds"),
+    [
+        ("7,x", {"a": "BIGINT", "b": "VARCHAR"}),  # the guess holds; b has its first value here
+        ("7,", {"a": "BIGINT", "b": "VARCHAR"}),
+        ("7,5", {"a": "BIGINT", "b": "BIGINT"}),
+        ("007,", {"a": "VARCHAR", "b": "VARCHAR"}),
+        ("1.5,", {"a": "DOUBLE", "b": "VARCHAR"}),
+        ("1234567890.1234567890123,", {"a": "DECIMAL(23,13)", "b": "VARCHAR"}),
+    ],
+)
 async def test_a_late_value_overturns_the_guess_of_the_first_block(
     root: Path, environment: Environment, scratch: Scratch, late: str, kinds: dict[str, str]
 ) -> None:

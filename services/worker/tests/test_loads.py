@@ -283,6 +283,31 @@ async def test_what_may_have_been_committed_late_is_only_read_again_for_a_merge(
     assert [row[0] for row in await fetch(warehouse)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("table: landed", "table: elsewhere", "TARGET_GONE"),  # it would have nothing of what landed before
+        ("table: events", "table: public.others", "CURSOR_CHANGED"),
+    ],
+)
+async def test_a_cursor_is_no_use_for_another_table(
+    bench: EngineBench, warehouse: asyncpg.Connection, old: str, new: str, code: str
+) -> None:
+    for table in ("events", "others"):
+        await warehouse.execute(f"CREATE TABLE {table} (id bigint); INSERT INTO {table} VALUES (1), (2)")
+    first = await bench.run(INCREMENTAL.replace("table: events", "table: public.events"))
+    same = await bench.run(INCREMENTAL, cursors=cursors(first))
+    assert outcome(same) == "COMPLETED", same.error
+    changed = INCREMENTAL.replace(old, new)
+
+    refused = await bench.run(changed, cursors=cursors(same))
+    refreshed = await bench.run(changed, cursors=cursors(same), full_refresh=True)
+
+    assert failure(refused)[:2] == (code, "CONFIGURATION")
+    assert "run a full refresh" in refused.error.message
+    assert rows(refreshed)["events"] == (0, 2)
+
+
 async def test_a_full_refresh_ignores_the_cursor(bench: EngineBench, warehouse: asyncpg.Connection) -> None:
     await warehouse.execute("CREATE TABLE events (id bigint); INSERT INTO events VALUES (1), (2)")
     first = await bench.run(INCREMENTAL)

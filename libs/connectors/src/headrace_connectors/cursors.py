@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from headrace_connectors.errors import ConnectorError, configuration, data
+from headrace_connectors.identifiers import split_table
 from headrace_connectors.model import Incremental
 
 _UNBOUNDED = frozenset({"infinity", "Infinity", "NaN", "inf", "nan"})
@@ -31,7 +32,7 @@ class Cursor:
     ``value`` is the largest value of ``column`` when the reading began, ``before`` what it was when the
     reading before began. A system that knows of running transactions also says from where the next reading
     must look for late commits (``floor``; and what it will be once some transactions are over, ``pending``),
-    and below which number all transactions were over (``horizon``).
+    and below which number all transactions were over (``horizon``). ``table`` is :attr:`Incremental.table`.
     """
 
     column: str
@@ -40,6 +41,7 @@ class Cursor:
     floor: str | None = None
     pending: Pending | None = None
     horizon: int | None = None
+    table: str | None = None
 
     def encode(self) -> bytes:
         """As a receipt keeps it."""
@@ -52,6 +54,8 @@ class Cursor:
             body["pending"] = [self.pending.value, list(self.pending.running)]
         if self.horizon is not None:
             body["horizon"] = self.horizon
+        if self.table is not None:
+            body["table"] = self.table
         return json.dumps(body, sort_keys=True).encode()
 
     @staticmethod
@@ -63,7 +67,7 @@ class Cursor:
         try:
             body = json.loads(stored)
             pending, before, floor = body.get("pending"), body.get("before"), body.get("floor")
-            horizon = body.get("horizon")
+            horizon, table = body.get("horizon"), body.get("table")
             return Cursor(
                 str(body["column"]),
                 str(body["value"]),
@@ -71,6 +75,7 @@ class Cursor:
                 None if floor is None else str(floor),
                 None if pending is None else Pending(str(pending[0]), tuple(map(str, pending[1]))),
                 None if horizon is None else int(horizon),
+                None if table is None else str(table),
             )
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise configuration(
@@ -81,7 +86,8 @@ class Cursor:
 def stored_cursor(incremental: Incremental) -> Cursor | None:
     """Where the last load came to; None where none has landed.
 
-    :raises ConnectorError: CURSOR_CHANGED when the stored bound is that of another column; CURSOR_INVALID.
+    :raises ConnectorError: CURSOR_CHANGED when the stored bound is that of another column or table;
+        CURSOR_INVALID.
     """
     if incremental.lower is None:
         return None
@@ -93,7 +99,21 @@ def stored_cursor(incremental: Incremental) -> Cursor | None:
             "run a full refresh",
             column=incremental.cursor,
         )
+    if stored.table and incremental.table and not _may_be_same(stored.table, incremental.table):
+        raise configuration(
+            "CURSOR_CHANGED",
+            f"the stored cursor belongs to table {stored.table}, not {incremental.table}; run a full refresh",
+            table=incremental.table,
+        )
     return stored
+
+
+def _may_be_same(one: str, other: str) -> bool:
+    """Whether two names can mean one table: without its schema, a name may mean any."""
+    if one == other or "${" in one + other:
+        return one == other
+    (schema, name), (other_schema, other_name) = split_table(one), split_table(other)
+    return name == other_name and (schema is None or other_schema is None or schema == other_schema)
 
 
 def begins_at(incremental: Incremental | None) -> str | None:
@@ -124,7 +144,7 @@ def reached(incremental: Incremental, top: str, before: str | None) -> Cursor:
             "leave such rows out by a query",
             column=incremental.cursor,
         )
-    return Cursor(incremental.cursor, top, before)
+    return Cursor(incremental.cursor, top, before, table=incremental.table)
 
 
 def misfit(incremental: Incremental, kind: str) -> ConnectorError:

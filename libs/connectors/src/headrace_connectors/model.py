@@ -129,6 +129,8 @@ class Incremental:
     which they grow: seconds for dates and times, a number for numbers. With ``repeats`` rows may come again,
     since all that they go to merges them by key: the read then includes whatever could have been committed
     late or with an equal value. Without it no row that was read comes again, as far as the system can tell.
+    ``table`` names what is read as the definition does, with its placeholders: a cursor is of no use for
+    another one. It is None of a query, whose text may change and still read the same.
     """
 
     cursor: str
@@ -136,6 +138,7 @@ class Incremental:
     lag: dt.timedelta | int | None = None
     initial: str | None = None
     repeats: bool = False
+    table: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,8 @@ class SinkSpec:
     schema_drift: SchemaDrift = "fail"
     missing_columns: MissingColumns = "allow"
     options: Mapping[str, object] = field(default_factory=dict)
+    goes_on: bool = False
+    """The rows are what is new since earlier loads: a table that is not there has lost what those landed."""
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,18 @@ def match(
     """Match by name; ``target`` is None when the table is to be created.
 
     :raises ConnectorError: COLUMN_NOT_IN_TARGET, COLUMN_NAME_DIFFERS, REQUIRED_COLUMN_MISSING,
-        COLUMN_MISSING, COLUMN_NOT_WRITABLE, COLUMN_NOT_FOUND, NO_COLUMNS, KEYS_MISSING.
+        COLUMN_MISSING, COLUMN_NOT_WRITABLE, COLUMN_NOT_FOUND, NO_COLUMNS, KEYS_MISSING, TARGET_GONE.
     """
     names = [column.name for column in incoming]
     if not names:
         raise configuration("NO_COLUMNS", f"nothing to load into {label}: the rows have no columns")
     _require_named(spec, names, label)
+    if target is None and spec.goes_on:
+        raise configuration(
+            "TARGET_GONE",
+            f"{label} is not there, and would get nothing but the rows since the last load; run a full "
+            "refresh to fill it",
+        )
     if target is None:
         return Shape(tuple(incoming))
     known = {column.name: column for column in target}

@@ -124,12 +124,20 @@ class Binding:
             schema_drift=config.schema_drift,
             missing_columns=config.missing_columns,
             options=config.options.model_dump(exclude_unset=True) if config.options else {},
+            goes_on=config.table is not None and config.mode != "replace" and self._goes_on(key),
         )
 
     def load_key(self, task: SinkTask, spec: SinkSpec) -> LoadKey:
         """The identity of a load: the same for each attempt, and for each retry of the run."""
         partition = f"{spec.partition.start}..{spec.partition.end}" if spec.partition else ""
         return LoadKey(self._context.root_run_id, task.key, partition)
+
+    def _goes_on(self, sink: str) -> bool:
+        """Whether a sink gets the rows since its last load: an empty cursor is that of one without a load."""
+        context = self._context
+        return not context.full_refresh and any(
+            value for (of, _), value in context.cursors.items() if of == sink
+        )
 
     def _optional(self, task: str, text: str | None) -> str | None:
         return None if text is None else self.text(task, text)
@@ -159,6 +167,7 @@ class Binding:
             lag=incremental.lag,
             initial=initial,
             repeats=repeats,
+            table=None if config.query else config.table,
         )
 
     def _partition(self, task: str, partition: Partition | None) -> PartitionRange:
