@@ -17,7 +17,7 @@ import asyncpg
 from headrace_chassis import consumer
 from headrace_chassis.database import ATTEMPTS, Database
 from headrace_chassis.errors import OutcomeUnknown, Unavailable
-from headrace_chassis.outbox import publisher, sequencer, servicer
+from headrace_chassis.outbox import publisher, reading, sequencer
 from headrace_execution.testing.memory.data import Data, Deadlock, Link, Table, Transaction
 from headrace_execution.testing.memory.outbox import OUTBOX, EventRow
 
@@ -114,10 +114,6 @@ async def _claim(tx: Transaction, me: str, seconds: float) -> list[Row]:
     return [{"published": head.published}]
 
 
-async def _read(tx: Transaction, after: int, limit: int) -> list[Row]:
-    return [_as_read(row) for row in _sequenced(tx, after)[:limit]]
-
-
 async def _published(tx: Transaction, me: str, position: int) -> list[Row]:
     await tx.lock(HEAD, 0)
     head = _head(tx)
@@ -183,9 +179,8 @@ STATEMENTS: dict[str, Answer] = {
     sequencer._WAIT_FOR_TURN: _wait_for_turn,
     sequencer._ASSIGN: _assign,
     publisher._CLAIM: _claim,
-    publisher._READ: _read,
     publisher._MOVE: _published,
-    servicer._LIST: _list,
+    reading._LIST: _list,
     consumer._POSITION: _position,
     consumer._BEGIN: _begin,
     consumer._LOCK: _lock_position,

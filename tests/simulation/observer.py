@@ -8,7 +8,7 @@ from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 from headrace_chassis.bus import Bus
 from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.event_sources import ServiceEvents
-from headrace_chassis.outbox import EventLogServicer
+from headrace_chassis.outbox import EventLog, EventLogServicer
 from headrace_execution.testing.memory import Data
 from headrace_execution.testing.memory.data import Table
 
@@ -58,7 +58,7 @@ class Observer:
         self.bus = SimulatedBus(broker, chance, lambda: process.alive)
         log = _Log(
             EventLogServicer(
-                MemoryDatabase(theirs, SimulatedLink(theirs, faults, process, died)).as_database()
+                EventLog(MemoryDatabase(theirs, SimulatedLink(theirs, faults, process, died)).as_database())
             ),
             chance,
             faults,

@@ -14,7 +14,7 @@ from headrace_chassis.agents import Agent, AgentRunner
 from headrace_chassis.bus import Bus
 from headrace_chassis.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace_chassis.identity import Principal, Role, ServiceTokens, set_principal
-from headrace_chassis.outbox import OutboxPublisher, OutboxSequencer
+from headrace_chassis.outbox import EventLog, OutboxPublisher, OutboxSequencer
 from headrace_execution.acceptance.acceptor import Acceptor
 from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
@@ -177,7 +177,7 @@ class Replica:
         self.signals = Signals(bus)
         moments = Moments(PATIENCE, chance.random)
         database = MemoryDatabase(data, link).as_database()
-        publisher = OutboxPublisher(database, "execution", bus)
+        publisher = OutboxPublisher(database, "execution", bus, EventLog(database))
         sequencer = OutboxSequencer(database, assigned=publisher.wake)
         self.signals.on_events(sequencer.wake)
         self.bus.subscribe(SUBJECT, self.signals.heard)

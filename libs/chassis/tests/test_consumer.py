@@ -18,7 +18,7 @@ from headrace_chassis.consumer import EventConsumer
 from headrace_chassis.database import Database
 from headrace_chassis.errors import Unavailable
 from headrace_chassis.event_sources import OwnEvents, ServiceEvents
-from headrace_chassis.outbox import NewEvent, OutboxPublisher, OutboxSequencer, append, event_log
+from headrace_chassis.outbox import EventLog, NewEvent, OutboxPublisher, OutboxSequencer, append, event_log
 from headrace_chassis.testing.authority import Authority
 from headrace_chassis.testing.broker import NatsServer
 from headrace_chassis.testing.serving import serve
@@ -68,7 +68,7 @@ async def drain(consumer: EventConsumer) -> None:
 
 
 async def test_each_event_has_its_effect_once_and_in_order(db: Database, authority: Authority) -> None:
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         consumer = follower(db, stub, authority, batch=2)
         await publish(db, "a", "b", "c")
@@ -80,7 +80,7 @@ async def test_each_event_has_its_effect_once_and_in_order(db: Database, authori
 
 
 async def test_repeated_events_have_no_second_effect(db: Database, authority: Authority) -> None:
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         await publish(db, "a", "b")
         await drain(follower(db, stub, authority))
@@ -101,7 +101,7 @@ async def test_tripled_and_reordered_answers_have_each_effect_once_and_in_order(
             events=events, next_after=answer.next_after, oldest=answer.oldest
         )
 
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         log = Log(event_log_pb2_grpc.EventLogServiceStub(served.channel), tamper)
         await publish(db, *"abcdefgh")
         await drain(follower(db, log, authority, batch=3))
@@ -109,7 +109,7 @@ async def test_tripled_and_reordered_answers_have_each_effect_once_and_in_order(
 
 
 async def test_an_answer_from_the_past_moves_nothing_back(db: Database, authority: Authority) -> None:
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         log = Log(event_log_pb2_grpc.EventLogServiceStub(served.channel))
         consumer = follower(db, log, authority)
         await publish(db, "a", "b")
@@ -127,7 +127,7 @@ async def test_with_nats_wiped_the_log_heals(db: Database, authority: Authority,
     server = NatsServer(tmp_path / "nats")
     server.start()
     bus = Bus(server.url, "test")
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         consumer = follower(db, stub, authority, bus=bus)
         consumer.interval_seconds = 0.1
@@ -154,7 +154,7 @@ async def test_a_message_on_nats_wakes_the_consumer(
     db: Database, authority: Authority, nats_server: NatsServer
 ) -> None:
     bus = Bus(nats_server.url, "test")
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         consumer = follower(db, stub, authority, bus=bus)
         consumer.interval_seconds = 3600.0
@@ -164,7 +164,7 @@ async def test_a_message_on_nats_wakes_the_consumer(
         try:
             await eventually(lambda: _connected(bus))
             await publish(db, "a")
-            await OutboxPublisher(db, "source", bus).run_once()
+            await OutboxPublisher(db, "source", bus, EventLog(db)).run_once()
             await eventually(lambda: _is(db, ["a"]))
         finally:
             await runner.stop()
@@ -180,7 +180,7 @@ async def _connected(bus: Bus) -> bool:
 
 
 async def test_several_replicas_share_the_work(db: Database, authority: Authority) -> None:
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         names = [f"e{number:03}" for number in range(60)]
         await publish(db, *names)
@@ -197,7 +197,7 @@ async def test_a_failure_leaves_position_and_effects_as_they_were(db: Database, 
         if failing:
             raise Unavailable("something else")
 
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         consumer = follower(db, event_log_pb2_grpc.EventLogServiceStub(served.channel), authority, handle)
         await publish(db, "a")
         with pytest.raises(Unavailable):
@@ -214,7 +214,7 @@ async def test_a_poisonous_event_is_parked_and_the_others_go_on(db: Database, au
             raise ZeroDivisionError("cannot be handled")
         await note(conn, events)
 
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         consumer = follower(db, event_log_pb2_grpc.EventLogServiceStub(served.channel), authority, handle)
         await publish(db, "a", "poison", "b")
         failures = 0
@@ -234,7 +234,7 @@ async def test_a_poisonous_event_is_parked_and_the_others_go_on(db: Database, au
 
 async def test_a_service_follows_its_own_log_by_the_position_alone(db: Database) -> None:
     def consumer() -> EventConsumer:
-        return EventConsumer(db, "follower", OwnEvents("source", db), note, batch=2)
+        return EventConsumer(db, "follower", OwnEvents("source", EventLog(db)), note, batch=2)
 
     await publish(db, "a", "b", "c")
     await asyncio.gather(*(drain(consumer()) for _ in range(3)))  # replicas
@@ -246,7 +246,7 @@ async def test_a_service_follows_its_own_log_by_the_position_alone(db: Database)
 
 
 async def test_a_user_may_not_read_the_log(db: Database, authority: Authority) -> None:
-    async with serve(authority, [event_log(db)]) as served:
+    async with serve(authority, [event_log(EventLog(db))]) as served:
         stub = event_log_pb2_grpc.EventLogServiceStub(served.channel)
         with pytest.raises(Exception, match="needs the role service"):
             await stub.ListEvents(event_log_pb2.ListEventsRequest(), metadata=served.as_user("admin"))

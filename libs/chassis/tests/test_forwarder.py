@@ -12,7 +12,7 @@ from headrace_chassis.database import Database
 from headrace_chassis.errors import Unavailable
 from headrace_chassis.event_sources import OwnEvents
 from headrace_chassis.forwarder import DEFECT_PATIENCE, EventForwarder, EventRefused, Receiver, ReceiverAway
-from headrace_chassis.outbox import NewEvent, OutboxSequencer, append
+from headrace_chassis.outbox import EventLog, NewEvent, OutboxSequencer, append
 from headrace_chassis.testing.waiting import eventually
 
 TYPE = "io.headrace.x.v1"
@@ -46,7 +46,7 @@ async def publish(db: Database, *subjects: str, kind: str = TYPE) -> None:
 
 def forwarder(db: Database, receiver: Receiver, **options: Any) -> EventForwarder:
     options.setdefault("first_wait", 0.0)
-    return EventForwarder(db, "outside", OwnEvents("sample", db), receiver, uuid.uuid4(), **options)
+    return EventForwarder(db, "outside", OwnEvents("sample", EventLog(db)), receiver, uuid.uuid4(), **options)
 
 
 async def rounds(agent: EventForwarder, count: int = 20) -> None:

@@ -1,6 +1,7 @@
 """The outbox as a log: no reader ever passes an event over, whatever commits late and whoever dies."""
 
 import asyncio
+import random
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from headrace_chassis.database import Database, driver
 from headrace_chassis.errors import Unavailable
 from headrace_chassis.observability import tracing
 from headrace_chassis.outbox import (
+    EventLog,
     EventLogServicer,
     NewEvent,
     OutboxPruner,
@@ -39,7 +41,7 @@ async def write(db: Database, *subjects: str, kind: str = "io.headrace.thing.mad
 
 
 async def listed(db: Database, after: int = 0, **request: Any) -> event_log_pb2.ListEventsResponse:
-    return await EventLogServicer(db).ListEvents(
+    return await EventLogServicer(EventLog(db)).ListEvents(
         event_log_pb2.ListEventsRequest(after=after, **request), None
     )
 
@@ -196,7 +198,7 @@ class TestPublishing:
             await eventually(_true(lambda: bus.is_connected))
             await write(db, "a", "b")
             await sequencer(db).run_once()
-            await OutboxPublisher(db, service, bus).run_once()
+            await OutboxPublisher(db, service, bus, EventLog(db)).run_once()
             await eventually(_true(lambda: [data for data in got if data] == [b"a", b"b"]))
             assert await self.published(db) == 2
         finally:
@@ -208,7 +210,7 @@ class TestPublishing:
         try:
             await write(db, "a")
             await sequencer(db).run_once()
-            assert await OutboxPublisher(db, "x", bus).run_once() is False
+            assert await OutboxPublisher(db, "x", bus, EventLog(db)).run_once() is False
             assert [e.subject for e in (await listed(db)).events] == ["a"]
             assert await self.published(db) == 0
         finally:
@@ -219,7 +221,7 @@ class TestPublishing:
         server.start()
         bus = Bus(server.url, "test")
         await bus.start()
-        publisher = OutboxPublisher(db, "wiped", bus)
+        publisher = OutboxPublisher(db, "wiped", bus, EventLog(db))
         try:
             await eventually(_true(lambda: bus.is_connected))
             await write(db, "before")
@@ -255,12 +257,12 @@ class TestPublishing:
             await eventually(_true(lambda: bus.is_connected))
             await write(db, "a", "b")
             await sequencer(db).run_once()
-            await OutboxPublisher(db, service, bus).run_once()
+            await OutboxPublisher(db, service, bus, EventLog(db)).run_once()
             async with db.transaction() as conn:  # as if it had died before it could remember
                 await conn.execute(
                     sa.text("UPDATE outbox_head SET published = 0, publisher_until = now() - interval '1 s'")
                 )
-            await OutboxPublisher(db, service, bus).run_once()
+            await OutboxPublisher(db, service, bus, EventLog(db)).run_once()
             await eventually(_true(lambda: [data for data in got if data] == [b"a", b"b"] * 2))
             client = bus._client
             assert client is not None
@@ -274,7 +276,7 @@ class TestPublishing:
         await bus.start()
         try:
             await eventually(_true(lambda: bus.is_connected))
-            one, two = OutboxPublisher(db, "lease", bus), OutboxPublisher(db, "lease", bus)
+            one, two = (OutboxPublisher(db, "lease", bus, EventLog(db)) for _ in range(2))
             await write(db, "a")
             await sequencer(db).run_once()
             await one.run_once()
@@ -295,3 +297,39 @@ def _true(check: Any) -> Any:
         return bool(check())
 
     return probe
+
+
+async def test_what_is_kept_of_a_log_answers_as_the_database_does(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace_chassis.outbox.reading.DEFAULT_LIMIT", 4)
+    chance = random.Random(5)
+    log, kinds = EventLog(db, most_kept=6, most_bytes_kept=40), ("a", "b")
+    head = 0
+    for _ in range(60):
+        for _ in range(chance.choice((0, 0, 1, 3, 9))):
+            await write(db, "x" * chance.randint(1, 12), kind=chance.choice(kinds))
+            head += 1
+        await sequencer(db).run_once()
+        after, limit = max(head - chance.randint(0, 14), 0), chance.randint(1, 7)
+        types = chance.choice(((), ("a",), kinds))
+
+        answers = await asyncio.gather(*(log.read(after, limit, types) for _ in range(2)))
+
+        assert answers == [await EventLog(db).read(after, limit, types)] * 2
+
+
+async def test_a_log_of_another_history_is_read_anew(db: Database) -> None:
+    log = EventLog(db)
+    await log.read(0)
+    await write(db, "a", "b")
+    await sequencer(db).run_once()
+    assert [event.subject for event in (await log.read(0)).events] == ["a", "b"]
+
+    async with db.transaction() as conn:  # a backup is restored, and other things happen
+        await driver(conn).execute("DELETE FROM outbox_event")
+        await driver(conn).execute("UPDATE outbox_head SET position = 0")
+    await write(db, "c", "d", "e")
+    await sequencer(db).run_once()
+
+    assert [event.subject for event in (await log.read(0)).events] == ["c", "d", "e"]

@@ -58,7 +58,8 @@ async def test_it_serves_and_ends_in_order(authority: Authority, database_url: s
                 told.append("call finished")
                 return workspaces_pb2.Workspace(name="finished")
 
-            await base.serve(stop, [workspaces(Workspaces(slow)), outbox.event_log(base.db)], [Beating(told)])
+            services = [workspaces(Workspaces(slow)), outbox.event_log(base.log)]
+            await base.serve(stop, services, [Beating(told)])
 
     running = asyncio.create_task(process())
     channel = open_channel(f"127.0.0.1:{port}")

@@ -18,6 +18,7 @@ from headrace_execution.domain.alerts import (
     acknowledge,
 )
 from headrace_execution.domain.assignments import assign, finish, lose_worker
+from headrace_execution.domain.figures import Figures
 from headrace_execution.domain.judging import Ended, Going, findings, healing, late
 from headrace_execution.domain.run import ErrorClass, Run, StageResult, Warned
 from headrace_execution.domain.states import RunState
@@ -74,7 +75,7 @@ def ended(run: Run | None = None, *, took: float = 1.0, rows: int = 100, **chang
         "accepted_at": NOW,
         "started_at": NOW,
         "finished_at": later(took),
-        "rows": rows,
+        "figures": Figures(rows_written=rows),
         "warning_count": warnings,
         "is_own_start": False,
         "is_comparable": True,

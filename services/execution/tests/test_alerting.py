@@ -41,7 +41,7 @@ def followers(replica: Replica) -> dict[str, Agent]:
 
 async def until_alert(replica: Replica, count: int = 1, **narrow: Any) -> alerts_pb2.Alert:
     async def there() -> alerts_pb2.Alert | None:
-        await followers(replica)["execution.alerts"].run_once()
+        await followers(replica)["execution.metrics"].run_once()
         return next((each for each in await alerts(replica, **narrow) if each.count >= count), None)
 
     found = await eventually(there, within=PATIENT)
@@ -158,7 +158,7 @@ async def test_what_is_usual_is_learnt_from_completed_runs(mesh: Cluster, replic
         await run_to(replica, worker, pipeline, error)
 
     async def learnt() -> bool:
-        await followers(replica)["execution.alerts"].run_once()
+        await followers(replica)["execution.metrics"].run_once()
         usual = await ask(replica.parts.store, lambda tx: tx.alerts.usual([UUID(pipeline)]))
         return bool(usual) and len(usual[UUID(pipeline)].samples) == 2
 

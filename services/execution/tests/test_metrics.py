@@ -10,9 +10,11 @@ from headrace.execution.v1 import metrics_pb2, metrics_pb2_grpc, runs_pb2, worke
 from headrace_chassis.channels import call_metadata
 from headrace_chassis.database import Database
 from headrace_chassis.errors import HeadraceError, from_rpc_error
+from headrace_chassis.event_sources import OwnEvents
 from headrace_chassis.ids import uuid7
+from headrace_chassis.outbox import EventLog
 from headrace_chassis.testing.waiting import eventually
-from headrace_execution.loops.metrics_folder import MetricsFolder
+from headrace_execution.loops.run_follower import RunFollower
 from headrace_execution.store.sql import SqlStore
 from headrace_execution.wiring import SERVICE
 
@@ -95,8 +97,8 @@ async def test_each_run_is_counted_once_however_many_read_the_log(
             await worker.finish(assignment, "FAILED", error=failure("BROKEN", "DATA"), failed_task="load")
 
     found = await Desk(another).counted(pipeline, 6)
-    for _ in range(2):
-        await MetricsFolder(db, SERVICE, SqlStore(db)).run_once()  # there is nothing left for it
+    for _ in range(2):  # there is nothing left for them
+        await RunFollower(db, OwnEvents(SERVICE, EventLog(db)), SqlStore(db)).run_once()
 
     again = await Desk(priced).metrics(pipeline)
     assert again.metrics == found.metrics

@@ -264,7 +264,7 @@ async def test_two_replicas_share_the_work(mesh: Cluster, db: Database, receiver
         await replicas[0].ended(run.run_id)
 
     async def written() -> bool:
-        await asyncio.gather(*(followers(replica)["execution.alerts"].run_once() for replica in replicas))
+        await asyncio.gather(*(followers(replica)["execution.metrics"].run_once() for replica in replicas))
         return len(await waiting(db)) == 20
 
     assert await eventually(written, within=PATIENT)

@@ -8,9 +8,10 @@ from uuid import UUID
 from headrace_chassis.database import Database, driver
 from headrace_chassis.ids import uuid7
 from headrace_execution.domain.figures import Figures
-from headrace_execution.domain.rollups import DayTotals, RunEnd, by_day
+from headrace_execution.domain.judging import Ended
+from headrace_execution.domain.rollups import DayTotals, by_day
 from headrace_execution.domain.states import RunState
-from headrace_execution.loops.metrics_folder import add_ends
+from headrace_execution.loops.run_follower import have_effects
 from headrace_execution.store.port import Store, Tx
 from headrace_execution.store.sql.rollups import DAYS
 
@@ -20,7 +21,7 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 TODAY = NOON.date()
 
 
-def end(pipeline: UUID, **changes: Any) -> RunEnd:
+def end(pipeline: UUID, **changes: Any) -> Ended:
     """A run that took a minute, until noon."""
     values: dict[str, Any] = {
         "tenant": TENANT,
@@ -30,15 +31,20 @@ def end(pipeline: UUID, **changes: Any) -> RunEnd:
         "started_at": NOON - timedelta(minutes=1),
         "warning_count": 0,
         "figures": Figures(1, 2, 3, 4, 5),
+        "run": uuid7(),
+        "workspace": TENANT,
+        "accepted_at": NOON - timedelta(minutes=2),
+        "is_own_start": False,
+        "is_comparable": True,
     }
-    return RunEnd(**{**values, **changes})
+    return Ended(**{**values, **changes})
 
 
-async def add(store: Store, *ends: RunEnd) -> None:
+async def add(store: Store, *ends: Ended) -> None:
     """Adds ends of runs, in a transaction of their own."""
 
     async def work(tx: Tx) -> None:
-        await add_ends(tx, ends)
+        await have_effects(tx, ends)
 
     await store.run(work)
 

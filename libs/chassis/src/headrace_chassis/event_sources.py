@@ -7,9 +7,8 @@ import grpc
 from headrace.common.v1 import event_log_pb2, event_log_pb2_grpc
 
 from headrace_chassis.channels import Metadata
-from headrace_chassis.database import Database
 from headrace_chassis.errors import from_rpc_error
-from headrace_chassis.outbox import list_events
+from headrace_chassis.outbox import EventLog
 
 
 class EventSource(Protocol):
@@ -61,10 +60,10 @@ class OwnEvents:
 
     may_repeat = False
 
-    def __init__(self, service: str, db: Database) -> None:
+    def __init__(self, service: str, log: EventLog) -> None:
         self.service = service
-        self._db = db
+        self._log = log
 
     async def read(self, request: event_log_pb2.ListEventsRequest) -> event_log_pb2.ListEventsResponse:
         """Reads the outbox."""
-        return await list_events(self._db, request)
+        return await self._log.read(request.after, request.limit, request.types)

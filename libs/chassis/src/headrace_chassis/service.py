@@ -22,7 +22,7 @@ from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.lifecycle import Stop
 from headrace_chassis.observability import logs, tracing
 from headrace_chassis.observability.metrics import OperationsServer
-from headrace_chassis.outbox import OutboxRelay
+from headrace_chassis.outbox import EventLog, OutboxRelay
 from headrace_chassis.paging import Cursors
 from headrace_chassis.server import GrpcServer, Service
 from headrace_chassis.settings import ServiceSettings
@@ -44,7 +44,8 @@ class Foundation:
         stack.push_async_callback(self.db.close)
         self.bus = Bus(settings.nats_url, name)
         stack.push_async_callback(self.bus.close)
-        self.relay = OutboxRelay(self.db, name, self.bus)
+        self.log = EventLog(self.db)
+        self.relay = OutboxRelay(self.db, name, self.bus, self.log)
         self.tokens = ServiceTokens(name, settings.internal_key_file)
         self.cursors = Cursors.from_file(settings.cursor_key_file)
 

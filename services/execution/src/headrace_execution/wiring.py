@@ -53,7 +53,6 @@ from headrace_execution.acceptance.start_orders import StartOrders
 from headrace_execution.acceptance.starting import Starter
 from headrace_execution.acceptance.variables import VariableChecker
 from headrace_execution.alerting.late_watcher import LateWatcher
-from headrace_execution.alerting.run_follower import FOLLOWED, RunFollower
 from headrace_execution.alerting.schedule_follower import SCHEDULER_EVENTS, ScheduleFollower
 from headrace_execution.cancels import RunCanceller
 from headrace_execution.clock import Moments
@@ -66,10 +65,10 @@ from headrace_execution.loops.dispatcher import Dispatcher
 from headrace_execution.loops.due_timer import DueTimer, HeldReleaser
 from headrace_execution.loops.lease_reaper import LeaseReaper
 from headrace_execution.loops.log_keeper import LogKeeper
-from headrace_execution.loops.metrics_folder import MetricsFolder
 from headrace_execution.loops.progress_folder import ProgressFolder
 from headrace_execution.loops.purger import PIPELINE_DELETED, DeletionFollower, Purger
 from headrace_execution.loops.result_folder import ResultFolder
+from headrace_execution.loops.run_follower import RunFollower
 from headrace_execution.loops.stop_courier import StopCourier
 from headrace_execution.notifying.mails import MailSender, NoMail
 from headrace_execution.notifying.notifier import Notifier
@@ -258,7 +257,7 @@ class Parts:
                 internal_pb2_grpc.add_ExecutionInternalServiceServicer_to_server,
                 internal,
             ),
-            event_log(self._base.db),
+            event_log(self._base.log),
         ]
 
     def agents(self) -> list[Agent]:
@@ -287,23 +286,14 @@ class Parts:
             self.purger,
             self.sweeper,
             follower,
+            RunFollower(self._base.db, OwnEvents(SERVICE, self._base.log), self.store, self._base.bus),
             *self._alerting(),
-            MetricsFolder(self._base.db, SERVICE, self.store, self._base.bus),
             *((self.lineage,) if self.lineage is not None else ()),
         ]
 
     def _alerting(self) -> list[Agent]:
         """What makes alerts, behind the runs."""
-        judge = EventConsumer(
-            self._base.db,
-            "execution.alerts",
-            OwnEvents(SERVICE, self._base.db),
-            RunFollower(self.store).handle,
-            types=FOLLOWED,
-            bus=self._base.bus,
-        )
         return [
-            judge,
             *self._following_the_scheduler(),
             LateWatcher(self.store, self.signals),
             *(

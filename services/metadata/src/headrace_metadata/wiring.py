@@ -155,7 +155,7 @@ class Parts:
                 api_keys_pb2_grpc.add_ApiKeyServiceServicer_to_server,
                 ApiKeyServicer(db, writes, self.api_keys, cursors),
             ),
-            event_log(db),
+            event_log(self._base.log),
         ]
 
     def agents(self) -> list[Agent]:

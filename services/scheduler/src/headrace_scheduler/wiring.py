@@ -151,7 +151,7 @@ class Parts:
                 dependencies_pb2_grpc.add_DependencyServiceServicer_to_server,
                 dependencies,
             ),
-            event_log(self._base.db),
+            event_log(self._base.log),
         ]
 
     def agents(self) -> list[Agent]:

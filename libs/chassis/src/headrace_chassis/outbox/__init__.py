@@ -3,12 +3,14 @@
 from headrace_chassis.outbox.log import NewEvent, append
 from headrace_chassis.outbox.pruner import OutboxPruner
 from headrace_chassis.outbox.publisher import OutboxPublisher
+from headrace_chassis.outbox.reading import EventLog
 from headrace_chassis.outbox.relay import OutboxRelay
 from headrace_chassis.outbox.schema import create_outbox
 from headrace_chassis.outbox.sequencer import OutboxSequencer
-from headrace_chassis.outbox.servicer import EventLogServicer, event_log, list_events
+from headrace_chassis.outbox.servicer import EventLogServicer, event_log
 
 __all__ = [
+    "EventLog",
     "EventLogServicer",
     "NewEvent",
     "OutboxPruner",
@@ -18,5 +20,4 @@ __all__ = [
     "append",
     "create_outbox",
     "event_log",
-    "list_events",
 ]

@@ -5,13 +5,15 @@ CloudEvents 1.0 attributes as headers (binary content mode of its NATS protocol 
 """
 
 import uuid
-from typing import Any
+
+from headrace.common.v1 import event_log_pb2
 
 from headrace_chassis import faults
 from headrace_chassis.agents import Agent
 from headrace_chassis.bus import Bus, events_wake, stream_config
 from headrace_chassis.database import Database, driver
 from headrace_chassis.jetstream import OutgoingMessage
+from headrace_chassis.outbox.reading import EventLog
 
 TYPE_PREFIX = "io.headrace."
 
@@ -28,11 +30,6 @@ WHERE published < position
 RETURNING greatest(published, pruned)
 """
 
-_READ = """
-SELECT position, event_id, type, tenant, subject, data, traceparent, created_at
-FROM outbox_event WHERE position > $1 ORDER BY position LIMIT $2
-"""
-
 _MOVE = "UPDATE outbox_head SET published = greatest(published, $2) WHERE publisher = $1"
 
 
@@ -46,8 +43,9 @@ class OutboxPublisher(Agent):
     name = "outbox_publisher"
     interval_seconds = 2.0
 
-    def __init__(self, db: Database, service: str, bus: Bus, *, batch: int = 500) -> None:
+    def __init__(self, db: Database, service: str, bus: Bus, log: EventLog, *, batch: int = 500) -> None:
         self._db = db
+        self._log = log
         self._service = service
         self._bus = bus
         self._batch = batch
@@ -59,38 +57,36 @@ class OutboxPublisher(Agent):
         if not self._bus.is_connected:
             return False
         async with self._db.read() as conn:
-            raw = driver(conn)
-            after: int | None = await raw.fetchval(_CLAIM, self._me, LEASE_SECONDS)
-            if after is None:
-                return False
-            rows = await raw.fetch(_READ, after, self._batch)
-        if not rows:
+            after: int | None = await driver(conn).fetchval(_CLAIM, self._me, LEASE_SECONDS)
+        if after is None:
+            return False
+        events = (await self._log.read(after, self._batch)).events
+        if not events:
             return False
         # Those that follow the log need to hear once that it has grown, not of each event in it.
         await self._bus.publish_wake(events_wake(self._service))
-        messages = [self._message(row) for row in rows]
+        messages = [self._message(event) for event in events]
         faults.point("outbox.publish.before")
         count = await self._bus.publish_all(self._stream, messages, timeout=ACKNOWLEDGE_SECONDS)
         faults.point("outbox.publish.after")
         if count:
             async with self._db.read() as conn:
-                await driver(conn).execute(_MOVE, self._me, rows[count - 1]["position"])
+                await driver(conn).execute(_MOVE, self._me, events[count - 1].position)
         return count == self._batch
 
-    def _message(self, row: Any) -> OutgoingMessage:
-        kind: str = row["type"]
+    def _message(self, event: event_log_pb2.Event) -> OutgoingMessage:
         headers = {
             "ce-specversion": "1.0",
-            "ce-id": str(row["event_id"]),
+            "ce-id": event.id,
             "ce-source": f"/headrace/{self._service}",
-            "ce-type": kind,
-            "ce-subject": row["subject"],
-            "ce-time": row["created_at"].isoformat().replace("+00:00", "Z"),
-            "ce-sequence": str(row["position"]),
-            "ce-tenant": str(row["tenant"]),
+            "ce-type": event.type,
+            "ce-subject": event.subject,
+            "ce-time": f"{event.time.ToDatetime().isoformat()}Z",
+            "ce-sequence": str(event.position),
+            "ce-tenant": event.tenant,
             "content-type": "application/protobuf",
         }
-        if row["traceparent"]:
-            headers["ce-traceparent"] = row["traceparent"]
-        subject = f"headrace.{self._service}.{kind.removeprefix(TYPE_PREFIX)}"
-        return OutgoingMessage(subject, row["data"], str(row["event_id"]), headers)
+        if event.traceparent:
+            headers["ce-traceparent"] = event.traceparent
+        subject = f"headrace.{self._service}.{event.type.removeprefix(TYPE_PREFIX)}"
+        return OutgoingMessage(subject, event.data, event.id, headers)

@@ -5,6 +5,7 @@ from headrace_chassis.bus import Bus
 from headrace_chassis.database import Database
 from headrace_chassis.outbox.pruner import OutboxPruner
 from headrace_chassis.outbox.publisher import OutboxPublisher
+from headrace_chassis.outbox.reading import EventLog
 from headrace_chassis.outbox.sequencer import OutboxSequencer
 
 
@@ -15,8 +16,8 @@ class OutboxRelay:
     events get their positions and are served all the same.
     """
 
-    def __init__(self, db: Database, service: str, bus: Bus) -> None:
-        publisher = OutboxPublisher(db, service, bus)
+    def __init__(self, db: Database, service: str, bus: Bus, log: EventLog) -> None:
+        publisher = OutboxPublisher(db, service, bus, log)
         self._sequencer = OutboxSequencer(db, assigned=publisher.wake)
         self.agents: tuple[Agent, ...] = (self._sequencer, publisher, OutboxPruner(db))
 

@@ -20,6 +20,7 @@ class Reached:
     """A run has reached a state that somebody is to be told of."""
 
     run: UUID
+    pipeline: UUID
     state: RunState
     at: datetime
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from headrace_execution.domain.alerts import Finding, Healing, Rule, Severity
 from headrace_execution.domain.changes import failure_summary
+from headrace_execution.domain.rollups import RunEnd
 from headrace_execution.domain.run import NO_DETAILS, Failure, Run, Warned
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.usual import Range, Sample, Usual
@@ -18,20 +19,12 @@ LONGEST_MESSAGE = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A run that has ended, as its event tells it."""
+class Ended(RunEnd):
+    """A run that has ended, with what the rules look at."""
 
     run: UUID
-    tenant: UUID
     workspace: UUID
-    pipeline: UUID
-    state: RunState
     accepted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime
-    rows: int
-    """How many rows it landed."""
-    warning_count: int
     is_own_start: bool
     """Whether a schedule or upstreams started it."""
     is_comparable: bool
@@ -49,7 +42,7 @@ class Ended:
         if self.state is not RunState.COMPLETED or not self.is_comparable or self.started_at is None:
             return None
         took = self.finished_at - self.started_at
-        return Sample(max(round(took.total_seconds() * 1000), 0), self.rows)
+        return Sample(max(round(took.total_seconds() * 1000), 0), self.figures.rows_written)
 
 
 @dataclass(frozen=True, slots=True)

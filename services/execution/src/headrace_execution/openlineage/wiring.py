@@ -38,7 +38,7 @@ def lineage_forwarder(
         _endpoint(settings, settings.openlineage_url),
         settings.openlineage_namespace,
     )
-    return EventForwarder(base.db, NAME, OwnEvents(base.name, base.db), reporter, uuid7(), bus=base.bus)
+    return EventForwarder(base.db, NAME, OwnEvents(base.name, base.log), reporter, uuid7(), bus=base.bus)
 
 
 def _endpoint(settings: ExecutionSettings, url: str) -> Endpoint:
