@@ -2,7 +2,7 @@
 
 import pytest
 from headrace_definition import validate
-from headrace_definition.secret_words import is_secret_key
+from headrace_definition.secret_words import is_secret_key, without_secrets
 from headrace_definition.testing import error_codes
 
 CANARY = "hunter2-canary"
@@ -91,3 +91,43 @@ def test_a_secret_in_a_config_is_told_with_its_place() -> None:
     text = f"config:\n  source:\n    name: hubspot\n    authentication:\n      token: {CANARY}\n"
     (error,) = validate(text).errors
     assert (error.code, error.line, error.column) == ("LITERAL_SECRET", 5, 14)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("host=db password=lovelace dbname=x", "host=db password=*** dbname=x"),
+        ("PWD=love;Server=db", "PWD=***;Server=db"),
+        ("password='love lace' host=db", "password='***' host=db"),
+        ("https://h/x?sig=1&access_token=abc&a=b", "https://h/x?sig=1&access_token=***&a=b"),
+        ("aws_secret_access_key=wJalr/XUtn+FE", "aws_secret_access_key=***"),
+        ('{"clientSecret": "abc", "user": "ada"}', '{"clientSecret": "***", "user": "ada"}'),
+        ("Authorization: Bearer abc.def, Accept: x", "Authorization: Bearer ***, Accept: x"),
+        ("Authorization: Basic YTpi", "Authorization: Basic ***"),
+        ("refused bearer 0123456789abcdef0123", "refused bearer ***"),
+        ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "got ***"),
+        ("key AKIAIOSFODNN7EXAMPLE is unknown", "key *** is unknown"),
+        (f"key hr_{'a' * 22}_{'B' * 50} is unknown", "key *** is unknown"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- is no date",
+            "-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY----- is no date",
+        ),
+    ],
+)
+def test_what_has_the_form_of_a_secret_is_masked(text: str, shown: str) -> None:
+    assert without_secrets(text, "***") == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: a text is expected",
+        "the token is no date; Basic authentication is refused, and a bearer token is needed",
+        'column "token" does not exist',
+        'SELECT "token" FROM a JOIN b ON a."secret" = b."secret"',
+        "password=${secrets.db} and authorization: Bearer ${secrets.api}",
+        "monkey=1 keyboard=2 tokens 3",
+    ],
+)
+def test_a_word_for_a_secret_is_none(text: str) -> None:
+    assert without_secrets(text, "***") == text

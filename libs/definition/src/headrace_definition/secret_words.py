@@ -12,6 +12,26 @@ _SECRET_KEY = re.compile(
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _REFERENCE = re.compile(r"\s*(\$\{(secrets|env)\.[^}]*\}|\$\{params\.[^}]*\}|(env|file|vault|k8s)://\S*)\s*")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@'\"]*:)(?!\$\{)[^/\s@'\"]+(@)")
+_NAMED_SO = (
+    r"password|passwd|pwd|passphrase|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key"
+    r"|signature"
+)
+# What drivers, servers and command lines write: `password=x` (DSN, ODBC, queries of URLs), `"token": "x"`
+# (JSON), an Authorization header, and keys that show by themselves what they are. A word without a value keeps
+# its sense: "the token: a text is expected".
+_SHAPES = (
+    re.compile(rf"(?i)((?:{_NAMED_SO})\s?=\s?[\"'])(?!\$\{{)[^\"']+()"),
+    re.compile(rf"(?i)((?:{_NAMED_SO})=)(?!\$\{{|[\"'])[^\s,;&\"')]+()"),
+    re.compile(rf"(?i)(\"[\w-]*(?:{_NAMED_SO})\"\s?:\s?\")(?!\$\{{)[^\"]+(\")"),
+    re.compile(
+        r"(?i)(authorization[\"']?\s?[:=]\s?[\"']?(?:(?:basic|bearer|token)\s+)?+)(?!\$\{)[^\s,;\"']+()"
+    ),
+    re.compile(r"(?i)(\bbearer\s+)[a-z0-9._~+/-]{20,}=*()"),
+    re.compile(r"()\beyJ[\w-]{8,4000}\.eyJ[\w-]{8,4000}\.[\w-]{8,}()"),  # a JSON Web Token
+    re.compile(r"()\b(?:AKIA|ASIA)[0-9A-Z]{16}\b()"),  # an access key of AWS
+    re.compile(r"()\bhr_[0-9A-Za-z]{22}_[0-9A-Za-z]{40,}()"),  # an API key of Headrace
+    re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
+)
 
 # Names that users choose: a column may be called `token` without being one.
 _DATA = frozenset({"values", "schema", "columns", "aggregates", "on", "enum", "layout"})
@@ -33,8 +53,11 @@ def holds_secret(text: str) -> bool:
 
 
 def without_secrets(text: str, mask: str) -> str:
-    """The text with a mask for whatever has the form of a secret, as :func:`holds_secret` knows it."""
-    return _URL_PASSWORD.sub(rf"\1{mask}\2", text)
+    """The text with a mask for whatever has the form of a secret: a password in a URL, the value of a setting
+    that is called so, a header that authorises, a key that shows that it is one."""
+    for shape in (_URL_PASSWORD, *_SHAPES):
+        text = shape.sub(rf"\g<1>{mask}\g<2>", text)
+    return text
 
 
 def refuse_literals(root: Mapping, findings: Findings) -> None:
