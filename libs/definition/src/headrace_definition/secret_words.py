@@ -17,8 +17,8 @@ _NAMED_SO = (
     r"|signature"
 )
 # What drivers, servers and command lines write: `password=x` (DSN, ODBC, queries of URLs), `"token": "x"`
-# (JSON), an Authorization header, and keys that show by themselves what they are. A word without a value keeps
-# its sense: "the token: a text is expected".
+# (JSON), an Authorization header, and keys that show by themselves what they are. A word without a value
+# keeps its sense: "the token: a text is expected".
 _SHAPES = (
     re.compile(rf"(?i)((?:{_NAMED_SO})\s?=\s?[\"'])(?!\$\{{)[^\"']+()"),
     re.compile(rf"(?i)((?:{_NAMED_SO})=)(?!\$\{{|[\"'])[^\s,;&\"')]+()"),
