@@ -96,6 +96,17 @@ class TestErrors:
         got = await self.told(authority, errors.NameTaken("workspace", "a"))
         assert (got.code, got.metadata) == ("NAME_TAKEN", {"kind": "workspace", "name": "a"})
 
+    @pytest.mark.parametrize(("many", "long"), [(200, 100), (200, 1_000), (2, 100_000)])
+    async def test_as_many_problems_arrive_as_a_call_can_carry(
+        self, authority: Authority, many: int, long: int
+    ) -> None:
+        problems = [errors.Problem("WRONG", f"nodes[{n}]", "ł" * long) for n in range(many)]
+        got = await self.told(authority, errors.InvalidDefinition(problems))
+        assert got.code == "INVALID_DEFINITION"
+        assert got.problems[0].message.startswith("ł" * min(long, 2_000))
+        whole = len(got.problems) == many
+        assert whole or got.problems[-1].message == f"and {many - len(got.problems) + 1} more"
+
     async def test_others_arrive_without_their_text(self, authority: Authority) -> None:
         output = io.StringIO()
         logs.configure("test", stream=output)

@@ -28,6 +28,7 @@ from headrace_chassis.call_context import (
 from headrace_chassis.errors import HeadraceError, from_rpc_error
 from headrace_chassis.identity import ServiceTokens
 from headrace_chassis.observability import tracing
+from headrace_chassis.statuses import MAXIMUM_METADATA
 
 Metadata = tuple[tuple[str, str], ...]
 """The metadata of a call, as gRPC takes it."""
@@ -42,6 +43,7 @@ long."""
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_metadata_size", MAXIMUM_METADATA),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -25,6 +25,7 @@ from headrace_chassis.interceptors.tracing import tracing
 from headrace_chassis.interceptors.validation import validation
 from headrace_chassis.methods import ContractError, Method, methods_of
 from headrace_chassis.settings import ServerSettings
+from headrace_chassis.statuses import MAXIMUM_METADATA
 from headrace_chassis.verification import TokenVerifier
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ MAXIMUM_MESSAGE = 16 * 1024 * 1024
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAXIMUM_MESSAGE),
     ("grpc.max_send_message_length", MAXIMUM_MESSAGE),
-    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.max_metadata_size", MAXIMUM_METADATA),
     # A client that vanished without a word (a cut cable, a stopped machine) is noticed within 30 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -1,7 +1,7 @@
 """Errors as gRPC statuses with `google.rpc` details (the convention of AIP-193), and back."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -17,6 +17,13 @@ DOMAIN = "headrace.io"
 
 DETAILS_KEY = "grpc-status-details-bin"
 """The trailing metadata in which gRPC carries the serialized google.rpc.Status."""
+
+MAXIMUM_METADATA = 64 * 1024
+"""The most metadata that a call or its end takes, in bytes; gRPC's own limit is 8 KiB, and beyond it a caller
+would learn nothing of the error but that it was too large."""
+
+_PROBLEM_BYTES = 32 * 1024
+_TEXT_CHARACTERS = 2_000
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """The trailing metadata that steers a client's retry policy; a negative value forbids the retry (gRPC
@@ -34,12 +41,13 @@ class RpcStatus:
 
 def to_status(error: HeadraceError) -> RpcStatus:
     """Returns the gRPC status of an error, with ErrorInfo, the list of problems and RetryInfo as its
-    details."""
+    details: as many problems as metadata can carry, and what their texts say first."""
     entry = error.entry
-    status = status_pb2.Status(code=entry.code.value[0], message=error.message)
+    message = _shortened(error.message)
+    status = status_pb2.Status(code=entry.code.value[0], message=message)
     _pack(status, error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN, metadata=error.metadata))
     if error.problems:
-        _pack(status, reasons_pb2.ProblemList(problems=[problem.to_proto() for problem in error.problems]))
+        _pack(status, reasons_pb2.ProblemList(problems=_carried(error.problems)))
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after * 1e9))
@@ -47,7 +55,24 @@ def to_status(error: HeadraceError) -> RpcStatus:
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
     if not error.may_repeat:
         trailing.append((PUSHBACK_KEY, "-1"))
-    return RpcStatus(entry.code, error.message, tuple(trailing))
+    return RpcStatus(entry.code, message, tuple(trailing))
+
+
+def _carried(problems: Sequence[Problem]) -> list[reasons_pb2.Problem]:
+    carried: list[reasons_pb2.Problem] = []
+    room = _PROBLEM_BYTES
+    for problem in problems:
+        told = replace(problem, message=_shortened(problem.message), path=_shortened(problem.path)).to_proto()
+        room -= told.ByteSize()
+        if room < 0:
+            left = len(problems) - len(carried)
+            return [*carried, reasons_pb2.Problem(code="MORE_PROBLEMS", message=f"and {left} more")]
+        carried.append(told)
+    return carried
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARACTERS else text[:_TEXT_CHARACTERS] + "…"
 
 
 def _pack(status: status_pb2.Status, detail: Any) -> None:
