@@ -17,8 +17,9 @@ BILLING: dict[str, Any] = {
 
 
 def test_connections_and_tables_may_come_later(admin: httpx.Client) -> None:
-    made = admin.post("pipelines", json={"name": f"billing {uuid.uuid4()}", **BILLING})
-    pipeline = demand(made, 201)
+    body = {"name": f"billing {uuid.uuid4()}", **BILLING, "createdBy": "u-1001"}
+    pipeline = demand(admin.post("pipelines", json=body), 201)
+    assert (pipeline["createdBy"], pipeline["createdByLabel"]) == ("local-admin", "u-1001")
     told = {warning["path"]: warning["code"] for warning in pipeline["warnings"]}
     assert (told["source.table"], told["target.connection"]) == ("INCOMPLETE", "UNKNOWN_CONNECTION")
     assert {key: pipeline[key] for key in BILLING} == BILLING

@@ -44,6 +44,16 @@ async def _names(service: Service, **filters: Any) -> list[str]:
     return [pipeline.name for pipeline in answer.data]
 
 
+async def test_who_a_request_says_creates_a_pipeline_is_kept_beside_who_does(service: Service) -> None:
+    created = await service.create("labelled", EXAMPLE, created_by="u-1001")
+    assert (created.created_by, created.created_by_label) == ("ada", "u-1001")
+    request = pb.DuplicatePipelineRequest(id=created.id)
+    copy = await service.pipelines.DuplicatePipeline(request, metadata=service.user())
+    assert not copy.HasField("created_by_label")
+    error = await failure(service.create("another", EXAMPLE, created_by="https://ada:lovelace@x/"))
+    assert [(each.code, each.path) for each in error.problems] == [("LITERAL_SECRET", "createdBy")]
+
+
 async def test_the_references_example_is_created_in_draft_with_its_defaults(service: Service) -> None:
     created = await service.create(
         "billing-daily-load",

@@ -17,9 +17,10 @@ from headrace_metadata.application import audit, workspaces
 from headrace_metadata.application.definitions import Checked, DefinitionChecker, Text
 from headrace_metadata.application.events import pipeline_event
 from headrace_metadata.domain.names import copy_names
-from headrace_metadata.domain.pipelines import Change, Content, Given, Pipeline
+from headrace_metadata.domain.pipelines import Change, Content, Creator, Given, Pipeline
 from headrace_metadata.domain.settings_checks import (
     JSON_NAMES,
+    label_problems,
     overridden,
     setting_problems,
     setting_warnings,
@@ -41,6 +42,8 @@ class NewPipeline:
     name: str
     text: str
     given: Given
+    label: str | None = None
+    """What its creator calls themselves."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class PipelineWriter:
             TooLarge: the text is longer than the installation allows.
             NotFound, WorkspaceForbidden: of the workspace that it names.
         """
-        refuse(setting_problems(new.name, new.given))
+        refuse([*setting_problems(new.name, new.given), *label_problems("createdBy", new.label)])
         async with self._db.read() as conn:
             workspace = await workspaces.chosen(conn, principal, new.workspace_id)
             types = await references.connection_types(conn, workspace.id)
@@ -109,7 +112,7 @@ class PipelineWriter:
         """
         workspace = await workspaces.chosen(conn, principal, new.workspace_id)
         content = Content(new.name, new.text, new.given, checked.declared)
-        added = await self._add(conn, principal, workspace.id, content, checked)
+        added = await self._add(conn, principal, workspace.id, content, checked, new.label)
         if added is None:
             raise NameTaken("pipeline", new.name)
         return added
@@ -188,10 +191,11 @@ class PipelineWriter:
         workspace_id: UUID,
         content: Content,
         checked: Checked,
+        label: str | None = None,
     ) -> Written | None:
         identity = uuid7()
-        author = principal.acts_as
-        if not await store.add(conn, identity, principal.tenant, workspace_id, content, author):
+        creator = Creator(principal.acts_as, label)
+        if not await store.add(conn, identity, principal.tenant, workspace_id, content, creator):
             return None
         await references.replace(conn, identity, workspace_id, checked.references | content.secrets)
         return await self._written(conn, principal, identity, "created", checked)

@@ -102,6 +102,7 @@ def pipeline_message(
         created_at=timestamp(pipeline.created_at),
         updated_at=timestamp(pipeline.updated_at),
         created_by=pipeline.created_by,
+        created_by_label=pipeline.created_by_label,
         last_run=last_run_message(pipeline.last_run),
         next_run_at=timestamp(pipeline.next_run_at),
         warnings=problem_messages(warnings),

@@ -161,6 +161,14 @@ class LastRun:
 
 
 @dataclass(frozen=True)
+class Creator:
+    """Who creates a pipeline: the subject of their token, and what they call themselves beside it."""
+
+    subject: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
 class Version:
     """An immutable version. Where it was read without its text, that is empty, and its layout None."""
 
@@ -186,6 +194,8 @@ class Pipeline:
     created_at: datetime
     updated_at: datetime
     created_by: str
+    created_by_label: str | None
+    """What its creator called themselves."""
 
     @property
     def version(self) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from headrace_definition import Problem
 from headrace_definition.notifying import target_flaw
+from headrace_definition.secret_words import holds_secret
 from headrace_timetable import CronError, parse
 
 from headrace_metadata.domain.layouts import layout_problems
@@ -51,6 +52,16 @@ def setting_problems(name: str, given: Given) -> list[Problem]:
     if given.layout is not None:
         problems.extend(layout_problems(given.layout))
     return problems
+
+
+def label_problems(path: str, label: str | None) -> Iterator[Problem]:
+    """What is wrong with a label that a caller gives, which is kept and shown to all who may see it."""
+    if label is None:
+        return
+    if not label.isprintable():
+        yield Problem("INVALID_VALUE", path, "must be printable characters")
+    if holds_secret(label):
+        yield Problem("LITERAL_SECRET", path, "it is kept and shown: it cannot hold a secret")
 
 
 def cron_problems(expression: str) -> Iterator[Problem]:

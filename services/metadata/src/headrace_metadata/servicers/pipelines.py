@@ -82,6 +82,7 @@ class PipelineServicer(pipelines_pb2_grpc.PipelineServiceServicer):
             name=normalise_name(request.name),
             text=request.yaml_definition,
             given=convert.given_of_new(request),
+            label=request.created_by if request.HasField("created_by") else None,
         )
         checked = await self._writer.check_new(principal, new)
 

@@ -15,6 +15,7 @@ from headrace_metadata.domain.deletion import Deletion
 from headrace_metadata.domain.names import slug_candidates
 from headrace_metadata.domain.pipelines import (
     Content,
+    Creator,
     Declared,
     Given,
     LastRun,
@@ -68,13 +69,18 @@ class Runnable:
 
 
 async def add(
-    conn: AsyncConnection, identity: UUID, tenant: UUID, workspace_id: UUID, content: Content, created_by: str
+    conn: AsyncConnection,
+    identity: UUID,
+    tenant: UUID,
+    workspace_id: UUID,
+    content: Content,
+    creator: Creator,
 ) -> bool:
     """Adds a pipeline at version 1; False where its name is taken, also by a transaction that commits right
     now."""
-    if not await _add_head(conn, identity, tenant, workspace_id, content, created_by):
+    if not await _add_head(conn, identity, tenant, workspace_id, content, creator):
         return False
-    await _add_version(conn, identity, tenant, 1, content, created_by)
+    await _add_version(conn, identity, tenant, 1, content, creator.subject)
     await conn.execute(
         sa.insert(status).values(
             pipeline_id=identity, tenant=tenant, workspace_id=workspace_id, created_at=sa.func.now()
@@ -84,7 +90,12 @@ async def add(
 
 
 async def _add_head(
-    conn: AsyncConnection, identity: UUID, tenant: UUID, workspace_id: UUID, content: Content, created_by: str
+    conn: AsyncConnection,
+    identity: UUID,
+    tenant: UUID,
+    workspace_id: UUID,
+    content: Content,
+    creator: Creator,
 ) -> bool:
     for slug in slug_candidates(content.name, identity):
         # No conflict target: either of name and slug may be taken, and this waits for others that add them
@@ -99,7 +110,8 @@ async def _add_head(
                 slug=slug,
                 version=1,
                 tags=list(content.settings.tags),
-                created_by=created_by,
+                created_by=creator.subject,
+                created_by_label=creator.label,
             )
             .on_conflict_do_nothing()
         )
@@ -306,6 +318,7 @@ _COLUMNS: Final = (
     head.c.created_at,
     head.c.updated_at,
     head.c.created_by,
+    head.c.created_by_label,
     status.c.status,
     status.c.run_id,
     status.c.run_accepted_at,
@@ -353,6 +366,7 @@ def _pipeline(row: AnyRow) -> Pipeline:
         created_at=row.created_at,
         updated_at=row.updated_at,
         created_by=row.created_by,
+        created_by_label=row.created_by_label,
     )
 
 

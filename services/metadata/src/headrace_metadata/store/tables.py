@@ -41,6 +41,7 @@ pipeline = sa.Table(
     sa.Column("created_at", _moment, server_default=sa.func.now()),
     sa.Column("updated_at", _moment, server_default=sa.func.now()),
     sa.Column("created_by", sa.Text),
+    sa.Column("created_by_label", sa.Text),
     sa.Column("deletion", sa.Text),
     sa.Column("deletion_force", sa.Boolean),
     sa.Column("deletion_attempt", sa.Integer),

@@ -195,6 +195,7 @@ class Pipeline(_message.Message):
     CONNECTOR_ID_FIELD_NUMBER: _builtins.int
     SCHEMA_ID_FIELD_NUMBER: _builtins.int
     GRAPH_FIELD_NUMBER: _builtins.int
+    CREATED_BY_LABEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity (UUID)."""
     workspace_id: _builtins.str
@@ -233,6 +234,8 @@ class Pipeline(_message.Message):
     """An id of the caller's own (UUID): the connector it reads by."""
     schema_id: _builtins.str
     """An id of the caller's own (UUID): the schema it writes by."""
+    created_by_label: _builtins.str
+    """What the request that created it said of its creator: a free label beside `createdBy`."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words to find it by."""
@@ -297,13 +300,16 @@ class Pipeline(_message.Message):
         connector_id: _builtins.str | None = ...,
         schema_id: _builtins.str | None = ...,
         graph: Global___PipelineGraph | None = ...,
+        created_by_label: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "description", b"description", "graph", b"graph", "last_run", b"last_run", "next_run_at", b"next_run_at", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_created_by_label", b"_created_by_label", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "created_by_label", b"created_by_label", "description", b"description", "graph", b"graph", "last_run", b"last_run", "next_run_at", b"next_run_at", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "updated_at", b"updated_at", "version_label", b"version_label", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "graph", b"graph", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "next_run_at", b"next_run_at", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_created_by_label", b"_created_by_label", "_description", b"_description", "_graph", b"_graph", "_last_run", b"_last_run", "_next_run_at", b"_next_run_at", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_version_label", b"_version_label", "_yaml_definition", b"_yaml_definition", "connector_id", b"connector_id", "created_at", b"created_at", "created_by", b"created_by", "created_by_label", b"created_by_label", "description", b"description", "graph", b"graph", "id", b"id", "is_active", b"is_active", "last_run", b"last_run", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "next_run_at", b"next_run_at", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "status", b"status", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "updated_at", b"updated_at", "version", b"version", "version_label", b"version_label", "warnings", b"warnings", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
     _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
+    _WhichOneofReturnType__created_by_label: _TypeAlias = _typing.Literal["created_by_label"]  # noqa: Y015
+    _WhichOneofArgType__created_by_label: _TypeAlias = _typing.Literal["_created_by_label", b"_created_by_label"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__graph: _TypeAlias = _typing.Literal["graph"]  # noqa: Y015
@@ -326,6 +332,8 @@ class Pipeline(_message.Message):
     _WhichOneofArgType__yaml_definition: _TypeAlias = _typing.Literal["_yaml_definition", b"_yaml_definition"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_label) -> _WhichOneofReturnType__created_by_label | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
@@ -762,6 +770,7 @@ class CreatePipelineRequest(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     CONNECTOR_ID_FIELD_NUMBER: _builtins.int
     SCHEMA_ID_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Its workspace (UUID)."""
     name: _builtins.str
@@ -792,6 +801,8 @@ class CreatePipelineRequest(_message.Message):
     """An id of the caller's own: the connector it reads by. It decides nothing."""
     schema_id: _builtins.str
     """An id of the caller's own: the schema it writes by. It decides nothing."""
+    created_by: _builtins.str
+    """A free label of who creates it, kept as `createdByLabel` beside the caller, who is always recorded."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words to find it by."""
@@ -820,13 +831,16 @@ class CreatePipelineRequest(_message.Message):
         layout: _builtins.bytes = ...,
         connector_id: _builtins.str | None = ...,
         schema_id: _builtins.str | None = ...,
+        created_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_created_by", b"_created_by", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "created_by", b"created_by", "description", b"description", "is_active", b"is_active", "max_retries", b"max_retries", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "description", b"description", "is_active", b"is_active", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_created_by", b"_created_by", "_description", b"_description", "_is_active", b"_is_active", "_max_retries", b"_max_retries", "_retry_delay_seconds", b"_retry_delay_seconds", "_schedule_cron", b"_schedule_cron", "_schema_id", b"_schema_id", "_source_connection_id", b"_source_connection_id", "_target_connection_id", b"_target_connection_id", "_timeout_seconds", b"_timeout_seconds", "_version_label", b"_version_label", "connector_id", b"connector_id", "created_by", b"created_by", "description", b"description", "is_active", b"is_active", "layout", b"layout", "max_retries", b"max_retries", "name", b"name", "notifications", b"notifications", "retry_delay_seconds", b"retry_delay_seconds", "schedule_cron", b"schedule_cron", "schema_id", b"schema_id", "source_connection_id", b"source_connection_id", "tags", b"tags", "target_connection_id", b"target_connection_id", "timeout_seconds", b"timeout_seconds", "version_label", b"version_label", "workspace_id", b"workspace_id", "yaml_definition", b"yaml_definition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
     _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
+    _WhichOneofReturnType__created_by: _TypeAlias = _typing.Literal["created_by"]  # noqa: Y015
+    _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
@@ -849,6 +863,8 @@ class CreatePipelineRequest(_message.Message):
     _WhichOneofArgType__version_label: _TypeAlias = _typing.Literal["_version_label", b"_version_label"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by) -> _WhichOneofReturnType__created_by | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
