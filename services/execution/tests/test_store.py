@@ -24,6 +24,7 @@ from headrace_execution.domain.run import (
     Outcome,
     Run,
     StageResult,
+    StandingCursor,
     TaskReport,
     Warned,
 )
@@ -431,7 +432,7 @@ class TestPipelines:
         await move(b"0", 4)
         await move(b"again", 5)
         assert await ask(any_store, lambda tx: tx.pipelines.cursors([(pipeline, "load")])) == {
-            (pipeline, "load"): [CursorValue("load", "rows", b"1")]
+            (pipeline, "load"): [StandingCursor("load", "rows", b"1", 5)]
         }
 
         await move(b"2", 6)

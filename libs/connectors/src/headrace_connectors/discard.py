@@ -13,6 +13,7 @@ from headrace_connectors.model import (
     LoadKey,
     ProgressListener,
     Receipt,
+    Series,
     Staged,
     no_progress,
 )
@@ -48,7 +49,13 @@ class DiscardSink:
         self._staged = Staged(passed.rows, 0, passed.checksum)
         return self._staged
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Nothing can have landed."""
+        return None
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
         """A receipt of what was counted."""
         if self._staged is None:
             raise configuration("NOT_STAGED", f"task {key.task}: commit comes after stage")

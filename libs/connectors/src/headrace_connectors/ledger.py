@@ -3,6 +3,11 @@
 A ledger row belongs to one load (root run, task, partition).  Its *fence* is the number of the newest attempt
 that may write; a *tombstone* shuts out that attempt too; a *receipt* says that the load landed, and is
 written in the transaction (or rename) of the load itself.
+
+Loads that go on from one another have a row in common besides, that of their *series*.  Its fence is that of
+the newest load whose turn it was, and keeps every older one from landing late; its receipt is a copy of that
+of the last one that landed.  So a load learns from its target how far the ones before it came, also where
+nobody heard the end of one.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import hashlib
 from dataclasses import dataclass
 
 from headrace_connectors.errors import fenced_out
-from headrace_connectors.model import LoadKey, Receipt
+from headrace_connectors.model import LoadKey, Receipt, Series
 
 TABLE = "_headrace_loads"
 FOREVER = 2**63 - 1
@@ -65,6 +70,30 @@ def buried(entry: Entry | None, fence: int | None) -> Entry:
     if entry.receipt is not None:
         return entry
     return Entry(max(entry.fence, wanted), entry.tombstoned if entry.fence > wanted else True, None)
+
+
+def series_key(series: Series) -> LoadKey:
+    """The key of the row that the loads of a series have in common. No run has such an id."""
+    return LoadKey(f"pipeline {series.pipeline}", series.task)
+
+
+def after_turn(entry: Entry | None, fence: int) -> Entry:
+    """The entry of a series when it is the turn of a load with ``fence``; a fence never falls.
+
+    Who comes late is not refused here: it is when it commits.
+    """
+    return (
+        Entry(fence, False, None) if entry is None else Entry(max(entry.fence, fence), False, entry.receipt)
+    )
+
+
+def check_turn(series: Series, fence: int, entry: Entry | None) -> None:
+    """May the load with ``fence`` land now?  Asked inside the committing transaction, with the row locked.
+
+    :raises FencedOut: unless nobody's turn came after its own.
+    """
+    if entry is None or entry.fence != fence:
+        raise fenced_out(series.task, fence, entry.fence if entry else 0, tombstoned=False)
 
 
 def load_id(key: LoadKey) -> str:

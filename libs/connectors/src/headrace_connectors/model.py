@@ -213,6 +213,15 @@ class LoadKey:
 
 
 @dataclass(frozen=True)
+class Series:
+    """The loads of one sink task of a pipeline, run after run, of which each goes on where the one before it
+    came to: so only one may land at a time."""
+
+    pipeline: str
+    task: str
+
+
+@dataclass(frozen=True)
 class Staged:
     """What stands ready to be committed."""
 

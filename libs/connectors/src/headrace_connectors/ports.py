@@ -11,6 +11,7 @@ from headrace_connectors.model import (
     LoadKey,
     ProgressListener,
     Receipt,
+    Series,
     SourceResult,
     Staged,
     no_progress,
@@ -88,8 +89,19 @@ class Sink(Protocol):
         """
         ...
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
-        """Make the staged rows visible and write the receipt, in one transaction.
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Commit in the ledger that it is the turn of the load with ``fence``: from now on none of the series
+        with an older one can land.
+
+        :returns: the receipt of the last load of the series that landed, if one has.
+        """
+        ...
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
+        """Make the staged rows visible and write the receipt, in one transaction; for ``series``, too, of
+        which it must be this load's turn.
 
         A commit whose answer was lost is settled by reading the receipt anew.
 

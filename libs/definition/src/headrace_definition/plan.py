@@ -104,6 +104,9 @@ class Stage(PlanPart):
     rereads: tuple[str, ...] = ()
     """Keys of its incremental sources that may read rows again: all that their rows come to, in this stage or
     in later ones, merges them by key."""
+    resumes: tuple[str, ...] = ()
+    """Keys of sinks of later stages that rows of its incremental sources come to: they are asked here how far
+    they have come. One that is told by a signal where to load cannot be."""
 
 
 class PlanWarning(PlanPart):
@@ -126,6 +129,8 @@ class StagePayload(PlanPart):
     parameters: dict[str, Parameter] = Field(default_factory=dict)
     signals: dict[str, dict[str, Parameter]] = Field(default_factory=dict)
     """The declared data of the signals that its tasks use."""
+    later_sinks: tuple[SinkTask, ...] = ()
+    """The sinks that the stage `resumes`."""
 
     def task(self, key: str) -> Task:
         """The task of that key.
@@ -195,6 +200,9 @@ class Plan(PlanPart):
             signals={
                 name: fields for name, fields in self.declared_signals().items() if name in stage.signals
             },
+            later_sinks=tuple(
+                task for task in self.tasks if isinstance(task, SinkTask) and task.key in stage.resumes
+            ),
         )
         return payload.to_json()
 

@@ -35,9 +35,9 @@ def cut_into_stages(tasks: Sequence[Task]) -> tuple[Stage, ...]:
             origin = held.get(key, key)
             if _wait(task) is None and origin in stage_of and stage_of[origin] != stage_of[task.key]:
                 crossing.setdefault(stage_of[origin], set()).add(origin)
-    absorbed = _absorbed(tasks)
+    absorbed, resumed = _absorbed(tasks), _resumed(tasks, stage_of)
     stages = tuple(
-        _stage(name, inside, stage_of, held, crossing.get(name, set()), absorbed)
+        _stage(name, inside, stage_of, held, crossing.get(name, set()), absorbed, resumed.get(name, ()))
         for name, inside in members.items()
     )
     return tuple(_kept_long_enough(stage, stages, by_key) for stage in stages)
@@ -130,6 +130,7 @@ def _stage(
     held: Mapping[str, str],
     crossing: set[str],
     absorbed: frozenset[str],
+    resumed: Sequence[SinkTask],
 ) -> Stage:
     read = dict.fromkeys(key for task in tasks for key in task.inputs if stage_of.get(key, name) != name)
     waits = any(_wait(task) is not None for task in tasks)
@@ -144,9 +145,30 @@ def _stage(
         artifacts_out=tuple(task.key for task in tasks if task.key in crossing),
         held_rows=origins,
         signals=tuple(sorted(signals)),
-        connections=connections_of(tasks),
+        connections=connections_of([*tasks, *resumed]),
         rereads=tuple(task.key for task in tasks if _is_incremental(task) and task.key in absorbed),
+        resumes=tuple(sink.key for sink in resumed),
     )
+
+
+def _resumed(tasks: Sequence[Task], stage_of: Mapping[str, str]) -> dict[str, list[SinkTask]]:
+    """For each stage with incremental sources the sinks of later stages that their rows come to, and that
+    have a ledger which can be asked."""
+    read_in: dict[str, frozenset[str]] = {}
+    resumed: dict[str, list[SinkTask]] = {}
+    for task in tasks:  # each comes after its inputs
+        own = frozenset([stage_of[task.key]] if _is_incremental(task) else [])
+        read_in[task.key] = own.union(*(read_in.get(key, frozenset()) for key in task.inputs))
+        if isinstance(task, SinkTask) and _can_be_asked(task):
+            for stage in read_in[task.key] - {stage_of[task.key]}:
+                resumed.setdefault(stage, []).append(task)
+    return resumed
+
+
+def _can_be_asked(sink: SinkTask) -> bool:
+    if sink.config.discard or sink.config.output is not None:
+        return False
+    return not signals_in(sink.config.model_dump_json())
 
 
 def _is_incremental(task: Task) -> bool:

@@ -29,6 +29,7 @@ from headrace_connectors.model import (
     LoadKey,
     ProgressListener,
     Receipt,
+    Series,
     SinkSpec,
     Staged,
     no_progress,
@@ -170,7 +171,21 @@ class EmbeddedSink:
         self._staged = Staged(passed.rows, meter.bytes, passed.checksum, added, plan.shape.dropped)
         return self._staged
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Raise the fence of the series; the write lock makes a commit under way come first."""
+        key = ledger.series_key(series)
+
+        def work(target: Target) -> Receipt | None:
+            entries.ensure(target)
+            after = ledger.after_turn(entries.read(target, key), fence)
+            entries.write(target, key, after, self.spec.table or "", None)
+            return after.receipt
+
+        return await self._in_transaction(work)
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
         """Check, swap, write the receipt, commit: one transaction under the file's write lock."""
         plan, staged = self._plan, self._staged
         if plan is None or staged is None or self._claimed != (key, fence):
@@ -182,11 +197,15 @@ class EmbeddedSink:
             receipt = ledger.check_commit(key, fence, entries.read(target, key))
             if receipt is not None:
                 return receipt
+            if series is not None:
+                ledger.check_turn(series, fence, entries.read(target, ledger.series_key(series)))
             self._swap(target, plan, staged)
             receipt = Receipt(
                 staged.rows, staged.bytes, staged.checksum, cursor, fence, dt.datetime.now(dt.UTC)
             )
             entries.settle(target, key, receipt)
+            if series is not None:
+                entries.settle(target, ledger.series_key(series), receipt)
             return receipt
 
         receipt = await self._in_transaction(work)

@@ -23,7 +23,7 @@ from typing import Any
 from headrace_connectors import ledger
 from headrace_connectors.errors import transient
 from headrace_connectors.ledger import Entry
-from headrace_connectors.model import LoadKey, Receipt
+from headrace_connectors.model import LoadKey, Receipt, Series
 
 FOLDER = ".headrace"
 _POLL_SECONDS = 0.02
@@ -81,6 +81,31 @@ class FileLedger:
             key, {"fence": entry.fence, "tombstoned": entry.tombstoned, "key": _named(key), "receipt": None}
         )
 
+    def read_series(self, series: Series) -> Entry | None:
+        """The entry of a series, after settling what a crash has left open; call it with the lock held."""
+        path = self._path(ledger.series_key(series))
+        if not path.exists():
+            return None
+        body = json.loads(path.read_bytes())
+        landing = body.get("landing")
+        landed = self.read(LoadKey(**landing)) if landing is not None else None
+        if landed is not None and landed.receipt is not None:
+            return Entry(int(body["fence"]), False, landed.receipt)
+        return Entry(int(body["fence"]), False, _receipt(body["receipt"]) if body["receipt"] else None)
+
+    def write_series(self, series: Series, entry: Entry, landing: LoadKey | None = None) -> None:
+        """Write the fence of a series and the receipt of its last load. ``landing`` is about to land: from
+        then on its own entry tells whether it has."""
+        key = ledger.series_key(series)
+        body = {
+            "fence": entry.fence,
+            "tombstoned": False,
+            "key": _named(key),
+            "receipt": None if entry.receipt is None else _kept(entry.receipt),
+            "landing": None if landing is None else _named(landing),
+        }
+        self._write(key, body)
+
     def land(self, key: LoadKey, fence: int, staged: Path, final: Path, receipt: Receipt) -> Receipt:
         """Intent, rename, receipt; call it with the lock held and the rules asked."""
         body: dict[str, Any] = {"fence": fence, "tombstoned": False, "key": _named(key), "receipt": None}
@@ -91,7 +116,7 @@ class FileLedger:
         sync_folder(staged.parent)
         self._write(
             key,
-            {**body, "intent": None, "receipt": {**told, "committed_at": receipt.committed_at.isoformat()}},
+            {**body, "intent": None, "receipt": _kept(receipt)},
         )
         return receipt
 
@@ -146,6 +171,10 @@ def _told(receipt: Receipt) -> dict[str, Any]:
         "cursor": cursor,
         "fence": receipt.fence,
     }
+
+
+def _kept(receipt: Receipt) -> dict[str, Any]:
+    return {**_told(receipt), "committed_at": receipt.committed_at.isoformat()}
 
 
 def _receipt(body: dict[str, Any]) -> Receipt:

@@ -28,6 +28,7 @@ from headrace_connectors.model import (
     LoadKey,
     ProgressListener,
     Receipt,
+    Series,
     SinkSpec,
     Staged,
     no_progress,
@@ -142,7 +143,19 @@ class FileSink:
         self._staged = Staged(passed.rows, size, passed.checksum)
         return self._staged
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Raise the fence of the series; the lock makes a commit under way come first."""
+
+        def work() -> Receipt | None:
+            after = ledger.after_turn(self._ledger.read_series(series), fence)
+            self._ledger.write_series(series, after)
+            return after.receipt
+
+        return await self._under_lock(work)
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
         """Check the fence and land the file, under the target's lock."""
         staged = self._staged
         if staged is None or self._claimed != (key, fence):
@@ -154,6 +167,10 @@ class FileSink:
             receipt = ledger.check_commit(key, fence, self._ledger.read(key))
             if receipt is not None:
                 return receipt
+            if series is not None:
+                standing = self._ledger.read_series(series)
+                ledger.check_turn(series, fence, standing)
+                self._ledger.write_series(series, standing or ledger.Entry(fence, False, None), landing=key)
             final = self._final(key)
             final.parent.mkdir(parents=True, exist_ok=True)
             receipt = Receipt(

@@ -100,6 +100,16 @@ class PostgresLedger:
             *_values(key), fence, target, backend.pid, backend.started, backend.application,
         )  # fmt: skip
 
+    async def take_turn(self, raw: Any, key: LoadKey, fence: int) -> Entry:
+        """Write that it is the turn of a load of a series; waits for one of it that is just landing."""
+        row = await raw.fetchrow(
+            f"INSERT INTO {self.table} AS l (root_run_id, task, partition, fence) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (root_run_id, task, partition) DO UPDATE "
+            "SET fence = greatest(l.fence, excluded.fence), updated_at = clock_timestamp() RETURNING *",
+            *_values(key), fence,
+        )  # fmt: skip
+        return _entry(row)
+
     async def bury(self, raw: Any, key: LoadKey, entry: Entry) -> None:
         """Write a tombstone."""
         await raw.execute(
@@ -120,6 +130,17 @@ class PostgresLedger:
             *_values(key), rows, size, checksum, cursor, fence,
         )  # fmt: skip
         return Receipt(rows, size, checksum, cursor, fence, row["committed_at"])
+
+    async def copy_receipt(self, raw: Any, key: LoadKey, series: LoadKey) -> None:
+        """Keep the receipt of a load as that of the last one of its series."""
+        await raw.execute(
+            f"UPDATE {self.table} AS s SET rows = l.rows, bytes = l.bytes, checksum = l.checksum, "
+            "cursor = l.cursor, committed_fence = l.committed_fence, committed_at = l.committed_at, "
+            f"updated_at = l.updated_at FROM {self.table} AS l "
+            "WHERE l.root_run_id = $1 AND l.task = $2 AND l.partition = $3 "
+            "AND s.root_run_id = $4 AND s.task = $5 AND s.partition = $6",
+            *_values(key), *_values(series),
+        )  # fmt: skip
 
 
 def _values(key: LoadKey) -> tuple[str, str, str]:

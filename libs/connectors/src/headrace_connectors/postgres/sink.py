@@ -29,6 +29,7 @@ from headrace_connectors.model import (
     LoadKey,
     ProgressListener,
     Receipt,
+    Series,
     SinkSpec,
     Staged,
     no_progress,
@@ -211,7 +212,14 @@ class PostgresSink:
         """Schema and name of this attempt's staging table."""
         return self.ledger.schema, ledger.staging_name(*self._claim_of_this_attempt())
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Raise the fence of the series; one statement."""
+        async with self.session.transaction() as raw:
+            return (await self.ledger.take_turn(raw, ledger.series_key(series), fence)).receipt
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
         """Lock, check, swap, write the receipt, commit; a lost answer is settled by the receipt."""
         plan, staged = self.plan, self._staged
         if plan is None or staged is None or self._claimed != (key, fence):
@@ -219,7 +227,7 @@ class PostgresSink:
                 "NOT_STAGED", f"task {key.task}: commit comes after claim and stage of the same attempt"
             )
         try:
-            return await self._commit(plan, staged, key, fence, cursor)
+            return await self._commit(plan, staged, key, fence, cursor, series)
         except asyncio.CancelledError:
             await self.session.stop()
             raise
@@ -280,7 +288,13 @@ class PostgresSink:
         return f"{column} >= {low} AND {column} < {high}"
 
     async def _commit(
-        self, plan: Plan, staged: Staged, key: LoadKey, fence: int, cursor: bytes | None
+        self,
+        plan: Plan,
+        staged: Staged,
+        key: LoadKey,
+        fence: int,
+        cursor: bytes | None,
+        series: Series | None,
     ) -> Receipt:
         raw = self.session.raw
         if not plan.direct:
@@ -289,6 +303,9 @@ class PostgresSink:
         if receipt is not None:
             await self.session.roll_back()
             return receipt
+        if series is not None:
+            standing = await self.ledger.read(raw, ledger.series_key(series), lock=True)
+            ledger.check_turn(series, fence, standing)
         await raw.fetchval(
             "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"headrace:{self.spec.table}"
         )
@@ -299,6 +316,8 @@ class PostgresSink:
         receipt = await self.ledger.settle(
             raw, key, fence, staged.rows, staged.bytes, staged.checksum, cursor
         )
+        if series is not None:
+            await self.ledger.copy_receipt(raw, key, ledger.series_key(series))
         await raw.execute("COMMIT")
         return receipt
 

@@ -94,6 +94,16 @@ class CursorValue:
     """The value that it came to."""
 
 
+@dataclass(frozen=True, slots=True)
+class StandingCursor:
+    """A cursor as it stands, and the fence of the load that brought it there."""
+
+    sink: str
+    source: str
+    value: bytes
+    fence: int
+
+
 Columns: TypeAlias = tuple[tuple[str, str], ...]
 """Names and types of columns, in order."""
 

@@ -18,7 +18,7 @@ from headrace_chassis.idempotency import IdempotencyKey, Lookup
 from headrace_execution.domain.changes import CursorMove, OutputLanding, RunChanged
 from headrace_execution.domain.logs import ChunkEntry, LoggedAttempt, Note
 from headrace_execution.domain.rollups import DayTotals
-from headrace_execution.domain.run import CursorValue, Run, StopReason
+from headrace_execution.domain.run import Run, StandingCursor, StopReason
 from headrace_execution.domain.starts import Decision, Standing
 from headrace_execution.domain.states import RunState
 from headrace_execution.domain.tickets import StreamTicket
@@ -233,7 +233,9 @@ class Pipelines(Protocol):
     async def pipelines_with_held(self, limit: int) -> list[UUID]:
         """Pipelines of which a run is held."""
 
-    async def cursors(self, loads: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], list[CursorValue]]:
+    async def cursors(
+        self, loads: Collection[tuple[UUID, str]]
+    ) -> dict[tuple[UUID, str], list[StandingCursor]]:
         """The cursors of loads, given as pipeline and sink."""
 
     async def move_cursors(self, moves: Sequence[CursorMove]) -> None:

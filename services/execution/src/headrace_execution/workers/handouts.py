@@ -17,7 +17,7 @@ from headrace_execution.convert_workers import landed_output
 from headrace_execution.domain.assignments import assign
 from headrace_execution.domain.moment import Moment
 from headrace_execution.domain.recipe import StageSpec
-from headrace_execution.domain.run import Purpose, Run, Stage
+from headrace_execution.domain.run import Purpose, Run, Stage, StandingCursor
 from headrace_execution.domain.states import StageState
 from headrace_execution.recording import Change
 from headrace_execution.store.port import Lease, Probe, ProbeKind, Tx
@@ -119,7 +119,7 @@ async def stage_handouts(tx: Tx, hand: Hand) -> list[Handout]:
     }
     found = await tx.pipelines.cursors(loads)
     cursors = {
-        (pipeline, cursor.sink, cursor.source): cursor.value
+        (pipeline, cursor.sink, cursor.source): cursor
         for (pipeline, _sink), values in found.items()
         for cursor in values
     }
@@ -158,7 +158,7 @@ def send(pool: WorkerPool, handouts: Sequence[Handout], slots: Sequence[Session]
 
 
 def _stage_message(
-    run: Run, stage: Stage, cursors: dict[tuple[UUID, str, str], bytes]
+    run: Run, stage: Stage, cursors: dict[tuple[UUID, str, str], StandingCursor]
 ) -> workers_pb2.Assignment:
     spec = run.spec(stage)
     settles = stage.purpose is Purpose.SETTLE
@@ -178,7 +178,7 @@ def _stage_message(
         interval_start=timestamp(run.interval_start),
         interval_end=timestamp(run.interval_end),
         cursors=[
-            workers_pb2.Cursor(sink=sink, source=source, value=cursors.get((run.pipeline, sink, source), b""))
+            _cursor(sink, source, cursors.get((run.pipeline, sink, source)))
             for sink, source in spec.cursors
             if not settles
         ],
@@ -187,6 +187,12 @@ def _stage_message(
         traceparent=run.traceparent,
         landed=[landed_output(receipt) for receipt in stage.receipts if receipt.output is not None],
     )
+
+
+def _cursor(sink: str, source: str, standing: StandingCursor | None) -> workers_pb2.Cursor:
+    if standing is None:
+        return workers_pb2.Cursor(sink=sink, source=source, fence=0)
+    return workers_pb2.Cursor(sink=sink, source=source, value=standing.value, fence=standing.fence)
 
 
 def _signals(run: Run, spec: StageSpec) -> bytes:

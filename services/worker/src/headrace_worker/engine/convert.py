@@ -35,6 +35,7 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         fence=assignment.ref.fence,
         run_id=assignment.run_id,
         root_run_id=assignment.root_run_id or assignment.run_id,
+        pipeline_id=assignment.pipeline_id,
         attempt=assignment.attempt,
         parameters=parameters,
         signals=orjson.loads(assignment.signals) if assignment.signals else {},
@@ -43,6 +44,11 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         interval_start=_instant(assignment, "interval_start"),
         interval_end=_instant(assignment, "interval_end"),
         cursors={(cursor.sink, cursor.source): cursor.value for cursor in assignment.cursors},
+        cursor_fences={
+            (cursor.sink, cursor.source): cursor.fence
+            for cursor in assignment.cursors
+            if cursor.HasField("fence")
+        },
         landed={receipt.sink: receipt for receipt in assignment.landed},
         full_refresh=assignment.full_refresh,
         timeout_seconds=assignment.timeout_ms / 1000 if assignment.timeout_ms else None,

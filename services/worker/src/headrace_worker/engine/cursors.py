@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from headrace_connectors.api import Receipt
+
+from headrace_worker.engine.cursor_values import unpack_cursors
 from headrace_worker.engine.program import Program
 
 
@@ -20,6 +23,18 @@ def lower_bounds(
         for source in program.sources
         if source.config.incremental is not None and known.get((sink, source.key))
     }
+
+
+def caught_up(
+    sink: str, landed: Receipt | None, fences: Mapping[tuple[str, str], int]
+) -> Mapping[str, bytes]:
+    """How far the sources of a sink have come by the last load that its target has, where the server was not
+    told of that one: of a run whose end nobody heard. `fences` are those of the loads that it was told of.
+    """
+    told = [fence for (of, _), fence in fences.items() if of == sink]
+    if landed is None or not told or landed.fence <= max(told):
+        return {}
+    return unpack_cursors(landed.cursor)
 
 
 def share_readings(bounds: Mapping[str, Mapping[str, bytes]]) -> list[tuple[Mapping[str, bytes], list[str]]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from headrace.execution.v1 import workers_pb2
 from headrace_connectors.api import (
@@ -15,6 +15,7 @@ from headrace_connectors.api import (
     ProgressListener,
     Receipt,
     Scratch,
+    Series,
     Sink,
     SinkSpec,
     Staged,
@@ -58,6 +59,10 @@ class Load:
     receipt: Receipt | None = None
     committing: bool = False
     """A commit was begun: without a receipt, nobody knows whether it landed."""
+    series: Series | None = None
+    """The series whose turn it has, where its rows come from incremental sources."""
+    caught_up: Mapping[str, bytes] = field(default_factory=dict)
+    """How far its sources have come by loads that the server was not told of."""
     shape: LoadShape | None = None
 
     @property
@@ -77,7 +82,7 @@ class Load:
     async def commit(self, fence: int, cursor: bytes | None) -> Receipt:
         """Make the staged rows visible and keep the receipt."""
         self.committing = True
-        self.receipt = await self.sink.commit(self.key, fence, cursor)
+        self.receipt = await self.sink.commit(self.key, fence, cursor, self.series)
         return self.receipt
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ from headrace_connectors.api import (
     ProgressListener,
     Receipt,
     Scratch,
+    Series,
     SinkSpec,
     Staged,
     export_file,
@@ -114,7 +115,13 @@ class OutputSink:
         self._exported = exported
         return Staged(exported.rows, self._stored.bytes, exported.checksum)
 
-    async def commit(self, key: LoadKey, fence: int, cursor: bytes | None = None) -> Receipt:
+    async def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """Nothing: what has landed is what execution has been told of, and it tells how far that came."""
+        return None
+
+    async def commit(
+        self, key: LoadKey, fence: int, cursor: bytes | None = None, series: Series | None = None
+    ) -> Receipt:
         """The receipt, which lands the file when execution folds it."""
         if self._stored is None or self._exported is None:
             raise TaskFailed(self._task, Failure("NOT_STAGED", INTERNAL, "commit comes after stage"))

@@ -47,6 +47,11 @@ class Program:
         """The tasks that read rows to the end and drop them."""
         return tuple(t for t in self._ordered if isinstance(t, SinkTask) and t.config.discard)
 
+    def is_incremental(self, key: str) -> bool:
+        """Whether rows of a task come from an incremental source of this stage."""
+        origins = self.sources_of(key)
+        return any(task.key in origins and task.config.incremental is not None for task in self.sources)
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The tasks, in order."""

@@ -17,6 +17,7 @@ class RunContext:
     fence: int
     run_id: str = ""
     root_run_id: str = ""
+    pipeline_id: str = ""
     attempt: int = 1
     parameters: Mapping[str, object] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -28,6 +29,8 @@ class RunContext:
     interval_end: dt.datetime | None = None
     cursors: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     """Where incremental sources go on: (sink, source) to the connector's own value."""
+    cursor_fences: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The fences of the loads that brought `cursors` there; 0 where none has landed."""
     landed: Mapping[str, workers_pb2.Receipt] = field(default_factory=dict)
     """The outputs that earlier attempts have landed, by sink."""
     full_refresh: bool = False

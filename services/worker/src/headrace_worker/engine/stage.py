@@ -55,6 +55,7 @@ from headrace_worker.engine.quality import CHECK_FAILED, Finding, judge
 from headrace_worker.engine.run_context import RunContext
 from headrace_worker.engine.run_log import RunLog
 from headrace_worker.engine.shapes import LoadShape, exact
+from headrace_worker.engine.turns import Turns
 from headrace_worker.engine.views import can_wait
 
 _log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class StageRunner:
         self._may_commit = may_commit
         self._opening = asyncio.Lock()
         """Sources open one after the other: two of one DuckDB file share what is locked in as it opens."""
+        self._turns = Turns(context, log)
         self.loads: list[Load] = []
         self.warnings: list[Warned] = []
 
@@ -189,10 +191,24 @@ class StageRunner:
                     self._board.complete(
                         task.key, rows_in=receipt.rows, rows_out=receipt.rows, size=receipt.bytes
                     )
+                elif self._program.is_incremental(task.key):
+                    await self._turns.take(load)
+        for task in self._program.payload.later_sinks:
+            await self._take_turn_for_later(task)
+
+    async def _take_turn_for_later(self, task: SinkTask) -> None:
+        """Ask a sink of a later stage from where its rows are read here."""
+        reader = next(each for each in self._program.sources if each.config.incremental is not None)
+        with self._blaming(reader.key):
+            load = await self._open(task)
+            try:
+                await self._turns.take(load)
+            finally:
+                await load.sink.close()
 
     def _readings(self, waiting: Mapping[str, Load]) -> list[tuple[Mapping[str, bytes], list[str]]]:
         """From where the sources are read, and for which sinks: usually one reading for all of them."""
-        program, known = self._program, self._context.cursors
+        program, known = self._program, self._turns.cursors
         full = self._context.full_refresh
         groups = share_readings({k: lower_bounds(program, k, known, full_refresh=full) for k in waiting})
         if program.payload.stage.artifacts_out:
@@ -207,7 +223,7 @@ class StageRunner:
         here = [task.key for task in self._program.sinks]
         full = self._context.full_refresh
         try:
-            others = bounds_for_others(self._program, self._context.cursors, here, full_refresh=full)
+            others = bounds_for_others(self._program, self._turns.cursors, here, full_refresh=full)
         except ValueError as error:
             why = (
                 f"{error}: its rows are handed to several stages whose loads have come to different places; "
@@ -406,8 +422,11 @@ class StageRunner:
             # The fence in the ledger is the real guard; asking first spares the target a vain transaction.
             if not await self._may_commit():
                 raise LeaseLost
-            cursor = pack_cursors(self._cursors_of(load.task.key, reading))
+            cursors = self._cursors_of(load.task.key, reading)
             with self._blaming(load.task.key):
+                if cursors and load.series is None:  # an artifact brought them
+                    await self._turns.take(load)
+                cursor = pack_cursors({**load.caught_up, **cursors})
                 self._log.info(load.task.key, "committing")
                 faults.point("worker.commit.before")
                 receipt = await self._commit(load, cursor)

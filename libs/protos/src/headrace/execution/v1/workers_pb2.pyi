@@ -513,6 +513,7 @@ class Cursor(_message.Message):
     COLUMN_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     """The load (sink task) whose receipt moved it."""
     source: _builtins.str
@@ -525,6 +526,10 @@ class Cursor(_message.Message):
     """In a receipt, for people: where the reading went on from. Absent where it began at the beginning."""
     after: _builtins.str
     """In a receipt, for people: the largest value when the reading began."""
+    fence: _builtins.int
+    """In an assignment: the fence of the load that brought it there; 0 where none has. A target whose last load has a
+    higher one knows of rows that this service was not told of. An earlier release does not say it.
+    """
     def __init__(
         self,
         *,
@@ -534,14 +539,20 @@ class Cursor(_message.Message):
         column: _builtins.str = ...,
         before: _builtins.str | None = ...,
         after: _builtins.str = ...,
+        fence: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "before", b"before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_fence", b"_fence", "before", b"before", "fence", b"fence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "after", b"after", "before", b"before", "column", b"column", "sink", b"sink", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_fence", b"_fence", "after", b"after", "before", b"before", "column", b"column", "fence", b"fence", "sink", b"sink", "source", b"source", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
     _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    _WhichOneofReturnType__fence: _TypeAlias = _typing.Literal["fence"]  # noqa: Y015
+    _WhichOneofArgType__fence: _TypeAlias = _typing.Literal["_fence", b"_fence"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fence) -> _WhichOneofReturnType__fence | None: ...
 
 Global___Cursor: _TypeAlias = Cursor  # noqa: Y015
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from headrace_execution.domain.changes import CursorMove
-from headrace_execution.domain.run import CursorValue
+from headrace_execution.domain.run import StandingCursor
 from headrace_execution.store.port import Closing
 from headrace_execution.store.sql.locking import keys_of
 
@@ -47,7 +47,7 @@ FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 _WITH_HELD = "SELECT DISTINCT pipeline FROM runs WHERE held LIMIT $1"
 _CURSORS = """
-SELECT c.pipeline, c.sink, c.source, c.value FROM unnest($1::uuid[], $2::text[]) AS u(pipeline, sink)
+SELECT c.pipeline, c.sink, c.source, c.value, c.fence FROM unnest($1::uuid[], $2::text[]) AS u(pipeline, sink)
 JOIN cursors AS c USING (pipeline, sink) ORDER BY c.pipeline, c.sink, c.source
 """
 _MOVE = """
@@ -138,13 +138,15 @@ class SqlPipelines:
         """See the port."""
         return [row["pipeline"] for row in await self._conn.fetch(_WITH_HELD, limit)]
 
-    async def cursors(self, loads: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], list[CursorValue]]:
+    async def cursors(
+        self, loads: Collection[tuple[UUID, str]]
+    ) -> dict[tuple[UUID, str], list[StandingCursor]]:
         """See the port."""
-        found: dict[tuple[UUID, str], list[CursorValue]] = {}
+        found: dict[tuple[UUID, str], list[StandingCursor]] = {}
         if loads:
             rows = await self._conn.fetch(_CURSORS, [load[0] for load in loads], [load[1] for load in loads])
             for row in rows:
-                cursor = CursorValue(row["sink"], row["source"], row["value"])
+                cursor = StandingCursor(row["sink"], row["source"], row["value"], row["fence"])
                 found.setdefault((row["pipeline"], row["sink"]), []).append(cursor)
         return found
 

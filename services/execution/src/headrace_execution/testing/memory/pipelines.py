@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from headrace_execution.domain.changes import CursorMove
-from headrace_execution.domain.run import CursorValue, Run
+from headrace_execution.domain.run import Run, StandingCursor
 from headrace_execution.store.port import Closing
 from headrace_execution.testing.memory.alerts import purge_alerts
 from headrace_execution.testing.memory.data import Link, Transaction
@@ -106,15 +106,19 @@ class MemoryPipelines:
         await self._link.statement(self._tx)
         return sorted({run.pipeline for run in self._tx.rows(RUNS) if run.held})[:limit]
 
-    async def cursors(self, loads: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], list[CursorValue]]:
+    async def cursors(
+        self, loads: Collection[tuple[UUID, str]]
+    ) -> dict[tuple[UUID, str], list[StandingCursor]]:
         """See the port."""
-        found: dict[tuple[UUID, str], list[CursorValue]] = {}
+        found: dict[tuple[UUID, str], list[StandingCursor]] = {}
         if loads:
             await self._link.statement(self._tx)
             for key, row in sorted(self._tx.rows(CURSORS), key=lambda item: item[0]):
                 pipeline, sink, source = key
                 if (pipeline, sink) in loads:
-                    found.setdefault((pipeline, sink), []).append(CursorValue(sink, source, row.value))
+                    found.setdefault((pipeline, sink), []).append(
+                        StandingCursor(sink, source, row.value, row.fence)
+                    )
         return found
 
     async def move_cursors(self, moves: Sequence[CursorMove]) -> None:
