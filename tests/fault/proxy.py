@@ -71,6 +71,7 @@ class Proxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._closed = False
+        self._away = False
         self.on_request: Callable[[Connection, bytes], bool] = lambda _, __: True
         self.on_answer: Callable[[Connection, bytes], bool] = lambda _, __: True
         threading.Thread(target=self._accept, daemon=True).start()
@@ -89,6 +90,7 @@ class Proxy:
 
     def behave(self) -> None:
         """Forwards everything again."""
+        self._away = False
         self.on_request = self.on_answer = lambda _, __: True
         self._flowing.set()
 
@@ -108,8 +110,9 @@ class Proxy:
 
         self.on_answer = answer
 
-    def cut_at_commit(self, *, landed: bool) -> None:
-        """Breaks the connection of the next load at its COMMIT: before the server sees it, or after."""
+    def cut_at_commit(self, *, landed: bool, for_good: bool = False) -> None:
+        """Breaks the connection of the next load at its COMMIT: before the server sees it, or after. With
+        `for_good` no other connection is let through any more."""
 
         def request(connection: Connection, block: bytes) -> bool:
             connection.wrote_receipt = connection.wrote_receipt or RECEIPT in block
@@ -117,11 +120,15 @@ class Proxy:
                 return True
             self.on_request = lambda _, __: True
             if not landed:
-                return self._cut(connection)
+                return cut(connection)
             connection.swallow_answer = True
             return True
 
-        self.on_answer = lambda connection, _: not connection.swallow_answer or self._cut(connection)
+        def cut(connection: Connection) -> bool:
+            self._away = for_good
+            return self._cut(connection)
+
+        self.on_answer = lambda connection, _: not connection.swallow_answer or cut(connection)
         self.on_request = request
 
     def _cut(self, connection: Connection) -> bool:
@@ -143,6 +150,8 @@ class Proxy:
             except OSError:
                 return
             try:
+                if self._away:
+                    raise ConnectionRefusedError
                 server = self._connect()
             except OSError:
                 client.close()

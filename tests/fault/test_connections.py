@@ -1,5 +1,6 @@
 """Connections to sources and targets that break, at the worst moment or for long."""
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from .checking import (
     await_end,
     check_bookkeeping,
     check_targets,
+    digest,
     queries,
     staging,
 )
@@ -183,6 +185,51 @@ def test_a_black_hole_does_not_keep_a_run_from_its_end(
     another = between(admin, COMPUTED, places, via)
     assert await_end(cluster, submit(cluster, [another], each=1)) == {"COMPLETED": 1}
     assert staging(cluster, submitted) == [], "the next load to that target has cleared it away"
+
+
+NEW_APPENDED = """
+sources: [{id: read, connection: SOURCE, table: ROWS, incremental: {cursor: id}}]
+sinks: [{id: load, connection: TARGET, table: TABLE, mode: append}]
+"""
+NEW_KEPT = """
+sources: [{id: read, connection: SOURCE, table: ROWS, incremental: {cursor: id}}]
+transformations: [{id: kept, input: read, type: filter, condition: id > 0, materialize: true}]
+sinks: [{id: load, input: kept, connection: TARGET, table: TABLE, mode: append}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "landed"),
+    [
+        pytest.param(NEW_APPENDED, True, id="after COMMIT"),
+        pytest.param(NEW_APPENDED, False, id="instead of COMMIT", marks=pytest.mark.long),
+        pytest.param(NEW_KEPT, True, id="rows handed on", marks=pytest.mark.long),
+    ],
+)
+def test_what_is_new_lands_once_although_nobody_heard_the_end_of_a_run(
+    cluster: Cluster, admin: httpx.Client, proxy: Proxy, via: Places, places: Places, text: str, landed: bool
+) -> None:
+    """The target stays away until the run has ended unsettled."""
+    rows = f"new_{uuid.uuid4().hex[:12]}"
+    cluster.sql("warehouse", f"CREATE TABLE {rows} AS SELECT g AS id FROM generate_series(1, 500) AS g")
+    cluster.sql("warehouse", f"GRANT ALL ON {rows} TO warehouse")
+    pipeline = between(admin, text.replace("ROWS", rows), places, via)
+    proxy.cut_at_commit(landed=landed, for_good=True)
+
+    unheard = submit(cluster, [pipeline], each=1)
+    assert await_end(cluster, unheard) == {"FAILED": 1}
+    (run,) = unheard.runs
+    status = demand(admin.get(f"runs/{run}"), 200)
+    assert [warning["code"] for warning in status["warnings"]] == ["UNSETTLED"], status
+    there = "SELECT to_regclass($1) IS NOT NULL"
+    assert cluster.sql("warehouse", there, pipeline.table) == [(landed,)]
+
+    proxy.behave()
+    for more in (0, 500):
+        grown = f"INSERT INTO {rows} SELECT g + 500 FROM generate_series(1, {more}) AS g"
+        cluster.sql("warehouse", grown)
+        assert await_end(cluster, submit(cluster, [pipeline], each=1)) == {"COMPLETED": 1}
+        assert digest(cluster, pipeline.table) == digest(cluster, rows)
 
 
 def swallow_when(proxy: Proxy, end: str) -> None:

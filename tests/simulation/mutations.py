@@ -243,6 +243,13 @@ def connections_are_not_locked() -> Any:
     return mock.patch.object(LockTable, "try_take", try_take)
 
 
+def turns_at_targets_are_not_looked_at() -> Any:
+    """A load of a run before lands whoever's turn it is, and nobody is told of the last one."""
+    return _all(
+        mock.patch.object(target, "check_turn"), mock.patch.object(Target, "take_turn", return_value=None)
+    )
+
+
 def cursors_stay() -> Any:
     """What a receipt carries moves no cursor."""
     return mock.patch.object(recording, "cursor_moves", return_value=())
@@ -308,6 +315,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     retries_ask_again,
     connections_are_not_counted,
     connections_are_not_locked,
+    turns_at_targets_are_not_looked_at,
     cursors_stay,
     timers_are_forgotten,
     positions_pass_over_the_uncommitted,

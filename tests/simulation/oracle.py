@@ -11,7 +11,6 @@ from headrace_execution.domain.run import Run, Stage
 from headrace_execution.domain.states import RunState, StageState
 from headrace_execution.domain.triggers import Overlap
 
-from .judge import UNSETTLED
 from .scripts import Manner, Pipeline, Plan, Request
 from .target import Target
 
@@ -140,15 +139,9 @@ def _rows(request: Request, run: Run, target: Target) -> Iterator[str]:
 def _chain(pipeline: Pipeline, runs: Mapping[UUID, Run], target: Target) -> Iterator[str]:
     """What incremental loads have brought joins without a gap and without an overlap."""
     mine = {str(run.root_id): run for run in runs.values() if run.pipeline == pipeline.id}
-    warned = any(
-        warning.code in UNSETTLED
-        for run in mine.values()
-        for stage in run.stages
-        for warning in stage.warnings
-    )
     reached = 0
     for landing in target.landings:
-        if landing.key.root_run_id not in mine or warned:
+        if landing.key.root_run_id not in mine:
             continue
         begun, _, end = landing.checksum.partition("-")
         if int(begun) != reached:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_connectors.errors import FencedOut
-from headrace_connectors.model import LoadKey, Receipt
+from headrace_connectors.model import LoadKey, Receipt, Series
 from headrace_execution.domain.run import Run
 from headrace_worker.processes.frames import ALL_LANDED, Frame, StopReason
 from headrace_worker.processes.pool import ProcessListener, ProcessPool, StageProcess
@@ -211,6 +211,8 @@ class _Attempt:
         self._request = self._around.requests[number_of(assignment.parameters)]
         self._number: int = json.loads(assignment.payload)["stage"]
         self._receipts: dict[str, Receipt] = {}
+        self._turns: dict[str, Receipt | None] = {}
+        """The last load that landed before this one, by the sinks whose turn this attempt has taken."""
 
     async def run(self) -> Result | None:
         script = self._pipeline.stages[self._number]
@@ -256,6 +258,14 @@ class _Attempt:
             receipt = self._around.target.claim(self._key(load), self._assignment.ref.fence)
             if receipt is not None:
                 self._receipts[load] = receipt
+            elif self._pipeline.incremental:
+                await self._reach_target()
+                self._turns[load] = self._around.target.take_turn(
+                    self._series(load), self._assignment.ref.fence
+                )
+
+    def _series(self, load: str) -> Series:
+        return Series(self._assignment.pipeline_id, load)
 
     async def _work(self, script: StageScript) -> Result | None:
         half = script.seconds / 2
@@ -304,12 +314,13 @@ class _Attempt:
         """Sends the commit, and waits for the answer. Once it is sent, it happens without this process."""
         around = self._around
         key, fence = self._key(load), self._assignment.ref.fence
+        series = self._series(load) if load in self._turns else None
         answer: asyncio.Future[Receipt] = around.loop.create_future()
         answer.add_done_callback(_look_at)  # nobody may be left to hear it
 
         def commit() -> None:
             try:
-                landed = around.target.commit(key, fence, rows, checksum, cursor)
+                landed = around.target.commit(key, fence, rows, checksum, cursor, series)
             except FencedOut as error:
                 if not answer.done():
                     answer.set_exception(error)
@@ -341,10 +352,10 @@ class _Attempt:
         """What the stage would load: the same each time, but for what an incremental source has got since."""
         if not self._pipeline.incremental:
             return 10, f"{self._request.number}/{load}", None
-        known = [
-            int(cursor.value) for cursor in self._assignment.cursors if cursor.sink == load and cursor.value
-        ]
-        begun = known[0] if known else 0
+        (known,) = (cursor for cursor in self._assignment.cursors if cursor.sink == load)
+        last = self._turns[load]
+        value = last.cursor if last is not None and last.fence > known.fence else known.value
+        begun = int(value) if value else 0
         reached = max(begun, int(self._around.loop.time() * SOURCE_ROWS_PER_SECOND))
         return reached - begun, f"{begun}-{reached}", str(reached).encode()
 

@@ -7,8 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from headrace_connectors.ledger import FOREVER, Entry, buried, check_claim, check_commit
-from headrace_connectors.model import LoadKey, Receipt
+from headrace_connectors.ledger import (
+    FOREVER,
+    Entry,
+    after_turn,
+    buried,
+    check_claim,
+    check_commit,
+    check_turn,
+)
+from headrace_connectors.model import LoadKey, Receipt, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,7 @@ class Target:
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self.entries: dict[LoadKey, Entry] = {}
+        self.series: dict[Series, Entry] = {}
         self.landings: list[Landing] = []
         self.buried: dict[LoadKey, int] = {}
         """The highest fence that was ever shut out, written down apart from the ledger."""
@@ -40,14 +49,31 @@ class Target:
             self.entries[key] = Entry(fence, False, None)
         return receipt
 
-    def commit(self, key: LoadKey, fence: int, rows: int, checksum: str, cursor: bytes | None) -> Receipt:
+    def take_turn(self, series: Series, fence: int) -> Receipt | None:
+        """An attempt at a load of a series begins. Returns the receipt of the last one that landed."""
+        self.series[series] = after_turn(self.series.get(series), fence)
+        return self.series[series].receipt
+
+    def commit(
+        self,
+        key: LoadKey,
+        fence: int,
+        rows: int,
+        checksum: str,
+        cursor: bytes | None,
+        series: Series | None = None,
+    ) -> Receipt:
         """Makes rows visible, with their receipt. Raises FencedOut."""
         entry = self.entries.get(key)
         receipt = check_commit(key, fence, entry)
         if receipt is not None:
             return receipt
+        if series is not None:
+            check_turn(series, fence, self.series.get(series))
         landed = Receipt(rows, rows * 10, checksum, cursor, fence, self._clock())
         self.entries[key] = replace(entry or Entry(fence, False, None), receipt=landed)
+        if series is not None:
+            self.series[series] = Entry(fence, False, landed)
         landing = Landing(key, fence, rows, checksum, cursor)
         self.landings.append(landing)
         for told in self.on_landing:
