@@ -69,7 +69,7 @@ def _give_up_settling(run: Run, stage: Stage, moment: Moment) -> Stage:
         task=load,
         code="UNSETTLED",
         message="no worker could reach the target to see to it that nothing lands any more: "
-        "a load of this stage may have landed, or may still land",
+        "a load of this stage may have landed, or may still land; trying the run again finds out",
     )
     stage = replace(stage, warnings=(*stage.warnings, warning))
     verdict = stage.verdict or StageState.FAILED
