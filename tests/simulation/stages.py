@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
 
@@ -50,6 +50,14 @@ class Surroundings:
     """Whether targets fail now and then."""
     blamed: dict[tuple[int, int], int] | None = None
     """How often a stage of a request was made to fail by what its script does not say."""
+    cut_off: set[str] = field(default_factory=set)
+    """The roots of runs that nobody can settle: their target is away whenever it is tried."""
+
+    def can_settle(self, root: str) -> bool:
+        """Whether a run can be settled. Once it cannot be, it never can."""
+        if self.unsteady and self.chance.random() < 0.02:
+            self.cut_off.add(root)
+        return root not in self.cut_off
 
     def blame(self, request: int, stage: int) -> None:
         """Counts a failure that its script does not say."""
@@ -167,9 +175,10 @@ class SimulatedStage:
         around = self._around
         receipts: list[workers_pb2.Receipt] = []
         loads = loads_of(assignment)
+        can_settle = around.can_settle(assignment.root_run_id)
         for load in loads:
             await asyncio.sleep(around.chance.uniform(0, 0.05))
-            if around.unsteady and around.chance.random() < 0.05:
+            if not can_settle or (around.unsteady and around.chance.random() < 0.05):
                 return failed("CONNECTION_FAILED", "TRANSIENT", task=load, receipts=receipts)
             found = around.target.tombstone(LoadKey(assignment.root_run_id, load), assignment.ref.fence)
             if found is not None:
@@ -330,7 +339,8 @@ class _Attempt:
 
         fate = around.chance.random() if around.unsteady else 1.0
         if fate < 0.02:
-            around.loop.call_later(around.chance.uniform(0, 1.0), commit, context=NOBODY)
+            longest = 1.0 if fate < 0.015 else 120.0
+            around.loop.call_later(around.chance.uniform(0, longest), commit, context=NOBODY)
         if fate < 0.03:
             self._receipts[load] = await self._ask_ledger(key)
             return
