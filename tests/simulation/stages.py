@@ -53,11 +53,12 @@ class Surroundings:
     cut_off: set[str] = field(default_factory=set)
     """The roots of runs that nobody can settle: their target is away whenever it is tried."""
 
-    def can_settle(self, root: str) -> bool:
-        """Whether a run can be settled. Once it cannot be, it never can."""
-        if self.unsteady and self.chance.random() < 0.02:
-            self.cut_off.add(root)
-        return root not in self.cut_off
+    def can_settle(self, assignment: workers_pb2.Assignment) -> bool:
+        """Whether a run can be settled. Often it never can where the next one has to go on from it."""
+        incremental = self.requests[number_of(assignment.parameters)].pipeline.incremental
+        if self.unsteady and incremental and self.chance.random() < 0.3:
+            self.cut_off.add(assignment.root_run_id)
+        return assignment.root_run_id not in self.cut_off
 
     def blame(self, request: int, stage: int) -> None:
         """Counts a failure that its script does not say."""
@@ -175,7 +176,7 @@ class SimulatedStage:
         around = self._around
         receipts: list[workers_pb2.Receipt] = []
         loads = loads_of(assignment)
-        can_settle = around.can_settle(assignment.root_run_id)
+        can_settle = around.can_settle(assignment)
         for load in loads:
             await asyncio.sleep(around.chance.uniform(0, 0.05))
             if not can_settle or (around.unsteady and around.chance.random() < 0.05):

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from headrace.execution.v1 import workers_pb2
 
-from .engine_bench import EngineBench, Result, outcome, rows
+from .engine_bench import EngineBench, Result, failure, outcome, rows
 
 APPEND = """
 sources: [{id: events, connection: warehouse, table: events, incremental: {cursor: id}}]
@@ -102,6 +102,17 @@ async def test_each_sink_goes_on_from_what_its_own_target_has(
 
     assert rows(second)["events"] == (0, 1)
     assert await landed(events) == await landed(events, "also") == [1, 2, 3]
+
+
+async def test_rows_that_somebody_has_dropped_meanwhile_are_not_left_out_in_silence(
+    bench: EngineBench, events: asyncpg.Connection
+) -> None:
+    await run(bench, APPEND, 1, told())
+    await events.execute("DROP TABLE landed")
+
+    second = await bench.run(APPEND, fence=2, pipeline_id=PIPELINE, cursors=told())
+
+    assert failure(second)[:2] == ("TARGET_GONE", "CONFIGURATION")
 
 
 async def test_a_full_refresh_asks_no_target_where_to_begin(

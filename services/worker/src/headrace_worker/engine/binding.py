@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from types import MappingProxyType
 
 from headrace_connectors.api import (
@@ -126,6 +128,12 @@ class Binding:
             options=config.options.model_dump(exclude_unset=True) if config.options else {},
             goes_on=config.table is not None and config.mode != "replace" and self._goes_on(key),
         )
+
+    def going_on_from(self, cursors: Mapping[tuple[str, str], bytes]) -> Binding:
+        """The same, where incremental sources go on from elsewhere."""
+        other = copy(self)
+        other._context = replace(self._context, cursors=cursors)  # noqa: SLF001 - one of its own kind
+        return other
 
     def load_key(self, task: SinkTask, spec: SinkSpec) -> LoadKey:
         """The identity of a load: the same for each attempt, and for each retry of the run."""

@@ -192,9 +192,20 @@ class StageRunner:
                         task.key, rows_in=receipt.rows, rows_out=receipt.rows, size=receipt.bytes
                     )
                 elif self._program.is_incremental(task.key):
-                    await self._turns.take(load)
+                    await self._take_turn(load)
         for task in self._program.payload.later_sinks:
             await self._take_turn_for_later(task)
+
+    async def _take_turn(self, load: Load) -> None:
+        await self._turns.take(load)
+        if not load.caught_up:
+            return
+        # It goes on from rows of others after all, which must still be there.
+        self._binding = self._binding.going_on_from(self._turns.cursors)
+        await load.sink.close()
+        fresh = await self._open(load.task)
+        load.spec, load.sink = fresh.spec, fresh.sink
+        await load.sink.claim(load.key, self._context.fence)
 
     async def _take_turn_for_later(self, task: SinkTask) -> None:
         """Ask a sink of a later stage from where its rows are read here."""
