@@ -3,6 +3,7 @@ pair.
 """
 
 import asyncio
+import json
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -11,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 from headrace.execution.v1 import logs_pb2, runs_pb2, workers_pb2
 from headrace_artifacts.local import LocalStore
 from headrace_worker.engine.failure import Failure
@@ -154,7 +154,7 @@ class EngineBench:
     ) -> workers_pb2.Assignment:
         """A stage of a definition as an assignment."""
         if parameters is not None:
-            fields["parameters"] = orjson.dumps(parameters)
+            fields["parameters"] = json.dumps(parameters).encode()
         return stage(payload(definition, stage_key), **fields)
 
 

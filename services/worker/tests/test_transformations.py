@@ -101,21 +101,23 @@ async def test_parameters_and_times_are_bound_as_literals(bench: EngineBench) ->
 parameters:
   airline: {type: string, required: true}
   least: {type: integer, default: 0}
+  serial: {type: integer, default: 0}
 sources: [{id: flights, values: [{carrier: "O'Hare", delay: 10}, {carrier: UA, delay: 20}]}]
 transformations:
   - {id: t, type: sql_transform, inputs: [flights],
-     sql: "SELECT *, epoch(${run.logical_date}) AS day FROM flights
+     sql: "SELECT *, epoch(${run.logical_date}) AS day, ${params.serial}::VARCHAR AS serial FROM flights
            WHERE carrier = ${params.airline} AND delay > ${params.least}"}
 sinks: [{id: out, input: t, connection: duck, table: result}]
 """
     when = {"seconds": 1_750_000_000}
 
-    result = await bench.run(text, parameters={"airline": "O'Hare"}, logical_date=when)
+    result = await bench.run(text, parameters={"airline": "O'Hare", "serial": 10**25 + 1}, logical_date=when)
 
     assert outcome(result) == "COMPLETED", result.error
     (row,) = landed(bench)
     assert (row["carrier"], row["delay"]) == ("O'Hare", 10)
     assert row["day"] == 1_750_000_000
+    assert row["serial"] == str(10**25 + 1)
 
 
 async def test_rows_are_counted_for_each_task(bench: EngineBench) -> None:

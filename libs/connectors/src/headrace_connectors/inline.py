@@ -109,12 +109,21 @@ def _seen(name: str, rows: Sequence[Mapping[str, object]]) -> str:
     if len(kinds) == 1:
         return kinds.pop()
     numbers = {"BIGINT", "HUGEINT", "DOUBLE"}
-    if kinds <= numbers:
-        return "DOUBLE" if "DOUBLE" in kinds else "HUGEINT"
+    if kinds <= numbers and "DOUBLE" not in kinds:
+        return "HUGEINT"
+    if kinds <= numbers and not any(_loses_digits(row.get(name)) for row in rows):
+        return "DOUBLE"
     raise configuration(
         "TYPES_MIXED",
         f"column {name} of the inline values holds {' and '.join(sorted(kinds))}; declare its type in schema",
         column=name,
+    )
+
+
+def _loses_digits(value: object) -> bool:
+    """Whether a DOUBLE would round it."""
+    return (
+        isinstance(value, int) and abs(value) > 2**53 and (abs(value) > 2**1023 or int(float(value)) != value)
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json  # and not orjson, which rounds whole numbers of more than 64 bits
 from collections.abc import Iterable
 
-import orjson
 from google.protobuf import timestamp_pb2
 from headrace.execution.v1 import runs_pb2, workers_pb2
 from headrace_connectors.api import ConnectorError, Cursor
@@ -27,7 +27,7 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
     Raises:
         ValueError: when its parameters are not a JSON object.
     """
-    parameters = orjson.loads(assignment.parameters) if assignment.parameters else {}
+    parameters = json.loads(assignment.parameters) if assignment.parameters else {}
     if not isinstance(parameters, dict):
         raise ValueError("the parameters are not a JSON object")
     return RunContext(
@@ -38,8 +38,8 @@ def context_of(assignment: workers_pb2.Assignment) -> RunContext:
         pipeline_id=assignment.pipeline_id,
         attempt=assignment.attempt,
         parameters=parameters,
-        signals=orjson.loads(assignment.signals) if assignment.signals else {},
-        variables=orjson.loads(assignment.variables) if assignment.variables else {},
+        signals=json.loads(assignment.signals) if assignment.signals else {},
+        variables=json.loads(assignment.variables) if assignment.variables else {},
         logical_date=_instant(assignment, "logical_date"),
         interval_start=_instant(assignment, "interval_start"),
         interval_end=_instant(assignment, "interval_end"),
