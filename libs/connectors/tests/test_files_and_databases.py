@@ -535,6 +535,8 @@ async def test_json_is_inferred_whole_and_texts_stay_texts(
         ("../outside.csv", "PATH_NOT_ALLOWED"),
         ("link.csv", "PATH_NOT_ALLOWED"),
         ("gone.csv", "FILE_NOT_FOUND"),
+        ("plain.csv/x.csv", "PATH_INVALID"),
+        (f"{'ł' * 120}.csv", "PATH_INVALID"),
         ("none*.csv", "FILE_NOT_FOUND"),
         ("fifo.csv", "NOT_A_FILE"),
         ("what.xyz", "FORMAT_UNKNOWN"),
@@ -548,6 +550,7 @@ async def test_files_stay_under_the_roots(
     (root.parent / "outside.csv").write_text("a\n1\n")
     (root / "link.csv").symlink_to(root.parent / "outside.csv")
     os.mkfifo(root / "fifo.csv")
+    (root / "plain.csv").write_text("a\n1\n")
     with pytest.raises(ConnectorError) as caught:
         await move_out(
             SourceSpec(path=path, format=None if path.endswith("xyz") else "csv"), None, environment, scratch
@@ -779,6 +782,7 @@ async def test_file_modes(root: Path, environment: Environment, scratch: Scratch
     for path, mode, code in (
         ("parts", "replace", "TARGET_IS_A_FOLDER"),
         ("one.csv", "append", "TARGET_IS_A_FILE"),
+        ("one.csv/two.csv", "replace", "PATH_INVALID"),
         ("one.csv", "merge", "MODE_NOT_SUPPORTED"),
     ):
         with pytest.raises(ConnectorError) as caught:

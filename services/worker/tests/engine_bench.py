@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 from headrace.execution.v1 import logs_pb2, runs_pb2, workers_pb2
 from headrace_artifacts.local import LocalStore
 from headrace_worker.engine.failure import Failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import stat
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from headrace_connectors.errors import configuration
 from headrace_connectors.model import Connection, Environment
 
 _WILD = frozenset("*?[")
+_NAME_BYTES = 200
+"""File systems take 255; what stands beside a file while it is written has a longer name than the file."""
+_PATH_CHARACTERS = 2_000
 
 
 def inside_roots(path: Path, roots: tuple[Path, ...]) -> Path:
@@ -38,6 +42,8 @@ def located(path: str, connection: Connection | None, environment: Environment) 
     if not path or "\0" in path:
         raise configuration("PATH_INVALID", "the path is empty or holds NUL", path=repr(path))
     given = Path(path)
+    if any(len(os.fsencode(part)) > _NAME_BYTES for part in given.parts) or len(path) > _PATH_CHARACTERS:
+        raise configuration("PATH_INVALID", f"{path[:40]}…: the path, or a name in it, is too long")
     if connection is not None and connection.path:
         base = Path(connection.path)
         if not base.is_absolute() and environment.file_roots:
@@ -114,6 +120,10 @@ def _require_regular(resolved: Path, path: str) -> None:
         mode = resolved.stat().st_mode
     except FileNotFoundError as error:
         raise configuration("FILE_NOT_FOUND", f"{path}: no such file", path=path) from error
+    except NotADirectoryError as error:
+        raise configuration(
+            "PATH_INVALID", f"{path}: a file stands where a folder should", path=path
+        ) from error
     except PermissionError as error:
         raise configuration("PERMISSION_DENIED", f"{path}: not readable", path=path) from error
     if not stat.S_ISREG(mode):

@@ -7,6 +7,8 @@ import re
 
 from headrace_connectors.errors import ConnectorError, configuration, data, quota, transient
 
+_NEVER = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EROFS})
+"""What no try more will change."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -18,6 +20,10 @@ def from_os(error: OSError, what: str) -> ConnectorError:
         return configuration("FILE_NOT_FOUND", f"{what}: no such file or folder")
     if isinstance(error, PermissionError):
         return configuration("PERMISSION_DENIED", f"{what}: not permitted")
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return configuration("PATH_INVALID", f"{what}: a file stands where a folder should")
+    if error.errno in _NEVER:
+        return configuration("PATH_INVALID", f"{what}: {error.strerror}")
     return transient("FILE_IO", f"{what}: {error.strerror or type(error).__name__}")
 
 
