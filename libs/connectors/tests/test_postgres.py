@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from headrace_connectors.api import (
+    Catalogue,
     Connection,
     ConnectorError,
     Environment,
@@ -540,6 +541,8 @@ async def test_a_good_connection_reports_its_server_and_lists_its_tables(
 ) -> None:
     assert (await probe_connection(database, environment)).ok
     await sql("CREATE TABLE b (id integer); CREATE VIEW a AS SELECT 1 AS x; CREATE TABLE c (v text);")
+    await sql("CREATE SCHEMA staging")
+    assert (await probe_connection(database, environment)).catalogue == Catalogue(("public", "staging"), 3)
     page = await list_tables(database, environment, limit=2)
     assert [(table.name, table.kind) for table in page.tables] == [("a", "view"), ("b", "table")]
     rest = await list_tables(database, environment, limit=2, after=page.next_after)

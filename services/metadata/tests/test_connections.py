@@ -252,11 +252,19 @@ async def test_a_row_copied_over_another_does_not_open(service: Service) -> None
 
 async def test_a_test_asks_a_worker_on_the_users_behalf(service: Service) -> None:
     created = await _create(service)
-    service.execution.answer = {"success": True, "message": "ok", "latencyMs": 15, "serverVersion": "16.2"}
+    service.execution.answer = {
+        "success": True,
+        "message": "ok",
+        "latencyMs": 15,
+        "serverVersion": "16.2",
+        "schemas": ["public", "staging"],
+        "tables": 45,
+    }
     answer = await service.connections.TestConnection(
         pb.TestConnectionRequest(id=created.id), metadata=service.user()
     )
     assert (answer.success, answer.latency_ms, answer.server_version) == (True, 15, "16.2")
+    assert (list(answer.details.schemas), answer.details.tables) == (["public", "staging"], 45)
     assert service.execution.callers == [("service:metadata", service.tenant, "ada")]
     (probe,) = service.execution.probes
     assert (probe.kind, probe.connection_id) == (internal_pb2.PROBE_KIND_TEST, created.id)

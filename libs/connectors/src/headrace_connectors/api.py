@@ -25,6 +25,7 @@ from headrace_connectors.cursors import Cursor
 from headrace_connectors.errors import ConnectorError, ErrorClass, FencedOut
 from headrace_connectors.guard import AddressGuard
 from headrace_connectors.model import (
+    Catalogue,
     Column,
     Connection,
     ConnectionReport,
@@ -54,6 +55,7 @@ from headrace_connectors.scratch import Scratch
 
 __all__ = [
     "AddressGuard",
+    "Catalogue",
     "Column",
     "Connection",
     "ConnectionReport",

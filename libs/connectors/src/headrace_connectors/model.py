@@ -257,6 +257,16 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Catalogue:
+    """What a server offers to the user of a connection."""
+
+    schemas: tuple[str, ...]
+    """The names of its schemas, sorted; those of the server itself and of Headrace's ledger left out."""
+    tables: int
+    """How many tables and views there are in them."""
+
+
+@dataclass(frozen=True)
 class ConnectionReport:
     """The outcome of a connection test; a failure is a report, not an exception."""
 
@@ -267,6 +277,8 @@ class ConnectionReport:
     message: str = ""
     transient: bool = False
     """A failure that may go away by itself."""
+    catalogue: Catalogue | None = None
+    """None where the system has none: files, and databases that are files."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from headrace_connectors.errors import ConnectorError, ErrorClass, configuration
 from headrace_connectors.model import (
+    Catalogue,
     Column,
     Connection,
     ConnectionReport,
@@ -113,32 +114,38 @@ async def test_connection(connection: Connection, environment: Environment) -> C
     """See :func:`headrace_connectors.api.test_connection`."""
     started = time.monotonic()
     try:
-        version = await _probe(connection, environment)
+        version, connected, catalogue = await _probe(connection, environment)
     except ConnectorError as error:
         took = (time.monotonic() - started) * 1000
         transient = error.error_class is ErrorClass.TRANSIENT
         return ConnectionReport(False, took, "", error.code, error.message, transient)
-    return ConnectionReport(True, (time.monotonic() - started) * 1000, version, "", f"connected to {version}")
+    took = (connected - started) * 1000
+    return ConnectionReport(True, took, version, "", f"connected to {version}", catalogue=catalogue)
 
 
-async def _probe(connection: Connection, environment: Environment) -> str:
+async def _probe(connection: Connection, environment: Environment) -> tuple[str, float, Catalogue | None]:
+    """What the system is, when it was connected to, and what it offers."""
     if connection.type == "postgresql":
+        from headrace_connectors.postgres import catalog
+        from headrace_connectors.postgres.ledger import schema_of
         from headrace_connectors.postgres.session import connect
 
         session = await connect(connection, environment)
         try:
             version = ".".join(str(part) for part in session.raw.get_server_version()[:2])
+            connected = time.monotonic()
+            catalogue = await catalog.survey(session, schema_of(connection))
         finally:
             await session.close()
-        return f"PostgreSQL {version}"
+        return f"PostgreSQL {version}", connected, catalogue
     if connection.type in ("sqlite", "duckdb"):
         from headrace_connectors.embedded.database import probe
 
-        return await probe(connection, environment)
+        return await probe(connection, environment), time.monotonic(), None
     if connection.type == "file":
         from headrace_connectors.files.listing import probe as probe_folder
 
-        return await probe_folder(connection, environment)
+        return await probe_folder(connection, environment), time.monotonic(), None
     raise _unknown(connection)
 
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from headrace_connectors.errors import configuration
 from headrace_connectors.identifiers import quote, split_table
-from headrace_connectors.model import Column, TableInfo, TablePage
+from headrace_connectors.model import Catalogue, Column, TableInfo, TablePage
 from headrace_connectors.postgres import types
 from headrace_connectors.postgres.session import Session
 
@@ -104,6 +104,15 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND has_schema_privilege(n.oid, 'USAGE') AND (n.nspname, c.relname) > ($1, $2)
 ORDER BY n.nspname, c.relname LIMIT $3
 """
+_SURVEY = """
+SELECT n.nspname AS schema, count(c.oid) AS tables
+FROM pg_namespace n
+LEFT JOIN pg_class c ON c.relnamespace = n.oid
+  AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', $1) AND n.nspname NOT LIKE 'pg\\_%'
+  AND has_schema_privilege(n.oid, 'USAGE')
+GROUP BY n.nspname ORDER BY n.nspname
+"""
 
 
 async def find_table(raw: Any, text: str) -> Table | None:
@@ -168,6 +177,13 @@ async def _from_attribute(raw: Any, attribute: Any) -> NativeColumn:
     native = str(await raw.fetchval("SELECT format_type($1::bigint::oid, NULL)", int(attribute.type.oid)))
     builtin = int(attribute.type.oid) < 16384
     return NativeColumn(attribute.name, native, native, False, False, False, False, builtin)
+
+
+async def survey(session: Session, ledger_schema: str) -> Catalogue:
+    """The schemas that the user may use, and how many tables and views there are in them."""
+    async with session.transaction("read") as raw:
+        rows = await raw.fetch(_SURVEY, ledger_schema)
+    return Catalogue(tuple(row["schema"] for row in rows), sum(row["tables"] for row in rows))
 
 
 async def list_page(session: Session, limit: int, after: str, ledger_schema: str) -> TablePage:

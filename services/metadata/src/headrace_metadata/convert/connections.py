@@ -116,7 +116,14 @@ def test_message(answer: Mapping[str, Any]) -> connections_pb2.TestConnectionRes
         code=answer.get("code"),
         latency_ms=None if answer.get("latencyMs") is None else round(answer["latencyMs"]),
         server_version=answer.get("serverVersion"),
+        details=_details(answer),
     )
+
+
+def _details(answer: Mapping[str, Any]) -> connections_pb2.ConnectionDetails | None:
+    if "tables" not in answer:
+        return None
+    return connections_pb2.ConnectionDetails(schemas=answer["schemas"], tables=answer["tables"])
 
 
 def table_message(table: Mapping[str, Any]) -> connections_pb2.Table:

@@ -21,6 +21,7 @@ from headrace_worker.engine.failure import TaskFailed, failure_of
 from headrace_worker.engine.redaction import Redactor
 
 _DEFAULT_TABLES = 100
+_MOST_SCHEMAS = 1000
 
 
 async def answer_test(
@@ -41,6 +42,9 @@ async def answer_test(
         answer["latencyMs"] = round(report.latency_ms, 3)
     if report.server_version:
         answer["serverVersion"] = report.server_version
+    if report.catalogue is not None:
+        answer["schemas"] = report.catalogue.schemas[:_MOST_SCHEMAS]
+        answer["tables"] = report.catalogue.tables
     return orjson.dumps(answer)
 
 

@@ -515,8 +515,8 @@ class ProbeResponse(_message.Message):
 
     ANSWER_FIELD_NUMBER: _builtins.int
     answer: _builtins.bytes
-    """Its answer: a JSON object. For TEST: {"success", "message", "code"?, "latencyMs"?, "serverVersion"?}. For TABLES:
-    {"tables": [{"schema"?, "name", "kind", "estimatedRows"?, "columns": [{"name", "type", "nullable"}]}], "after"?},
+    """Its answer: a JSON object. For TEST: {"success", "message", "code"?, "latencyMs"?, "serverVersion"?, "schemas"?,
+    "tables"?}, the latter a number. For TABLES: {"tables": [{"schema"?, "name", "kind", "estimatedRows"?, "columns": [{"name", "type", "nullable"}]}], "after"?},
     or {"error": {"code", "class", "message"}}.
     """
     def __init__(

@@ -623,6 +623,7 @@ class TestConnectionResponse(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """The system was reached and let the user in."""
     message: _builtins.str
@@ -633,6 +634,10 @@ class TestConnectionResponse(_message.Message):
     """How long connecting took, in milliseconds."""
     server_version: _builtins.str
     """What the system says it is."""
+    @_builtins.property
+    def details(self) -> Global___ConnectionDetails:
+        """What it offers to the user of the connection; absent for files, and for databases that are files."""
+
     def __init__(
         self,
         *,
@@ -641,13 +646,16 @@ class TestConnectionResponse(_message.Message):
         code: _builtins.str | None = ...,
         latency_ms: _builtins.int | None = ...,
         server_version: _builtins.str | None = ...,
+        details: Global___ConnectionDetails | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_latency_ms", b"_latency_ms", "_server_version", b"_server_version", "code", b"code", "latency_ms", b"latency_ms", "server_version", b"server_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_details", b"_details", "_latency_ms", b"_latency_ms", "_server_version", b"_server_version", "code", b"code", "details", b"details", "latency_ms", b"latency_ms", "server_version", b"server_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_latency_ms", b"_latency_ms", "_server_version", b"_server_version", "code", b"code", "latency_ms", b"latency_ms", "message", b"message", "server_version", b"server_version", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_details", b"_details", "_latency_ms", b"_latency_ms", "_server_version", b"_server_version", "code", b"code", "details", b"details", "latency_ms", b"latency_ms", "message", b"message", "server_version", b"server_version", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
     _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__details: _TypeAlias = _typing.Literal["details"]  # noqa: Y015
+    _WhichOneofArgType__details: _TypeAlias = _typing.Literal["_details", b"_details"]  # noqa: Y015
     _WhichOneofReturnType__latency_ms: _TypeAlias = _typing.Literal["latency_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_ms: _TypeAlias = _typing.Literal["_latency_ms", b"_latency_ms"]  # noqa: Y015
     _WhichOneofReturnType__server_version: _TypeAlias = _typing.Literal["server_version"]  # noqa: Y015
@@ -655,11 +663,41 @@ class TestConnectionResponse(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__details) -> _WhichOneofReturnType__details | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms) -> _WhichOneofReturnType__latency_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__server_version) -> _WhichOneofReturnType__server_version | None: ...
 
 Global___TestConnectionResponse: _TypeAlias = TestConnectionResponse  # noqa: Y015
+
+@_typing.final
+class ConnectionDetails(_message.Message):
+    """What a server offers to the user of a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMAS_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    tables: _builtins.int
+    """How many tables and views there are in the user's schemas."""
+    @_builtins.property
+    def schemas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the schemas that the user may use, sorted, 1000 at the most; those of the server itself left out."""
+
+    def __init__(
+        self,
+        *,
+        schemas: _abc.Iterable[_builtins.str] | None = ...,
+        tables: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schemas", b"schemas", "tables", b"tables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionDetails: _TypeAlias = ConnectionDetails  # noqa: Y015
 
 @_typing.final
 class ListConnectionTablesRequest(_message.Message):
