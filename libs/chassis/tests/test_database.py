@@ -337,3 +337,23 @@ async def _until(check: Callable[[], bool]) -> None:
         return check()
 
     await eventually(probe, within=60)
+
+
+async def test_many_share_few_connections_that_are_kept_between_calls(database_url: str) -> None:
+    db = Database(database_url, pool_size=2)
+    backends: set[int] = set()
+
+    async def call(number: int) -> None:
+        async with db.read() if number % 2 else db.transaction() as conn:
+            if number % 3:
+                await conn.execute(sa.text("SELECT 1"))
+            backends.add(await driver(conn).fetchval("SELECT pg_backend_pid()"))
+            await asyncio.sleep(0)
+
+    try:
+        for _ in range(3):
+            await asyncio.gather(*map(call, range(20)))
+    finally:
+        await db.close()
+
+    assert len(backends) == 2

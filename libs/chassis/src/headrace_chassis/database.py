@@ -84,6 +84,11 @@ class Database:
     ) -> None:
         self._sleep = sleep
         self._pool_size = pool_size
+        # Connections that were given back and that nobody waits for stay out of SQLAlchemy's pool: to hand
+        # one in and take it out again costs several times what BEGIN and COMMIT do.
+        self._idle: list[tuple[AsyncConnection, asyncpg.Connection]] = []
+        self._waiting = 0
+        self._closed = False
         self.engine: AsyncEngine = create_async_engine(
             driver_url(url),
             poolclass=AsyncAdaptedQueuePool,
@@ -106,6 +111,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections. Closing again does nothing."""
+        self._closed = True
+        while self._idle:
+            conn, _ = self._idle.pop()
+            await conn.close()
         await self.engine.dispose()
 
     @asynccontextmanager
@@ -122,7 +131,7 @@ class Database:
                 _drop_broken(raw, error)
                 raise
             finally:
-                await _give_back(conn, raw)
+                await self._give_back(conn, raw)
 
     @asynccontextmanager
     async def transaction(
@@ -146,7 +155,7 @@ class Database:
                     raise
                 await _commit(transaction, readonly)
             finally:
-                await _give_back(conn, raw)
+                await self._give_back(conn, raw)
 
     async def run(
         self,
@@ -190,19 +199,59 @@ class Database:
         seen it break.
         """
         for _ in range(self._pool_size + 1):
-            conn = self.engine.connect()
-            try:
-                await conn.start()
-            except sa.exc.TimeoutError:
-                raise PoolExhausted from None
-            except OSError as error:  # refused, no such socket, no such host, no answer in time
-                raise Unavailable("the database") from error
-            raw = driver(conn)
+            if self._idle:
+                conn, raw = self._idle.pop()
+            else:
+                conn = await self._connection()
+                raw = driver(conn)
             if not raw.is_closed():
                 return conn, raw
             await conn.invalidate()
             await conn.close()
         raise Unavailable("the database")
+
+    async def _connection(self) -> AsyncConnection:
+        """Takes a connection from SQLAlchemy's pool, which opens one where there may be one more."""
+        conn = self.engine.connect()
+        self._waiting += 1
+        try:
+            await conn.start()
+        except sa.exc.TimeoutError:
+            raise PoolExhausted from None
+        except OSError as error:  # refused, no such socket, no such host, no answer in time
+            raise Unavailable("the database") from error
+        finally:
+            self._waiting -= 1
+        return conn
+
+    async def _give_back(self, conn: AsyncConnection, raw: asyncpg.Connection) -> None:
+        """Keeps a connection for the next call, or hands it to who waits for one; closes it where it is
+        broken or still within a transaction.
+
+        Shielded where it takes time: a call that is cancelled must not leak a connection, nor hand its open
+        transaction to the next call.
+        """
+        is_sound = not (conn.invalidated or raw.is_closed() or raw.is_in_transaction())
+        if is_sound and not conn.in_transaction() and self._may_keep():
+            self._idle.append((conn, raw))
+        else:
+            await asyncio.shield(self._hand_in(conn, raw, is_sound))
+
+    def _may_keep(self) -> bool:
+        return not (self._waiting or self._closed)
+
+    async def _hand_in(self, conn: AsyncConnection, raw: asyncpg.Connection, is_sound: bool) -> None:
+        if not is_sound:
+            if not conn.invalidated:
+                await conn.invalidate()
+            await conn.close()
+            return
+        if conn.in_transaction():
+            await conn.rollback()  # of what SQLAlchemy begins with its first statement; the driver has none
+        if self._may_keep():
+            self._idle.append((conn, raw))
+        else:
+            await conn.close()
 
 
 def driver(conn: AsyncConnection) -> asyncpg.Connection:
@@ -321,7 +370,7 @@ async def _commit(transaction: Transaction, readonly: bool) -> None:
 
 
 async def _roll_back(raw: asyncpg.Connection, transaction: Transaction) -> None:
-    """Rolls back; where even that fails, the connection is closed by `_give_back`, which rolls back as
+    """Rolls back; where even that fails, the connection is closed when it is given back, which rolls back as
     well."""
     if raw.is_closed():
         return
@@ -335,21 +384,6 @@ def _drop_broken(raw: asyncpg.Connection, error: BaseException) -> None:
     """Closes a connection whose server went away, also where the driver has not noticed yet."""
     if isinstance(error, _DATABASE_ERRORS) and is_away(error):
         raw.terminate()
-
-
-async def _give_back(conn: AsyncConnection, raw: asyncpg.Connection) -> None:
-    """Returns a connection to the pool, or closes it where it is broken or still within a transaction.
-
-    Shielded: a call that is cancelled must not leak a connection, nor hand its open transaction to the next
-    call.
-    """
-    await asyncio.shield(_return(conn, raw))
-
-
-async def _return(conn: AsyncConnection, raw: asyncpg.Connection) -> None:
-    if not conn.invalidated and (raw.is_closed() or raw.is_in_transaction()):
-        await conn.invalidate()
-    await conn.close()
 
 
 def _backoff(attempt: int) -> float:

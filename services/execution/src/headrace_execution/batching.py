@@ -14,7 +14,9 @@ O = TypeVar("O")  # noqa: E741 - its outcome
 class Batcher(Generic[I, O]):
     """Hands items to `handle` in batches: one alone at once when idle, many together under load.
 
-    After each batch it pauses for `pause` seconds, so that what comes in quick succession goes together.
+    After each batch it pauses for `pause` seconds, so that what comes in quick succession goes together, and
+    for `crowded_pause` after one in which several were together: more will come, and a batch costs much more
+    than its items.
     `handle` returns an outcome or an exception for each item. Where it raises something that is not an
     error for callers, one item may be at fault: each is then handled alone, so that it fails alone.
     """
@@ -25,10 +27,12 @@ class Batcher(Generic[I, O]):
         *,
         largest: int,
         pause: float = 0.0,
+        crowded_pause: float | None = None,
     ) -> None:
         self._handle = handle
         self._largest = largest
         self._pause = pause
+        self._crowded_pause = pause if crowded_pause is None else crowded_pause
         self._waiting: list[tuple[I, asyncio.Future[O]]] = []
         self._lane: asyncio.Task[None] | None = None
 
@@ -51,8 +55,9 @@ class Batcher(Generic[I, O]):
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
                 await self._settle([pair for pair in batch if not pair[1].done()])
-                if self._pause and len(self._waiting) < self._largest:
-                    await asyncio.sleep(self._pause)
+                pause = self._pause if len(batch) == 1 else self._crowded_pause
+                if pause and len(self._waiting) < self._largest:
+                    await asyncio.sleep(pause)
         finally:
             self._lane = None
 

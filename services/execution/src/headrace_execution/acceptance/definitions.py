@@ -16,6 +16,7 @@ from headrace_execution.batching import Batcher
 
 LARGEST = 500
 PAUSE_SECONDS = 0.008
+CROWDED_PAUSE_SECONDS = 0.016
 """Between two calls. What was read together is accepted together, so that this is the beat of acceptance."""
 TIMEOUT_SECONDS = 10.0
 
@@ -62,7 +63,7 @@ class DefinitionReader:
         self._tokens = tokens
         self._known = known
         self._batcher: Batcher[Wanted, definitions_pb2.Definition] = Batcher(
-            self._read, largest=LARGEST, pause=PAUSE_SECONDS
+            self._read, largest=LARGEST, pause=PAUSE_SECONDS, crowded_pause=CROWDED_PAUSE_SECONDS
         )
 
     async def read(self, wanted: Wanted) -> definitions_pb2.Definition:
