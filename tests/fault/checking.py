@@ -12,7 +12,7 @@ from .cluster import Cluster, until
 from .submitting import Submitted, submit
 from .workload import ADDS_EACH_TIME, KINDS, TABLES, Pipeline, Places, Post, create
 
-_END_SECONDS = 240.0
+_END_SECONDS = 900.0
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 

@@ -18,7 +18,7 @@ from .growing import NEW, Growing
 from .submitting import Submitted, insist, persistent, submit
 from .workload import CUSTOMERS, ORDERS, Pipeline, Places, create
 
-_END_SECONDS = 240.0
+_END_SECONDS = 900.0
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 APPROVED = "approved"
 
