@@ -74,7 +74,7 @@ def test_a_stage_that_kills_is_parked(
     poison = create(posting(admin), places, "poison", POISON.replace("CONNECTION", name))
     with SteadyLoad(cluster, places, at_least=7, at_most=14) as load:
         submitted = submit(cluster, [poison], each=1)
-        states = await_end(cluster, submitted, seconds=300)
+        states = await_end(cluster, submitted)
 
     (run,) = submitted.runs
     status = demand(admin.get(f"runs/{run}"), 200)
