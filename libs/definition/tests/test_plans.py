@@ -89,6 +89,31 @@ sinks: [{sinks}]
     assert [key for stage in stages for key in stage.rereads] == (["s"] if again else [])
 
 
+def test_a_stage_resumes_the_sinks_that_what_is_new_comes_to_later() -> None:
+    text = """
+sources: [{id: s, connection: c, table: t, incremental: {cursor: x}}, {id: o, connection: c, table: o}]
+transformations:
+  - {id: a, type: filter, input: s, condition: x > 0, materialize: true}
+  - {id: b, type: filter, input: o, condition: x > 0, materialize: true}
+  - {id: asked, type: wait_for_signal, input: a, data: {where: {type: string, required: true}}}
+sinks:
+  - {id: here, input: s, connection: c, table: here}
+  - {id: later, input: a, connection: d, table: later}
+  - {id: kept, input: a, output: csv}
+  - {id: told, input: a, connection: e, table: "${signals.asked.where}"}
+  - {id: other, input: b, connection: f, table: other}
+"""
+    plan = compiled(text).plan
+
+    resumed = {stage.key: stage.resumes for stage in plan.stages if stage.resumes}
+    reading = next(stage for stage in plan.stages if "s" in stage.tasks)
+
+    assert resumed == {reading.key: ("later",)}
+    assert reading.connections == ("c", "d")
+    payload = StagePayload.from_json(plan.stage_payload(reading.key))
+    assert [task.key for task in payload.later_sinks] == ["later"]
+
+
 def test_a_stages_payload_is_what_a_worker_needs() -> None:
     plan = compiled(FLIGHTS).plan
     payload = StagePayload.from_json(plan.stage_payload("s2"))
