@@ -374,6 +374,9 @@ async def test_replace_partition_replaces_the_half_open_range(
     await scratch.execute("INSERT INTO rows VALUES (TIMESTAMPTZ '2024-01-02 00:00:00+00', 3)")
     with pytest.raises(ConnectorError, match="outside the partition"):
         await load(spec, database, environment, scratch, key=LoadKey("other", "load"))
+    await scratch.execute("CREATE TABLE texts AS SELECT '2024-01-01' AS day, 3 AS v")
+    with pytest.raises(ConnectorError, match="column day of the rows is VARCHAR: it must hold dates"):
+        await load(spec, database, environment, scratch, "texts", key=LoadKey("third", "load"))
     assert await sql("SELECT v FROM days ORDER BY day") == [(2,), (1,)]
 
 

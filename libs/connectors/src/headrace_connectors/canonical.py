@@ -57,6 +57,11 @@ def normalise(declared: str, column: str) -> str:
         raise problem from error
 
 
+def is_number(kind: str) -> bool:
+    """Whether values of a canonical type are numbers."""
+    return kind in INTEGER_RANGES or kind in FLOATS or decimal_of(kind) is not None
+
+
 def decimal_of(kind: str) -> tuple[int, int] | None:
     """Precision and scale of a DECIMAL type, else None."""
     match = _DECIMAL.fullmatch(kind)

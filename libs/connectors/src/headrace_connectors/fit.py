@@ -51,10 +51,7 @@ def checks(column: Column, target: str, not_null: bool) -> list[Check]:
 
 
 def _related(source: str, target: str) -> bool:
-    def number(kind: str) -> bool:
-        return kind in INTEGER_RANGES or kind in canonical.FLOATS or canonical.decimal_of(kind) is not None
-
-    if number(source) and number(target):
+    if canonical.is_number(source) and canonical.is_number(target):
         return True
     if source in _STAMPS and target in _STAMPS:
         return True

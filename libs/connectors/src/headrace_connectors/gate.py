@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace_connectors.errors import ConnectorError, data
+from headrace_connectors import canonical
+from headrace_connectors.errors import ConnectorError, configuration, data
 from headrace_connectors.identifiers import quote, quote_all
 from headrace_connectors.model import Column, PartitionRange
 from headrace_connectors.scratch import Scratch
@@ -149,7 +150,20 @@ def key_checks(keys: Sequence[str]) -> list[Check]:
 
 def partition_checks(partition: PartitionRange, kind: str) -> list[Check]:
     """Rows of a replace_partition load must lie in the range that is replaced, or a repeat would leave them
-    behind."""
+    behind.
+
+    :raises ConnectorError: TYPE_MISMATCH when the column cannot be compared with the ends of the range.
+    """
+    numbers = isinstance(partition.start, int)
+    wanted = "numbers" if numbers else "dates or times"
+    if kind == "TIME" or not (canonical.is_number(kind) if numbers else kind in canonical.TEMPORAL):
+        raise configuration(
+            "TYPE_MISMATCH",
+            f"the partition goes from {partition.start} to {partition.end}, and the column "
+            f"{partition.column} of the rows is {kind}: it must hold {wanted}",
+            column=partition.column,
+            type=kind,
+        )
     column = quote(partition.column)
     low, high = (bound_literal(value, kind) for value in (partition.start, partition.end))
     inside = f"{column} >= {low} AND {column} < {high}"
