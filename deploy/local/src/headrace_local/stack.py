@@ -18,7 +18,7 @@ from headrace_local.processes import Process, processes
 from headrace_local.supervision import Standing, Supervisor
 from headrace_local.tokens import renew_ready_made
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 """How long a start may take before it is given up: a busy machine needs many times the usual few."""
 
 _POLL_SECONDS = 0.05

@@ -28,7 +28,7 @@ from headrace_local.stack import Running, started
 from headrace_local.tokens import TENANT, mint
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
-_COMMAND_SECONDS = 180.0
+_COMMAND_SECONDS = 300.0
 Seen = TypeVar("Seen")
 
 _RUN_SECONDS = 60.0

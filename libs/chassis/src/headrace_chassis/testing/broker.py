@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headrace_chassis.testing.ports import free_port
 
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 
 
 class NatsServer:
