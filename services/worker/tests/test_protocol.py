@@ -245,7 +245,7 @@ async def test_the_death_of_the_zygote_is_survived(stream: Stream, worker: Worke
 
 
 async def test_an_attempt_that_takes_too_long_is_stopped(stream: Stream) -> None:
-    work = stage(payload(ENDLESS), timeout_ms=300)
+    work = stage(payload(ENDLESS), timeout_ms=2_000)
     stream.assign(work)
 
     result = await stream.result_of(work)
