@@ -144,6 +144,10 @@ class Judge:
             proof = self._target.receipt(LoadKey(str(run.root_id), receipt.sink))
             if proof is None or (proof.fence, proof.checksum) != (receipt.fence, receipt.checksum):
                 self.wrong(f"run {run.id}: {_told(stage)} has a receipt that its target does not have")
+            for cursor in receipt.cursors:
+                standing = tx.get(CURSORS, (run.pipeline, cursor.sink, cursor.source))
+                if standing is None or standing[1].fence < receipt.fence:
+                    self.wrong(f"run {run.id}: a receipt of {receipt.sink} has not moved its cursor")
 
     def _check_loss(self, tx: Transaction, run: Run, old: Stage, stage: Stage) -> None:
         lost = stage.lost > old.lost and stage.error is not None and stage.error.code == "WORKER_LOST"

@@ -117,7 +117,7 @@ def test_whatever_can_be_written_is_known_to_the_trail() -> None:
     connection = Connection(uuid7(), uuid7(), uuid7(), "n", None, endpoint, None, False, "ada")
     workspace = default_workspace(uuid7(), uuid7())
     for request, known in (
-        (pipelines_pb2.CreatePipelineRequest, described_pipeline(content).keys()),
+        (pipelines_pb2.CreatePipelineRequest, described_pipeline(content, "Ada").keys()),
         (connections_pb2.CreateConnectionRequest, described_connection(connection).keys() | {"secret"}),
         (workspaces_pb2.CreateWorkspaceRequest, described_workspace(workspace).keys()),
     ):

@@ -29,8 +29,9 @@ async def pipeline_was(
 ) -> None:
     """Records that a pipeline was created or updated, or is being deleted ("deleting")."""
     content = pipeline.latest.content
-    known = {} if before is None else described_pipeline(before)
-    fields = () if what == "deleting" else changed_fields(known, described_pipeline(content))
+    label = pipeline.created_by_label
+    known = {} if before is None else described_pipeline(before, label)
+    fields = () if what == "deleting" else changed_fields(known, described_pipeline(content, label))
     await _append(conn, principal, "pipeline", what, pipeline.id, content.name, pipeline.workspace_id, fields)
 
 
@@ -135,10 +136,13 @@ async def _append(
     )
 
 
-def described_pipeline(content: Content) -> dict[str, Any]:
-    """What may be written of a pipeline, by the names of the API; None for what was not given."""
+def described_pipeline(content: Content, label: str | None) -> dict[str, Any]:
+    """What may be written of a pipeline, by the names of the API; None for what was not given.
+
+    `label` is what was said of its creator.
+    """
     given = {json_name: getattr(content.given, name) for name, json_name in JSON_NAMES.items()}
-    return {"name": content.name, "yamlDefinition": content.text, **given}
+    return {"name": content.name, "yamlDefinition": content.text, "createdBy": label, **given}
 
 
 def described_connection(connection: Connection) -> dict[str, Any]:
