@@ -357,6 +357,44 @@ async def test_modes(database: Connection, environment: Environment, scratch: Sc
     assert await sql("SELECT count(*) FROM pg_class WHERE relname LIKE '\\_stg\\_%'") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "other", "seen"),
+    [
+        ("append", "CREATE TABLE made (id integer, v text)", [(1,), (2,)]),
+        ("merge", "CREATE TABLE made (id integer PRIMARY KEY, v text)", [(1,), (2,)]),
+        ("append", "CREATE TABLE made (id integer, v varchar(1))", "TARGET_APPEARED"),
+        ("append", "CREATE TABLE made (id integer, v text NOT NULL)", "TARGET_APPEARED"),
+        ("append", "CREATE TABLE made (id integer, v text, more text)", "TARGET_APPEARED"),
+        ("append", "CREATE VIEW made AS SELECT 1 AS id, 'v'::text AS v", "TARGET_APPEARED"),
+    ],
+)
+async def test_a_table_that_another_load_has_made_meanwhile_is_filled_where_it_is_alike(
+    database: Connection,
+    environment: Environment,
+    scratch: Scratch,
+    sql: Sql,
+    mode: Any,
+    other: str,
+    seen: Any,
+) -> None:
+    await scratch.execute("CREATE TABLE rows AS SELECT 2 AS id, 'mine' AS v")
+    keys = ("id",) if mode == "merge" else ()
+    sink = await open_sink(SinkSpec(table="made", mode=mode, keys=keys), database, environment)
+    await sink.claim(KEY, 1)
+    await sink.stage(scratch, "rows")
+    await sql(other)
+    if "TABLE" in other:
+        await sql("INSERT INTO made VALUES (1, 'o')")
+    try:
+        await sink.commit(KEY, 1)
+        found: Any = await sql("SELECT id FROM made ORDER BY id")
+    except ConnectorError as error:
+        found = error.code
+    finally:
+        await sink.close()
+    assert found == seen
+
+
 async def test_replace_partition_replaces_the_half_open_range(
     database: Connection, environment: Environment, scratch: Scratch, sql: Sql
 ) -> None:

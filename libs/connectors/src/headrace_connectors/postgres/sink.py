@@ -309,10 +309,13 @@ class PostgresSink:
         await raw.fetchval(
             "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"headrace:{self.spec.table}"
         )
-        if plan.table is None:
+        table = plan.table or await catalog.find_table(raw, self.spec.table or "")
+        if table is None:
             await self._move_into_place(plan, staged)
         elif not plan.direct:
-            await self._swap(plan, plan.table, staged)
+            if plan.table is None:
+                self._require_alike(plan, table)
+            await self._swap(plan, table, staged)
         receipt = await self.ledger.settle(
             raw, key, fence, staged.rows, staged.bytes, staged.checksum, cursor
         )
@@ -322,13 +325,8 @@ class PostgresSink:
         return receipt
 
     async def _move_into_place(self, plan: Plan, staged: Staged) -> None:
-        """The staging table becomes the target; if somebody made the target meanwhile, its shape must be
-        looked at."""
+        """The staging table becomes the target."""
         raw = self.session.raw
-        if await catalog.find_table(raw, self.spec.table or "") is not None:
-            raise transient(
-                "TARGET_APPEARED", f"table {self.spec.table} was created by somebody else meanwhile"
-            )
         schema, name = split_table(self.spec.table or "")
         where = (
             quote(schema) if schema else quote(str(await raw.fetchval("SELECT current_schema()") or "public"))
@@ -342,6 +340,23 @@ class PostgresSink:
         await staging_tables.disown(raw, plan.staging)
         await raw.execute(f"ALTER TABLE {plan.staging} SET SCHEMA {where}")
         await raw.execute(f"ALTER TABLE {where}.{unqualified} RENAME TO {quote(name)}")
+
+    def _require_alike(self, plan: Plan, table: Table) -> None:
+        """Somebody has made the target since the rows were checked, such as another interval of a backfill.
+
+        Where it is what this load would have made, the rows fit; else they must be checked anew.
+        """
+        made = dict(zip(plan.names, plan.natives, strict=True))
+        alike = {column.name: column.declared for column in table.columns} == made and not any(
+            column.generated or (column.not_null and column.name not in self.spec.keys)
+            for column in table.columns
+        )
+        if alike and table.kind in ("r", "p"):
+            return
+        raise transient(
+            "TARGET_APPEARED",
+            f"table {self.spec.table} was created by somebody else meanwhile, in another shape",
+        )
 
     async def _swap(self, plan: Plan, table: Table, staged: Staged) -> None:
         raw = self.session.raw
