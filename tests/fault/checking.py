@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 from headrace_connectors.api import LoadKey
@@ -155,7 +156,7 @@ def check_over_rest(cluster: Cluster, submitted: Submitted) -> None:
             if state == "COMPLETED":
                 assert set(shown["taskStatuses"].values()) == {"COMPLETED"}, shown
         for pipeline in _pipelines(submitted):
-            until(lambda pipeline=pipeline: _is_settled(client, pipeline), "metadata has followed")  # type: ignore[misc]
+            until(partial(_is_settled, client, pipeline), "metadata has followed")
 
 
 def queries(cluster: Cluster, submitted: Submitted) -> list[tuple[object, ...]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -193,7 +194,7 @@ class Cluster:
         """Waits until these, or all, are ready; returns after how many seconds they were."""
         began = time.monotonic()
         for name in names or self.processes:
-            until(lambda name=name: self.is_ready(name), f"{name} is ready", seconds)  # type: ignore[misc]
+            until(partial(self.is_ready, name), f"{name} is ready", seconds)
         return time.monotonic() - began
 
     def halt(self, name: str) -> None:

@@ -180,8 +180,7 @@ def _require_type(
 
 
 def _takes_lag(kind: str) -> bool:
-    numbers = kind in canonical.INTEGER_RANGES or kind in canonical.FLOATS or kind.startswith("DECIMAL")
-    return numbers or kind.startswith(("DATE", "TIME"))
+    return canonical.is_number(kind) or kind.startswith(("DATE", "TIME"))
 
 
 def _from(column: str, lower: str, kind: str, incremental: Incremental, later: bool) -> str:

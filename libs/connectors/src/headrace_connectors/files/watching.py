@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import IO
 
 
-class Watch:
+class Watch(ABC):
     """A file for reading whose every block is looked at on its way."""
 
     def __init__(self, file: Watch | IO[bytes]) -> None:
@@ -30,9 +31,9 @@ class Watch:
         """Close the file."""
         self._file.close()
 
+    @abstractmethod
     def look(self, block: bytes) -> None:
         """Look at the next bytes."""
-        raise NotImplementedError
 
 
 class HexadecimalWatch(Watch):

@@ -212,7 +212,7 @@ class Fit:
     def _to_numeric(self, modifiers: tuple[int, ...]) -> list[Check]:
         source = self.column.type
         if not modifiers:
-            if source in INTEGER_RANGES or source in canonical.FLOATS or canonical.decimal_of(source):
+            if canonical.is_number(source):
                 return []
             if source == "VARCHAR":
                 return []  # PostgreSQL's own input decides, exactly
@@ -226,7 +226,7 @@ class Fit:
             return []
         if source == "VARCHAR":
             return self._as_text_of(kind)
-        if source in INTEGER_RANGES or source in canonical.FLOATS or decimal is not None:
+        if canonical.is_number(source):
             same = f"CAST(TRY_CAST({self._sql} AS {kind}) AS {source}) = {self._sql}"
             fits = f"TRY_CAST({self._sql} AS {kind}) IS NOT NULL AND {same}"
             return [self._violated(f"NOT ({fits})", "a number out of range or with more digits")]

@@ -23,6 +23,7 @@ from headrace_execution.domain.alerts import (
 )
 from headrace_execution.errors import AlertAlreadyResolved
 from headrace_execution.remarks import check_remark
+from headrace_execution.servicers.places import place_of
 from headrace_execution.store.alerts_port import AlertFilter
 from headrace_execution.store.port import Tx
 from headrace_execution.store.sql import SqlStore
@@ -46,10 +47,7 @@ class AlertServicer(alerts_pb2_grpc.AlertServiceServicer):
         """See the contract."""
         narrow = _narrowed(current_principal(), request)
         limit, before = self._pages.begin(request, request.offset)
-        after: tuple[datetime, UUID] | None = None
-        match before:
-            case (datetime() as opened_at, UUID() as alert_id):
-                after = opened_at, alert_id
+        after = place_of(before)
 
         async def read(tx: Tx) -> tuple[list[Alert], int | None]:
             found = await tx.alerts.page(narrow, limit=limit + 1, offset=request.offset, after=after)

@@ -31,6 +31,7 @@ from headrace_execution.domain.states import RunState
 from headrace_execution.dry_runs import DryRunner
 from headrace_execution.errors import AlreadyFinished, NotRetryable
 from headrace_execution.remarks import check_remark
+from headrace_execution.servicers.places import place_of
 from headrace_execution.store.port import RunFilter, RunSummary, Store, Tx
 from headrace_execution.visibility import visible_definition, visible_run
 from headrace_execution.watching.watcher import RunWatcher
@@ -211,10 +212,7 @@ class RunServicer(runs_pb2_grpc.RunServiceServicer):
             self._cursors, name, (datetime, UUID), lambda it: (it.created_at, it.id)
         )
         limit, before = pages.begin(request, request.offset)
-        after: tuple[datetime, UUID] | None = None
-        match before:
-            case (datetime() as created_at, UUID() as run_id):
-                after = created_at, run_id
+        after = place_of(before)
         found = await self._store.list_runs(narrow, limit=limit + 1, offset=request.offset, after=after)
         total = await self._store.count_runs(narrow) if request.include_total else None
         page, meta = pages.end(found, limit, total)
